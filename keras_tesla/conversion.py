@@ -1,0 +1,64 @@
+"""Turning a model at a percentage into a plain Keras model."""
+
+import keras
+
+from keras_tesla.narrowing import run as runner
+from keras_tesla.narrowing.plan import Plan
+
+
+def extract(plan: Plan, name: str):
+    """Builds the plain Keras model that computes a plan.
+
+    It consists of stock layers with narrowed copies of the weights, the profile folded into the
+    kernels, and of slices where several layers read different prefixes of one tensor. Keras saves,
+    loads and exports it without keras_tesla.
+
+    Args:
+        plan: From `keras_tesla.narrowing.plan.narrow`.
+        name: The new model's name.
+
+    Returns:
+        A Functional `keras.Model`, not compiled.
+    """
+    made: dict[tuple, keras.Layer] = {}
+    taken: set[str] = set()
+
+    def make(step):
+        # A layer called twice stays one layer where both calls have the same width.
+        key = (id(step.call.operation), str(step.widths.inputs), str(step.widths.outputs))
+        if key in made:
+            return made[key], None
+        operation, narrowed = step.call.operation, step.narrowed
+        cls, config = type(operation), operation.get_config()
+        if narrowed is not None:
+            cls, config = narrowed.cls, dict(narrowed.config)
+        if isinstance(operation, keras.Layer):
+            unique, number = config["name"], 0
+            while unique in taken:
+                number += 1
+                unique = f"{config['name']}_{number}"
+            taken.add(unique)
+            config = {**config, "name": unique}
+        made[key] = cls.from_config(config)
+        return made[key], narrowed
+
+    def call_step(step, args, kwargs):
+        operation, narrowed = make(step)
+        outputs = operation(*args, **kwargs)
+        if narrowed is not None:
+            for weight, value in narrowed.weights().items():
+                getattr(operation, weight).assign(value)
+        elif isinstance(operation, keras.Layer) and operation.weights:
+            operation.set_weights(step.call.operation.get_weights())
+        return outputs
+
+    graph = plan.graph
+    flat = [t for t in keras.tree.flatten(graph.inputs)]
+    symbolic = [
+        keras.Input(batch_shape=t.shape, dtype=t.dtype, name=n)
+        for t, n in zip(flat, graph.input_names, strict=True)
+    ]
+    inputs = keras.tree.pack_sequence_as(graph.inputs, symbolic)
+    values = runner.bind_inputs(graph, inputs)
+    values = runner.run(plan, values, plan.steps, call_step)
+    return keras.Model(inputs, runner.outputs_of(plan, values), name=name)

@@ -1,0 +1,190 @@
+"""The calls that make up a Functional or Sequential model, as plain data."""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph.
+
+    Args:
+        index: Int, unique in the graph.
+        shape: Tuple of ints and Nones.
+        dtype: String.
+    """
+
+    index: int
+    shape: tuple
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a layer or operation.
+
+    Args:
+        operation: The `keras.Operation` (usually a layer).
+        args: Positional arguments, with `Tensor` for each tensor.
+        kwargs: Keyword arguments, likewise.
+        outputs: What it returns: a `Tensor` or a structure of them.
+    """
+
+    operation: Any
+    args: tuple
+    kwargs: dict
+    outputs: Any
+
+    @property
+    def input_tensors(self) -> list[Tensor]:
+        """The tensors among the arguments, flat."""
+        return tensors((self.args, self.kwargs))
+
+    @property
+    def output_tensors(self) -> list[Tensor]:
+        """The returned tensors, flat."""
+        return tensors(self.outputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """The calls of a model in an order in which they can run. Nested models are inlined.
+
+    Args:
+        inputs: The structure of the model's inputs, with `Tensor` leaves.
+        outputs: The structure of the model's outputs, likewise.
+        input_names: The inputs' names, flat.
+        calls: List of `Call`.
+    """
+
+    inputs: Any
+    outputs: Any
+    input_names: list[str]
+    calls: list[Call]
+
+    @property
+    def layers(self) -> list:
+        """The layers called, each once, in the order of the first call."""
+        return list(
+            {
+                id(c.operation): c.operation
+                for c in self.calls
+                if isinstance(c.operation, keras.Layer)
+            }.values()
+        )
+
+
+def tensors(structure) -> list[Tensor]:
+    """Returns the `Tensor` leaves of a nested structure."""
+    return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, Tensor)]
+
+
+def read(model) -> Graph:
+    """Returns the calls that a Functional or Sequential model consists of.
+
+    Args:
+        model: A built `keras.Model` of either kind. Its layers are not called and not changed.
+
+    Raises:
+        ValueError: If the model is a subclassed one, whose `call` cannot be seen, or is not built.
+    """
+    return _Reader().read(model)
+
+
+def is_graph_model(layer) -> bool:
+    """Whether `layer` is a Functional or Sequential model."""
+    return isinstance(layer, keras.Sequential) or (
+        isinstance(layer, keras.Model) and isinstance(layer, keras.Function)
+    )
+
+
+class _Shadow(keras.Operation):
+    """Stands for an operation in the traced copy of a graph, so that the original, and its
+    `layer.output`, stay as they are."""
+
+    def __init__(self, operation):
+        super().__init__()
+        self.operation = operation
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self.operation.compute_output_spec(*args, **kwargs)
+
+
+class _Reader:
+    def __init__(self):
+        self._count = 0
+
+    def _new(self, keras_tensor) -> Tensor:
+        self._count += 1
+        return Tensor(self._count - 1, tuple(keras_tensor.shape), keras_tensor.dtype)
+
+    def read(self, model) -> Graph:
+        if not is_graph_model(model):
+            raise ValueError(
+                "The model must be a Functional or Sequential one: what a subclassed model "
+                "computes cannot be read from it. Build it with `keras.Model(inputs, outputs)`. "
+                f"Received: {model!r}"
+            )
+        if not model.built:
+            raise ValueError(
+                f"Model {model.name!r} is not built, so its shapes are unknown. Start it with a "
+                "`keras.Input` of the shape it takes."
+            )
+        if isinstance(model, keras.Sequential):
+            model = keras.Model(model.inputs[0], model.outputs[0])
+        else:
+            model = keras.Model(model.input, model.output)
+        known: dict[int, Tensor] = {}  # by the id of the KerasTensor
+        alive = []  # the KerasTensors, so that no id is given twice
+        calls: list[Call] = []
+
+        def learn(keras_tensors, structure):
+            alive.append(keras_tensors)
+            flat = keras.tree.flatten(keras_tensors)
+            known.update(zip(map(id, flat), keras.tree.flatten(structure), strict=True))
+
+        def record(operation, *args, **kwargs):
+            keras_outputs = _Shadow(operation)(*args, **kwargs)
+            args, kwargs = keras.tree.map_structure(lambda x: known.get(id(x), x), (args, kwargs))
+            if is_graph_model(operation):
+                inner_calls, outputs = _inlined(self.read(operation), args[0])
+                calls.extend(inner_calls)
+            else:
+                outputs = keras.tree.map_structure(self._new, keras_outputs)
+                calls.append(Call(operation, args, kwargs, outputs))
+            learn(keras_outputs, outputs)
+            return keras_outputs
+
+        keras_inputs = keras.tree.map_structure(
+            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), model.input
+        )
+        inputs = keras.tree.map_structure(self._new, keras_inputs)
+        learn(keras_inputs, inputs)
+        # `clone_model` is Keras' public way to walk a graph; the clone itself is thrown away.
+        clone = keras.models.clone_model(
+            model,
+            input_tensors=keras_inputs,
+            clone_function=lambda layer: layer,
+            call_function=record,
+        )
+        outputs = keras.tree.map_structure(lambda t: known[id(t)], clone.output)
+        return Graph(inputs, outputs, [t.name for t in model.inputs], calls)
+
+
+def _inlined(inner: Graph, arguments):
+    """Returns the calls and outputs of a nested model that is called on `arguments`."""
+    given = keras.tree.flatten(arguments)
+    of = dict(zip((t.index for t in tensors(inner.inputs)), given, strict=True))
+
+    def substitute(structure):
+        return keras.tree.map_structure(
+            lambda x: of.get(x.index, x) if isinstance(x, Tensor) else x, structure
+        )
+
+    calls = [
+        dataclasses.replace(c, args=substitute(c.args), kwargs=substitute(c.kwargs))
+        for c in inner.calls
+    ]
+    return calls, substitute(inner.outputs)

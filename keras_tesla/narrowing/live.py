@@ -1,0 +1,71 @@
+"""Running narrowed layers on the live weights of the full model."""
+
+import keras
+from keras import ops
+
+from keras_tesla.channels import Channels
+from keras_tesla.narrowing import run as runner
+from keras_tesla.narrowing.plan import Plan, Step
+from keras_tesla.scope import percentage_scope
+
+
+class LivePlan:
+    """A plan whose narrowed layers read slices of the full model's variables.
+
+    Each narrowed step has the stock layer that computes it. That layer holds no weights: while it
+    runs, a stateless scope lends it the slices, so gradients flow to the full variables and every
+    argument of the stock layer keeps its meaning. Statistics it updates are written back.
+
+    Args:
+        plan: The plan to run.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self._layers = {id(s): _shell(s) for s in plan.steps if s.narrowed is not None}
+
+    def run(self, values: dict, steps: list[Step], add_loss) -> dict:
+        """Runs some of the plan's steps; see `keras_tesla.narrowing.run.run`.
+
+        Args:
+            values: {index of a tensor: (value, computed width)}.
+            steps: Steps of this plan, in order.
+            add_loss: Called with each activity loss of a narrowed layer.
+        """
+
+        def call_step(step, args, kwargs):
+            if step.narrowed is None:
+                return step.call.operation(*args, **kwargs)
+            return self._call_narrowed(step, args, kwargs, add_loss)
+
+        with percentage_scope(self.plan.percentage):
+            return runner.run(self.plan, values, steps, call_step)
+
+    def _call_narrowed(self, step, args, kwargs, add_loss):
+        layer = self._layers[id(step)]
+        lent = [(getattr(layer, name), w) for name, w in step.narrowed.weights().items()]
+        state = [(full, getattr(layer, name)) for name, full in step.narrowed.state.items()]
+        with keras.StatelessScope(state_mapping=lent, collect_losses=True) as scope:
+            before = [scope.get_current_value(own) for _, own in state]
+            outputs = layer(*args, **kwargs)
+            after = [scope.get_current_value(own) for _, own in state]
+        for (full, _), old, new in zip(state, before, after, strict=True):
+            if new is not old:
+                rest = ops.convert_to_tensor(full)[new.shape[0] :]
+                full.assign(ops.concatenate([ops.cast(new, full.dtype), rest]))
+        for loss in scope.losses:
+            add_loss(loss)
+        return outputs
+
+
+def _shell(step: Step):
+    """Builds the stock layer of a step without giving its variables a value."""
+    (tensor,) = step.call.input_tensors
+    shape = list(tensor.shape)
+    view, width = step.widths.views[0], step.widths.inputs[0]
+    if isinstance(view, Channels) and width is not None:
+        shape[view.axis] = view.copies * width
+    layer = step.narrowed.cls.from_config(step.narrowed.config)
+    with keras.StatelessScope(initialize_variables=False):
+        layer.build(tuple(shape))
+    return layer

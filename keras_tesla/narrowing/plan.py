@@ -1,0 +1,112 @@
+"""The backward pass: which prefix of every tensor a percentage needs."""
+
+import dataclasses
+
+from keras_tesla.channels import Channels
+from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.narrowing.graph import Call, Graph, tensors
+from keras_tesla.narrowing.rules import Narrowed, Widths, rule_for
+
+_IDP = (IDPDense, IDPConv2D, IDPBatchNormalization)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One call as it runs at a percentage.
+
+    Args:
+        call: The call of the full graph.
+        widths: What it computes and reads, in channels.
+        narrowed: The stock layer that computes it, or None if the original serves as it is.
+        depends: Bool, whether its result depends on the percentage.
+    """
+
+    call: Call
+    widths: Widths
+    narrowed: Narrowed | None
+    depends: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What runs at a percentage.
+
+    Args:
+        percentage: Int, 1..100.
+        graph: The full graph.
+        steps: The calls that are needed, in running order.
+        widths: {index of a tensor: computed width in channels; None for all of it}.
+    """
+
+    percentage: int
+    graph: Graph
+    steps: list[Step]
+    widths: dict[int, int | None]
+
+
+def layouts(graph: Graph) -> dict[int, Channels | None]:
+    """Returns where the channels of every tensor of the graph lie; None where that is unknown."""
+    known: dict[int, Channels | None] = {t.index: None for t in tensors(graph.inputs)}
+    for call in graph.calls:
+        inputs = [known[t.index] for t in call.input_tensors]
+        outputs = rule_for(call.operation).layouts(call, inputs)
+        known.update(zip((t.index for t in call.output_tensors), outputs, strict=True))
+    return known
+
+
+def narrow(graph: Graph, percentage: int) -> Plan:
+    """Plans the run of a graph at a percentage: nothing that no layer reads is computed.
+
+    Going backward from the model's outputs, of which everything is needed, each call turns what is
+    needed of its outputs into what is needed of its inputs; a tensor read by several calls needs
+    the widest of their prefixes.
+
+    Args:
+        graph: The calls of the full model.
+        percentage: Int, 1..100.
+    """
+    where = layouts(graph)
+    demand: dict[int, int | None] = {index: 0 for index in where}
+
+    def need(tensor, width, view):
+        layout = where[tensor.index]
+        full = layout is None or layout != view or width is None or width >= layout.count
+        have = demand[tensor.index]
+        if full or have is None:
+            demand[tensor.index] = None
+        else:
+            demand[tensor.index] = max(have, width)
+
+    for tensor in tensors(graph.outputs):
+        need(tensor, None, None)
+    steps = []
+    for call in reversed(graph.calls):
+        inputs, outputs = call.input_tensors, call.output_tensors
+        wanted = [demand[t.index] for t in outputs]
+        if all(w == 0 for w in wanted):
+            continue
+        rule = rule_for(call.operation)
+        widths = rule.widths(
+            call,
+            percentage,
+            [where[t.index] for t in inputs],
+            [where[t.index] for t in outputs],
+            wanted,
+        )
+        for tensor, width in zip(outputs, widths.outputs, strict=True):
+            demand[tensor.index] = width
+        for tensor, width, view in zip(inputs, widths.inputs, widths.views, strict=True):
+            if width != 0:
+                need(tensor, width, view)
+        steps.append((call, widths, rule.narrow(call, percentage, widths)))
+
+    depends: set[int] = set()
+    planned = []
+    for call, widths, narrowed in reversed(steps):
+        varies = isinstance(call.operation, _IDP) or any(
+            t.index in depends for t in call.input_tensors
+        )
+        if varies:
+            depends.update(t.index for t in call.output_tensors)
+        planned.append(Step(call, widths, narrowed, varies))
+    return Plan(percentage, graph, planned, demand)

@@ -1,0 +1,77 @@
+"""Running a plan on tensors or on KerasTensors."""
+
+import keras
+
+from keras_tesla.channels import take
+from keras_tesla.narrowing.graph import Tensor, tensors
+from keras_tesla.narrowing.plan import Plan, Step
+
+
+def bind_inputs(graph, inputs) -> dict[int, tuple]:
+    """Returns {index of a tensor: (value, computed width)} for the inputs of a graph.
+
+    Args:
+        graph: The graph.
+        inputs: The values: the structure of the model's inputs, or a dict by input name.
+
+    Raises:
+        ValueError: If the values do not fit the model's inputs.
+    """
+    if isinstance(inputs, dict) and not isinstance(graph.inputs, dict):
+        missing = set(graph.input_names) - set(inputs)
+        if missing:
+            raise ValueError(
+                f"The model takes the inputs {graph.input_names}; {sorted(missing)} are missing. "
+                f"Received: {sorted(inputs)}"
+            )
+        values = [inputs[name] for name in graph.input_names]
+    else:
+        values = keras.tree.flatten(inputs)
+    expected = tensors(graph.inputs)
+    if len(values) != len(expected):
+        raise ValueError(
+            f"The model takes {len(expected)} inputs. Received: {len(values)}"
+        )
+    return {t.index: (v, None) for t, v in zip(expected, values, strict=True)}
+
+
+def run(plan: Plan, values: dict, steps: list[Step], call_step) -> dict:
+    """Runs some steps of a plan.
+
+    Args:
+        plan: The plan.
+        values: {index of a tensor: (value, computed width; None for all of it)}; not changed.
+        steps: The steps to run, in order.
+        call_step: Function `(step, args, kwargs) -> outputs` that computes one step.
+
+    Returns:
+        `values` with the steps' outputs added.
+    """
+    values = dict(values)
+    for step in steps:
+        call = step.call
+        reads = iter(zip(step.widths.inputs, step.widths.views, strict=True))
+
+        def fill(x, reads=reads):
+            if not isinstance(x, Tensor):
+                return x
+            want, view = next(reads)
+            value, have = values[x.index] if want != 0 else (None, None)
+            if want is None or want == 0:
+                return value
+            return take(value, view, view.count if have is None else have, want)
+
+        args, kwargs = keras.tree.map_structure(fill, (call.args, call.kwargs))
+        if 0 in step.widths.inputs:  # a concatenation that does not reach its last inputs
+            args = ([x for x in args[0] if x is not None],)
+        outputs = call_step(step, args, kwargs)
+        for tensor, value, width in zip(
+            call.output_tensors, keras.tree.flatten(outputs), step.widths.outputs, strict=True
+        ):
+            values[tensor.index] = (value, width)
+    return values
+
+
+def outputs_of(plan: Plan, values: dict):
+    """Returns the model's outputs in their structure."""
+    return keras.tree.map_structure(lambda t: values[t.index][0], plan.graph.outputs)

@@ -1,0 +1,89 @@
+"""What TESLA can train, and what XLA can speed up."""
+
+import keras
+
+from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.narrowing.graph import Graph
+from keras_tesla.narrowing.plan import layouts
+
+
+def check_graph(graph: Graph):
+    """Refuses a model that TESLA would train wrongly.
+
+    Raises:
+        ValueError: If there is no IDP layer, one is hidden inside another layer, or an `IDPDense`
+            would leave out positions instead of channels after a `Flatten`.
+    """
+    for layer in graph.layers:
+        hidden = next((x for x in _inside(layer) if _is_idp(x)), None)
+        if hidden is not None:
+            raise ValueError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) contains the IDP layer "
+                f"{hidden.name!r}, which narrowing cannot see there. Use the IDP layer directly; "
+                "IDPDense takes inputs of any rank."
+            )
+    if not any(isinstance(layer, (IDPDense, IDPConv2D)) for layer in graph.layers):
+        raise ValueError(
+            "The model has no IDPDense or IDPConv2D layer, so every percentage would be the same "
+            f"network. Received layers: {[layer.name for layer in graph.layers]}"
+        )
+    where = layouts(graph)
+    for call in graph.calls:
+        layer = call.operation
+        if not isinstance(layer, IDPDense):
+            continue
+        (x,) = call.input_tensors
+        layout = where[x.index]
+        if layout and layout.copies > 1 and layout != layer.input_view(x.shape):
+            raise ValueError(
+                f"Layer {layer.name!r} reads a flattened feature map of {layout.count} channels at "
+                f"{layout.copies} positions. Pass `input_channels={layout.count}`, so that it "
+                f"leaves out channels, not positions. Received: {layer.input_channels}"
+            )
+
+
+def check_statistics(graph: Graph, percentages):
+    """Refuses percentages for which a batch normalization has no statistics.
+
+    Raises:
+        ValueError: Naming the layer and the percentage.
+    """
+    for layer in graph.layers:
+        if isinstance(layer, IDPBatchNormalization):
+            for percentage in percentages:
+                layer.statistics(percentage)
+
+
+def jit_compile(graph: Graph):
+    """Returns what `jit_compile="auto"` means for a TESLA model: a bool, or `"auto"` for Keras'.
+
+    On TensorFlow with only a CPU, Keras turns XLA off. A TESLA step of an MLP runs faster with it
+    and one of a CNN slower (`docs/decisions.md`).
+    """
+    if keras.backend.backend() != "tensorflow":
+        return "auto"
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU") or tf.distribute.has_strategy():
+        return "auto"
+    convolutions = any(hasattr(layer, "kernel_size") for layer in graph.layers)
+    return not convolutions and all(layer.supports_jit for layer in graph.layers)
+
+
+def _is_idp(layer):
+    return isinstance(layer, (IDPDense, IDPConv2D, IDPBatchNormalization))
+
+
+def _inside(layer):
+    """Yields the layers held by a layer's attributes, at any depth."""
+    seen = {id(layer)}
+    queue = [layer]
+    while queue:
+        for value in vars(queue.pop()).values():
+            if isinstance(value, dict):
+                value = list(value.values())
+            for x in value if isinstance(value, (list, tuple, set)) else [value]:
+                if isinstance(x, keras.Layer) and id(x) not in seen:
+                    seen.add(id(x))
+                    queue.append(x)
+                    yield x

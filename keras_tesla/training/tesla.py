@@ -1,0 +1,306 @@
+"""TESLA: one Keras model trained at several percentages at once."""
+
+import types
+
+import keras
+from keras import ops
+
+from keras_tesla import conversion
+from keras_tesla.narrowing import graph as graphs
+from keras_tesla.narrowing import run as runner
+from keras_tesla.narrowing.plan import narrow
+from keras_tesla.percentages import check_percentage, check_percentages
+from keras_tesla.training import aggregation as aggregations
+from keras_tesla.training import checks, steps
+from keras_tesla.training.view import PercentageView
+
+
+@keras.saving.register_keras_serializable("keras_tesla")
+class TESLA(steps.TrainStep, keras.Model):
+    """Trains a model at several percentages of its dot-product terms, as tasks of one model.
+
+    Each training step runs the network at every active percentage, aggregates the losses and
+    applies the gradient of the aggregated loss. What does not depend on the percentage, everything
+    before the first incomplete layer, runs once a step. All percentages are active at first (joint
+    training); `callbacks.TaskWiseEarlyStopping` activates them one after the other, as in the
+    paper.
+
+    Args:
+        model: A built Functional or Sequential model with at least one `IDPDense` or `IDPConv2D`.
+        percentages: Iterable of distinct ints, 1..100: the tasks. Default: 100, 90, .., 10.
+        aggregation: How the losses become one: `"sum"`, `"exponential"`, a dict
+            {percentage: weight}, or a callable {percentage: loss} -> scalar.
+        name: Optional name.
+
+    Call arguments:
+        inputs: What `model` takes.
+
+    Returns (of a call):
+        {"p100": outputs, .., "p10": outputs} for the active percentages.
+
+    Raises:
+        ValueError: At construction: a model without an IDP layer, subclassed, not built, or with
+            an IDP layer hidden in another layer; an `IDPDense` that would leave out pixels after a
+            `Flatten`; percentages that are none, or for which a batch normalization has no
+            statistics.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)), keras.layers.Dense(16, activation="relu"), IDPDense(3)])
+    >>> tesla = TESLA(model, percentages=[100, 50])
+    >>> tesla.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> x, y = np.zeros((4, 8)), np.zeros(4)
+    >>> sorted(tesla.evaluate(x, y, verbose=0, return_dict=True))
+    ['loss', 'p100_loss', 'p50_loss']
+    >>> tesla.at(50).layers[-1].kernel.shape
+    (8, 3)
+
+    Reference:
+        Chang, Lin, Ou Yang, Lei, Chen: TESLA, 2018, https://openreview.net/forum?id=H1K6Tb-AZ
+    """
+
+    def __init__(self, model, percentages=range(100, 0, -10), aggregation="sum", name=None):
+        percentages = check_percentages(percentages)
+        graph = graphs.read(model)
+        checks.check_graph(graph)
+        checks.check_statistics(graph, percentages)
+        super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
+        self.network = model
+        self.percentages = percentages
+        self.aggregation = aggregations.get(aggregation)
+        # Keras would track the views as sub-layers if it saw them in an attribute.
+        self._hidden = types.SimpleNamespace(
+            graph=graph, views={}, compiled=None, jit_compile="auto", sum_up=False, seen=None
+        )
+        self._active = percentages
+        for percentage in percentages:
+            self._view(percentage)
+        self.built = True
+
+    # The tasks.
+
+    @property
+    def active_percentages(self) -> tuple[int, ...]:
+        """The percentages that train and are evaluated now, from the highest to the lowest."""
+        return tuple(self._active)
+
+    def activate(self, percentages):
+        """Makes some percentages the active ones; the next step compiles anew.
+
+        Args:
+            percentages: Iterable of distinct ints, among those of the constructor.
+
+        Raises:
+            ValueError: If one is not among them.
+        """
+        percentages = check_percentages(percentages)
+        unknown = [p for p in percentages if p not in self.percentages]
+        if unknown:
+            raise ValueError(
+                f"Only {list(self.percentages)} percent can be trained. Received: {unknown}"
+            )
+        self._set_active(percentages)
+        if self.compiled:
+            self.make_train_function(force=True)
+
+    def _set_active(self, percentages):
+        self._active = percentages
+        for percentage in percentages:
+            self._view(percentage)
+        if self.compiled:
+            self.make_test_function(force=True)
+
+    def _view(self, percentage) -> PercentageView:
+        hidden = self._hidden
+        if percentage not in hidden.views:
+            view = PercentageView(self.network, narrow(hidden.graph, percentage))
+            if hidden.compiled is not None:
+                self._compile_view(view)
+            if hidden.seen is not None:
+                view.build_metrics(*hidden.seen)
+            hidden.views[percentage] = view
+        return hidden.views[percentage]
+
+    # Training.
+
+    def compile(self, optimizer="rmsprop", loss=None, jit_compile="auto", **kwargs):
+        """Configures training, with the arguments of `keras.Model.compile`.
+
+        Losses and metrics are computed for each percentage: `p10_loss`, `p10_accuracy`.
+
+        Args:
+            optimizer: As in Keras.
+            loss: As in Keras: what one percentage's outputs are trained on.
+            jit_compile: Bool or `"auto"`. On TensorFlow without a GPU `"auto"` means XLA for a
+                model without convolutions: there it was measured to pay, with them to cost.
+            **kwargs: `metrics`, `weighted_metrics`, `loss_weights` and all others, as in Keras.
+        """
+        hidden = self._hidden
+        resolved = jit_compile
+        if jit_compile == "auto" and not kwargs.get("run_eagerly"):
+            resolved = checks.jit_compile(hidden.graph)
+        super().compile(optimizer=optimizer, loss=loss, jit_compile=resolved, **kwargs)
+        hidden.jit_compile = jit_compile
+        hidden.compiled = {"optimizer": None, "loss": loss, "jit_compile": resolved, **kwargs}
+        hidden.seen = None
+        hidden.views.clear()  # `trainable` may have changed since they were made
+        for percentage in self._active:
+            self._view(percentage)
+
+    def _compile_view(self, view):
+        config = dict(self._hidden.compiled)
+        for key in ("metrics", "weighted_metrics"):
+            config[key] = keras.tree.map_structure(_copied, config.get(key))
+        view.compile(**config)
+
+    def call(self, inputs, training=None):
+        lives = [self._view(p).live for p in self._active]
+        values = runner.bind_inputs(self._hidden.graph, inputs)
+        # The widest plan's shared part is as wide as any percentage needs it.
+        shared = [s for s in lives[0].plan.steps if not s.depends]
+        values = lives[0].run(values, shared, self.add_loss)
+        outputs = {}
+        for live in lives:
+            own = [s for s in live.plan.steps if s.depends]
+            outputs[f"p{live.plan.percentage}"] = runner.outputs_of(
+                live.plan, live.run(values, own, self.add_loss)
+            )
+        return outputs
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Returns the aggregated loss of the active percentages plus the regularization."""
+        if self._hidden.seen is None:
+            any_view = y_pred[f"p{self._active[0]}"]
+            self._hidden.seen = keras.tree.map_structure(_spec, (y, any_view, sample_weight))
+            # Keras traces this method until its own containers are built, on buffers that JAX has
+            # given away by then.
+            super().compute_loss(x, y, any_view, sample_weight, training)
+        batch = ops.shape(keras.tree.flatten(x)[0])[0]
+        losses = {}
+        for percentage in self._active:
+            view = self._view(percentage)
+            loss = view.compute_loss(x, y, y_pred[f"p{percentage}"], sample_weight, training)
+            losses[percentage] = loss
+            view.loss_tracker.update_state(steps.undistributed(loss), sample_weight=batch)
+        aggregate = aggregations.Sum() if self._hidden.sum_up else self.aggregation
+        return aggregate(losses) + sum(ops.sum(loss) for loss in self.losses)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Updates the metrics of the active percentages and returns all results."""
+        for percentage in self._active:
+            self._view(percentage).compute_metrics(x, y, y_pred[f"p{percentage}"], sample_weight)
+        if self._hidden.seen is None:  # see `compute_loss`
+            super().compute_metrics(x, y, y_pred[f"p{self._active[0]}"], sample_weight)
+        return self.get_metrics_result()
+
+    def get_metrics_result(self):
+        """Returns {"loss": .., "p100_loss": .., "p100_accuracy": .., ..}."""
+        results = {m.name: m.result() for m in self._own_metrics()}
+        for percentage in self._active:
+            results.update(self._view(percentage).named_results())
+        return results
+
+    def _own_metrics(self):
+        # Keras' container of the compiled metrics is only a template here: the views have copies.
+        return [m for m in super().metrics if m.name != "compile_metrics"]
+
+    @property
+    def metrics(self):
+        views = [self._view(p) for p in self._active] if self.compiled else []
+        return self._own_metrics() + [m for view in views for m in view.own_metrics]
+
+    # Using the trained model.
+
+    def evaluate(self, *args, percentages=None, **kwargs):
+        """Returns losses and metrics for each percentage, as `keras.Model.evaluate` does.
+
+        Args:
+            *args: As in Keras.
+            percentages: Iterable of ints to evaluate at; also ones that were not trained, where
+                the network is defined there. The aggregated `loss` is then their plain sum.
+                Default: the active percentages.
+            **kwargs: As in Keras.
+
+        Raises:
+            ValueError: If a percentage is none, or a batch normalization has no statistics for it.
+        """
+        if percentages is None:
+            return super().evaluate(*args, **kwargs)
+        active = self._active
+        self._hidden.sum_up = True
+        try:
+            self._set_active(check_percentages(percentages))
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._hidden.sum_up = False
+            self._set_active(active)
+
+    def predict(self, x, percentage=None, **kwargs):
+        """Returns the predictions of the network at one percentage, as `keras.Model.predict` does.
+
+        Args:
+            x: As in Keras.
+            percentage: Int, 1..100. Default: the highest trained one.
+            **kwargs: As in Keras.
+
+        Raises:
+            ValueError: If the percentage is none, or a batch normalization has no statistics for
+                it.
+        """
+        percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
+        return self._view(percentage).predict(x, **kwargs)
+
+    def at(self, percentage):
+        """Returns the network at a percentage as a plain Keras model with its own weights.
+
+        The model consists of stock layers with narrowed weights, the profile folded in. Keras
+        saves, loads and exports it without keras_tesla.
+
+        Args:
+            percentage: Int, 1..100; also one that was not trained, where the network is defined.
+
+        Raises:
+            ValueError: If the percentage is none, or a batch normalization has no statistics for
+                it.
+        """
+        plan = narrow(self._hidden.graph, check_percentage(percentage))
+        return conversion.extract(plan, f"{self.network.name}_p{percentage}")
+
+    # Saving.
+
+    def get_config(self):
+        return {
+            "model": keras.saving.serialize_keras_object(self.network),
+            "percentages": list(self.percentages),
+            "aggregation": keras.saving.serialize_keras_object(self.aggregation),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("model", "aggregation"):
+            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
+        return cls(**config)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config:
+            config["jit_compile"] = self._hidden.jit_compile  # may be loaded on another backend
+        return config
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+
+def _spec(x):
+    return None if x is None else keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
+
+
+def _copied(metric):
+    """A metric has state, so every percentage needs its own; names and functions have none."""
+    if isinstance(metric, keras.Metric):
+        return type(metric).from_config(metric.get_config())
+    return metric
