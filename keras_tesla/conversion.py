@@ -1,6 +1,8 @@
 """Turning a model at a percentage into a plain Keras model."""
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan
@@ -47,16 +49,16 @@ def extract(plan: Plan, name: str):
         outputs = operation(*args, **kwargs)
         if narrowed is not None:
             for weight, value in narrowed.weights().items():
-                getattr(operation, weight).assign(value)
+                # A copy: JAX would let the two models share a buffer and give it away.
+                getattr(operation, weight).assign(np.array(ops.convert_to_numpy(value)))
         elif isinstance(operation, keras.Layer) and operation.weights:
             operation.set_weights(step.call.operation.get_weights())
         return outputs
 
     graph = plan.graph
-    flat = [t for t in keras.tree.flatten(graph.inputs)]
     symbolic = [
         keras.Input(batch_shape=t.shape, dtype=t.dtype, name=n)
-        for t, n in zip(flat, graph.input_names, strict=True)
+        for t, n in zip(keras.tree.flatten(graph.inputs), graph.input_names, strict=True)
     ]
     inputs = keras.tree.pack_sequence_as(graph.inputs, symbolic)
     values = runner.bind_inputs(graph, inputs)
