@@ -1,6 +1,26 @@
-"""keras_tesla: one network, any compute budget."""
+"""keras_tesla: one Keras network, any compute budget.
 
-from keras_tesla import layers, profiles
+Layers that compute with a leading part of their input channels, a model that trains several such
+percentages at once, and the export of each to LiteRT.
+"""
+
+from keras_tesla import analysis, callbacks, data, layers, profiles, tflite, training
 from keras_tesla.percentages import active_terms
 from keras_tesla.scope import current_percentage, percentage_scope
 from keras_tesla.training.tesla import TESLA
+from keras_tesla.version import __version__
+
+__all__ = [
+    "TESLA",
+    "__version__",
+    "active_terms",
+    "analysis",
+    "callbacks",
+    "current_percentage",
+    "data",
+    "layers",
+    "percentage_scope",
+    "profiles",
+    "tflite",
+    "training",
+]

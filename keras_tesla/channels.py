@@ -47,5 +47,9 @@ def take(x, view: Channels, have: int, want: int):
         split = (-1, *static[1 : view.axis], view.copies, have, *static[view.axis + 1 :])
         merged = (-1, *static[1 : view.axis], view.copies * want, *static[view.axis + 1 :])
         return ops.reshape(ops.reshape(x, split)[(*before, slice(None), slice(0, want))], merged)
-    indices = (np.arange(view.copies)[:, None] * have + np.arange(want)).ravel()
-    return ops.take(x, indices, axis=view.axis)
+    return ops.take(x, indices(view, have, want), axis=view.axis)
+
+
+def indices(view: Channels, have: int, want: int) -> np.ndarray:
+    """Returns the places on the axis that `take` keeps, ascending."""
+    return (np.arange(view.copies)[:, None] * have + np.arange(want)).ravel()

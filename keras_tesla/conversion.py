@@ -4,11 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tesla.channels import indices, take
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan
 
 
-def extract(plan: Plan, name: str):
+def extract(plan: Plan, name: str, batch_size: int | None = None, dtype: str | None = None):
     """Builds the plain Keras model that computes a plan.
 
     It consists of stock layers with narrowed copies of the weights, the profile folded into the
@@ -18,6 +19,8 @@ def extract(plan: Plan, name: str):
     Args:
         plan: From `keras_tesla.narrowing.plan.narrow`.
         name: The new model's name.
+        batch_size: Int to fix the batch, None to leave it open.
+        dtype: Dtype policy of all layers, for example `"float32"`; None: that of each layer.
 
     Returns:
         A Functional `keras.Model`, not compiled.
@@ -40,7 +43,7 @@ def extract(plan: Plan, name: str):
                 number += 1
                 unique = f"{config['name']}_{number}"
             taken.add(unique)
-            config = {**config, "name": unique}
+            config = {**config, "name": unique, **({"dtype": dtype} if dtype else {})}
         made[key] = cls.from_config(config)
         return made[key], narrowed
 
@@ -57,10 +60,21 @@ def extract(plan: Plan, name: str):
 
     graph = plan.graph
     symbolic = [
-        keras.Input(batch_shape=t.shape, dtype=t.dtype, name=n)
+        keras.Input(batch_shape=(batch_size or t.shape[0], *t.shape[1:]), dtype=t.dtype, name=n)
         for t, n in zip(keras.tree.flatten(graph.inputs), graph.input_names, strict=True)
     ]
     inputs = keras.tree.pack_sequence_as(graph.inputs, symbolic)
     values = runner.bind_inputs(graph, inputs)
-    values = runner.run(plan, values, plan.steps, call_step)
+    values = runner.run(plan, values, plan.steps, call_step, _take_masked)
     return keras.Model(inputs, runner.outputs_of(plan, values), name=name)
+
+
+def _take_masked(x, view, have, want):
+    """`take` that hands on the Keras mask: a slice would drop it, a Dense layer keeps it."""
+    if want == have or getattr(x, "_keras_mask", None) is None:
+        return take(x, view, have, want)
+    # A kernel of columns of the identity: each output is one input, times 1, plus zeros.
+    selection = keras.layers.Dense(view.copies * want, use_bias=False, dtype=x.dtype)
+    outputs = selection(x)
+    selection.set_weights([np.eye(x.shape[-1])[:, indices(view, have, want)]])
+    return outputs

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_tesla.channels import Channels
+from keras_tesla.channels import Channels, take
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan, Step
 from keras_tesla.scope import percentage_scope
@@ -39,7 +39,7 @@ class LivePlan:
             return self._call_narrowed(step, args, kwargs, add_loss)
 
         with percentage_scope(self.plan.percentage):
-            return runner.run(self.plan, values, steps, call_step)
+            return runner.run(self.plan, values, steps, call_step, _take_masked)
 
     def _call_narrowed(self, step, args, kwargs, add_loss):
         layer = self._layers[id(step)]
@@ -56,6 +56,22 @@ class LivePlan:
         for loss in scope.losses:
             add_loss(loss)
         return outputs
+
+
+class _Take(keras.Layer):
+    """`take` as a layer, because layers hand on the Keras mask."""
+
+    def __init__(self, *arguments):
+        super().__init__(autocast=False)
+        self.supports_masking = True
+        self._arguments = arguments
+
+    def call(self, x):
+        return take(x, *self._arguments)
+
+
+def _take_masked(x, view, have, want):
+    return x if want == have else _Take(view, have, want)(x)
 
 
 def _shell(step: Step):

@@ -2,7 +2,6 @@
 
 import keras
 
-from keras_tesla.channels import take
 from keras_tesla.narrowing.graph import Tensor, tensors
 from keras_tesla.narrowing.plan import Plan, Step
 
@@ -35,7 +34,7 @@ def bind_inputs(graph, inputs) -> dict[int, tuple]:
     return {t.index: (v, None) for t, v in zip(expected, values, strict=True)}
 
 
-def run(plan: Plan, values: dict, steps: list[Step], call_step) -> dict:
+def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
     """Runs some steps of a plan.
 
     Args:
@@ -43,6 +42,7 @@ def run(plan: Plan, values: dict, steps: list[Step], call_step) -> dict:
         values: {index of a tensor: (value, computed width; None for all of it)}; not changed.
         steps: The steps to run, in order.
         call_step: Function `(step, args, kwargs) -> outputs` that computes one step.
+        take: `keras_tesla.channels.take` or its like, which also hands on the Keras mask.
 
     Returns:
         `values` with the steps' outputs added.

@@ -95,12 +95,16 @@ class Weighted(Aggregation):
                 f"Weights must be finite and not negative. Received: weights={self.weights}"
             )
 
-    def __call__(self, losses):
-        missing = [p for p in losses if p not in self.weights]
+    def check(self, percentages):
+        """Refuses percentages without a weight."""
+        missing = [p for p in percentages if p not in self.weights]
         if missing:
             raise ValueError(
                 f"No weight is given for {missing} percent. Received: weights={self.weights}"
             )
+
+    def __call__(self, losses):
+        self.check(losses)
         return sum(self.weights[p] * loss for p, loss in losses.items())
 
     def get_config(self):

@@ -3,6 +3,7 @@
 import types
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_tesla import conversion
@@ -62,21 +63,29 @@ class TESLA(steps.TrainStep, keras.Model):
 
     def __init__(self, model, percentages=range(100, 0, -10), aggregation="sum", name=None):
         percentages = check_percentages(percentages)
+        aggregation = aggregations.get(aggregation)
+        if isinstance(aggregation, aggregations.Weighted):
+            aggregation.check(percentages)
         graph = graphs.read(model)
         checks.check_graph(graph)
         checks.check_statistics(graph, percentages)
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
         self.network = model
         self.percentages = percentages
-        self.aggregation = aggregations.get(aggregation)
+        self.aggregation = aggregation
         # Keras would track the views as sub-layers if it saw them in an attribute.
         self._hidden = types.SimpleNamespace(
-            graph=graph, views={}, compiled=None, jit_compile="auto", sum_up=False, seen=None
+            graph=graph, views={}, compiled=None, jit_compile="auto", sum_up=False, seen=None, state={}
         )
         self._active = percentages
         for percentage in percentages:
             self._view(percentage)
         self.built = True
+
+    @property
+    def graph(self) -> graphs.Graph:
+        """The calls of the network."""
+        return self._hidden.graph
 
     # The tasks.
 
@@ -114,7 +123,7 @@ class TESLA(steps.TrainStep, keras.Model):
     def _view(self, percentage) -> PercentageView:
         hidden = self._hidden
         if percentage not in hidden.views:
-            view = PercentageView(self.network, narrow(hidden.graph, percentage))
+            view = PercentageView(self.network, narrow(self.graph, percentage))
             if hidden.compiled is not None:
                 self._compile_view(view)
             if hidden.seen is not None:
@@ -139,7 +148,7 @@ class TESLA(steps.TrainStep, keras.Model):
         hidden = self._hidden
         resolved = jit_compile
         if jit_compile == "auto" and not kwargs.get("run_eagerly"):
-            resolved = checks.jit_compile(hidden.graph)
+            resolved = checks.jit_compile(self.graph)
         super().compile(optimizer=optimizer, loss=loss, jit_compile=resolved, **kwargs)
         hidden.jit_compile = jit_compile
         hidden.compiled = {"optimizer": None, "loss": loss, "jit_compile": resolved, **kwargs}
@@ -264,10 +273,27 @@ class TESLA(steps.TrainStep, keras.Model):
             ValueError: If the percentage is none, or a batch normalization has no statistics for
                 it.
         """
-        plan = narrow(self._hidden.graph, check_percentage(percentage))
+        plan = narrow(self.graph, check_percentage(percentage))
         return conversion.extract(plan, f"{self.network.name}_p{percentage}")
 
     # Saving.
+
+    @property
+    def callback_state(self) -> dict:
+        """{name: NumPy array} that a callback wants to find again; saved with the weights."""
+        return self._hidden.state
+
+    @callback_state.setter
+    def callback_state(self, state):
+        self._hidden.state = dict(state)
+
+    def save_own_variables(self, store):
+        # TESLA has no variables of its own: all are the network's.
+        for name, value in self.callback_state.items():
+            store[name] = value
+
+    def load_own_variables(self, store):
+        self.callback_state = {name: np.array(store[name]) for name in store.keys()}  # noqa: SIM118
 
     def get_config(self):
         return {

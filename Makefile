@@ -1,0 +1,44 @@
+# `make demo` and `make test` each work alone, with only make and Python 3.11 or newer.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# The tests that hold on every Keras backend.
+PORTABLE := tests/layers tests/narrowing tests/training tests/callbacks tests/conversion_test.py
+
+export TF_CPP_MIN_LOG_LEVEL := 3
+
+.PHONY: demo test lint format clean
+
+# Train on the digits of scikit-learn, export, verify, print and plot.
+demo: export KERAS_BACKEND = tensorflow
+demo: $(INSTALLED)
+	$(BIN)/python examples/mnist_mlp.py --dataset=digits --output_dir=out/demo
+
+test: lint
+	KERAS_BACKEND=tensorflow $(BIN)/pytest --doctest-modules keras_tesla tests \
+		--cov=keras_tesla --cov-report=term-missing --cov-fail-under=90
+	KERAS_BACKEND=jax $(BIN)/pytest -m "not tensorflow" $(PORTABLE)
+	KERAS_BACKEND=torch $(BIN)/pytest -m "not tensorflow" $(PORTABLE)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# setuptools comes from the lock too, so the package builds without another download.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+		"keras_tesla needs Python 3.11 or newer. Received: $(PYTHON) is Python " \
+		+ sys.version.split()[0] + ". Name another with: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist out

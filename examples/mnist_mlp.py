@@ -1,0 +1,169 @@
+"""Trains the papers' MLP at several percentages, exports it and shows what each one costs.
+
+    python examples/mnist_mlp.py --dataset=digits --output_dir=out/digits
+    python examples/mnist_mlp.py --dataset=mnist --output_dir=out/mnist
+
+The network is 784-100-100-10 with ReLU; the layer between the two hidden ones is incomplete. The
+defaults are the paper's budget: 50 epochs of 200 batches of 28. The output directory gets
+`results.json`, the trained model `tesla.keras`, a .tflite file for each percentage and
+`accuracy_over_cost.png`.
+"""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+from absl import app, flags, logging
+
+import keras_tesla as kt
+import keras_tesla.tflite
+from keras_tesla import data
+from keras_tesla.analysis import plots
+from keras_tesla.tflite import runtime
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("dataset", "digits", ["digits", "mnist", "fashion_mnist"], "What to learn.")
+flags.DEFINE_string("data_dir", None, "Folder of TFDS; default: that of TFDS_DATA_DIR.")
+flags.DEFINE_integer("train_size", None, "Use only so many training images.", lower_bound=100)
+flags.DEFINE_list("percentages", list(range(100, 0, -10)), "The percentages to train.")
+flags.DEFINE_string("profile", "all_one", "Profile of the incomplete layer.")
+flags.DEFINE_enum("method", "tesla", ["tesla", "joint", "idp"], "Task by task; all at once; 100 % only.")
+flags.DEFINE_enum("aggregation", "sum", ["sum", "exponential"], "How the losses become one.")
+flags.DEFINE_string("monitor", "val_p{percentage}_accuracy", "What ends a task.")
+flags.DEFINE_float("min_delta", 0.0, "Least change that counts as an improvement.")
+flags.DEFINE_integer("patience", 1, "Epochs without improvement after which a task ends.")
+flags.DEFINE_integer("epochs", 50, "Epochs over all tasks.")
+flags.DEFINE_integer("steps_per_epoch", 200, "Batches an epoch.")
+flags.DEFINE_integer("batch_size", 28, "Images a batch.")
+flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.")
+flags.DEFINE_integer("seed", 0, "Of weights, order and splits.")
+flags.DEFINE_bool("export", True, "Whether to write .tflite files.")
+flags.DEFINE_string("output_dir", "out/mnist_mlp", "Where the results go.")
+
+
+def build_model(features: int, classes: int, profile: str) -> keras.Model:
+    """The papers' MLP: first and last layer complete, the middle one incomplete."""
+    return keras.Sequential(
+        [
+            keras.Input((features,), name="image"),
+            keras.layers.Dense(100, activation="relu"),
+            kt.layers.IDPDense(100, activation="relu", profile=profile),
+            keras.layers.Dense(classes, name="logits"),
+        ],
+        name="mlp",
+    )
+
+
+def flat(split: data.Split):
+    """Returns images as rows, and labels."""
+    return split.x.reshape(len(split), -1), split.y
+
+
+def batches(split: data.Split):
+    """An endless shuffled stream of batches, the same for the same seed."""
+    import tensorflow as tf
+
+    stream = tf.data.Dataset.from_tensor_slices(flat(split)).shuffle(len(split), seed=FLAGS.seed)
+    return stream.repeat().batch(FLAGS.batch_size).prefetch(2)
+
+
+def train(tesla: kt.TESLA, dataset: data.Dataset):
+    """Trains the tasks; every decision is made on the validation split."""
+    callbacks = [keras.callbacks.TerminateOnNaN()]
+    if FLAGS.method == "tesla":
+        callbacks.append(
+            kt.callbacks.TaskWiseEarlyStopping(
+                monitor=FLAGS.monitor, min_delta=FLAGS.min_delta, patience=FLAGS.patience, verbose=1
+            )
+        )
+    tesla.compile(
+        keras.optimizers.Adam(FLAGS.learning_rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return tesla.fit(
+        batches(dataset.train),
+        steps_per_epoch=FLAGS.steps_per_epoch,
+        epochs=FLAGS.epochs,
+        validation_data=flat(dataset.validation),
+        validation_batch_size=500,
+        callbacks=callbacks,
+    )
+
+
+def accuracies(tesla: kt.TESLA, split: data.Split, percentages) -> dict[int, float]:
+    """Returns {percentage: accuracy 0..1} in Keras."""
+    x, y = flat(split)
+    logs = tesla.evaluate(
+        x, y, batch_size=500, percentages=percentages, verbose=0, return_dict=True
+    )
+    return {p: float(logs[f"p{p}_accuracy"]) for p in sorted(percentages)}
+
+
+def print_table(bundle, accuracy, of_files, latencies):
+    """Prints what each percentage costs and brings."""
+    print(f"\n{'%':>4} {'multiply-adds':>14} {'bytes':>9} {'Keras %':>8} {'.tflite %':>9} {'us':>7}")
+    for entry in bundle.entries:
+        p = entry.percentage
+        print(
+            f"{p:>4} {entry.multiply_adds:>14,} {entry.bytes:>9,} {100 * accuracy[p]:>8.2f} "
+            f"{100 * of_files[p]:>9.2f} {1e6 * latencies[p]:>7.1f}"
+        )
+
+
+def main(_):
+    keras.utils.set_random_seed(FLAGS.seed)
+    output = pathlib.Path(FLAGS.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    dataset = data.load(FLAGS.dataset, seed=FLAGS.seed, data_dir=FLAGS.data_dir)
+    if FLAGS.train_size:
+        train_split = data.Split(
+            dataset.train.x[: FLAGS.train_size], dataset.train.y[: FLAGS.train_size]
+        )
+        dataset = data.Dataset(train_split, dataset.validation, dataset.test, dataset.classes)
+    model = build_model(dataset.train.x[0].size, dataset.classes, FLAGS.profile)
+    percentages = [100] if FLAGS.method == "idp" else [int(p) for p in FLAGS.percentages]
+    tesla = kt.TESLA(model, percentages, aggregation=FLAGS.aggregation)
+    history = train(tesla, dataset)
+    tesla.save(output / "tesla.keras")
+
+    points = sorted({*tesla.percentages, *range(10, 101, 5)})
+    validation = accuracies(tesla, dataset.validation, points)
+    test = accuracies(tesla, dataset.test, points)
+    results = {
+        "flags": {k: v for k, v in FLAGS.flag_values_dict().items() if k in RECORDED},
+        "epochs": len(history.epoch),
+        "accuracy": {str(p): a for p, a in test.items()},
+        "validation_accuracy": {str(p): a for p, a in validation.items()},
+        "mean_accuracy_10_to_100": float(np.mean([test[p] for p in range(10, 101, 5)])),
+    }
+    if FLAGS.export:
+        bundle = keras_tesla.tflite.export(tesla, output / "tflite", overwrite=True)
+        x, y = flat(dataset.test)
+        of_files, latencies = {}, {}
+        for entry in bundle.entries:
+            content = bundle.path(entry.percentage).read_bytes()
+            outputs = runtime.run(runtime.interpreter(content), {"image": x})
+            of_files[entry.percentage] = float(np.mean(outputs["logits"].argmax(-1) == y))
+            latencies[entry.percentage] = runtime.latency(content)
+        results["tflite_accuracy"] = {str(p): a for p, a in of_files.items()}
+        print_table(bundle, test, of_files, latencies)
+        plots.accuracy_over_cost(
+            {FLAGS.method: [(e.percentage, e.multiply_adds, test[e.percentage]) for e in bundle.entries]},
+            output / "accuracy_over_cost.png",
+            f"{FLAGS.dataset}: one network, {len(bundle.entries)} budgets (test split)",
+        )
+    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(f"mean test accuracy over 10, 15, .., 100 %: {100 * results['mean_accuracy_10_to_100']:.2f}")
+    print(f"written to {output}")
+
+
+RECORDED = (
+    *("dataset", "train_size", "percentages", "profile", "method", "aggregation", "monitor"),
+    *("min_delta", "patience", "epochs", "steps_per_epoch", "batch_size", "learning_rate", "seed"),
+)
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.WARNING)
+    app.run(main)

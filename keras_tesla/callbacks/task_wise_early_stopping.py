@@ -1,0 +1,193 @@
+"""TaskWiseEarlyStopping: the percentages are trained one after the other."""
+
+import warnings
+
+import keras
+import numpy as np
+
+from keras_tesla.training.tesla import TESLA
+
+
+class TaskWiseEarlyStopping(keras.callbacks.Callback):
+    """Trains a `TESLA` model task by task, each until its monitored value stops improving.
+
+    The tasks are the percentages from the highest to the lowest. Task t optimizes the aggregated
+    loss of the first t percentages, starting from the best weights of task t - 1 with fresh
+    optimizer slots. When it has stopped improving its best weights are kept and the next task
+    begins; after the last one training ends. What EarlyStopping's words mean is what they mean
+    here, for each task on its own. Epochs are counted over all tasks.
+
+    A run that is killed goes on in the middle of its task if `keras.callbacks.BackupAndRestore`
+    comes after this callback in the list: the state of the task is saved with the weights.
+
+    Args:
+        monitor: Name in the logs. `{percentage}` stands for the current task's:
+            `"val_p{percentage}_accuracy"`. Default: `"val_loss"`, the aggregated loss of the tasks
+            so far.
+        min_delta: Float, the least change that counts as an improvement.
+        patience: Int, epochs without improvement after which a task ends.
+        last_patience: Int, the same for the last task, which trains every percentage: more patience
+            there spends the epochs that are left where all percentages gain. Default: `patience`.
+        verbose: 0, or 1 for a line at the end of each task.
+        mode: `"auto"`, `"min"` or `"max"`. `"auto"`: min for a loss, max for an accuracy or AUC.
+        restore_best_weights: Bool, whether a task hands on its best weights or its last ones.
+        start_from_epoch: Int, epochs of each task before monitoring begins.
+        reset_optimizer: Bool, whether each task starts with fresh optimizer slots (the step count
+            included, so a learning rate schedule starts again).
+
+    Raises:
+        ValueError: At construction: a monitor whose direction cannot be known from its name, with
+            `mode="auto"`. When `fit` begins: a model that is no `TESLA`.
+
+    Example:
+
+    >>> stopping = TaskWiseEarlyStopping(monitor="val_p{percentage}_accuracy", patience=2)
+    >>> stopping.monitor_of(30)
+    'val_p30_accuracy'
+
+    Reference:
+        Chang, Lin, Ou Yang, Lei, Chen: TESLA, 2018, https://openreview.net/forum?id=H1K6Tb-AZ
+    """
+
+    def __init__(
+        self,
+        monitor="val_loss",
+        min_delta=0,
+        patience=0,
+        last_patience=None,
+        verbose=0,
+        mode="auto",
+        restore_best_weights=True,
+        start_from_epoch=0,
+        reset_optimizer=True,
+    ):
+        super().__init__()
+        self.monitor = monitor
+        self.verbose = verbose
+        self.reset_optimizer = reset_optimizer
+        self._patience = patience
+        self._last_patience = patience if last_patience is None else last_patience
+        self._settings = {
+            "min_delta": min_delta,
+            "mode": _direction(monitor) if mode == "auto" else mode,
+            "restore_best_weights": restore_best_weights,
+            "start_from_epoch": start_from_epoch,
+        }
+        self._stopper = None
+        self._task = 0
+        self._begin = 0
+        self._last_epoch = -1
+
+    def monitor_of(self, percentage: int) -> str:
+        """Returns the name in the logs that a task's end depends on."""
+        return self.monitor.replace("{percentage}", str(percentage))
+
+    @property
+    def current_percentage(self) -> int:
+        """The percentage of the current task."""
+        return self.model.percentages[self._task]
+
+    def on_train_begin(self, logs=None):
+        if not isinstance(self.model, TESLA):
+            raise ValueError(
+                "TaskWiseEarlyStopping drives the tasks of a keras_tesla.TESLA model. "
+                f"Received: {type(self.model).__name__}"
+            )
+        self._stopper = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not in `on_train_begin`: BackupAndRestore may load the weights there after us.
+        if self._stopper is None:
+            state = self.model.callback_state
+            self._start(int(state["task"]) if state else 0, epoch)
+            if state:
+                self._restore(state)
+            self.model.reset_metrics()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.model.stop_training:  # TerminateOnNaN or another callback ends the run
+            return
+        self._last_epoch = epoch
+        self._stopper.on_epoch_end(epoch - self._begin, logs)
+        if self.model.stop_training:
+            self._finish(epoch)
+            if self._task + 1 < len(self.model.percentages):
+                self.model.stop_training = False
+                self._start(self._task + 1, epoch + 1)
+                if self.reset_optimizer:
+                    _reset(self.model.optimizer, self.model.trainable_variables)
+        self.model.callback_state = self._state()
+
+    def on_train_end(self, logs=None):
+        if self._stopper is None:
+            return
+        self._stopper.on_train_end()
+        # The epochs may be used up just when a task ends: the next one has begun, untrained.
+        trained = self._task + (self._last_epoch >= self._begin)
+        untrained = self.model.percentages[trained:]
+        self.model.callback_state = {}
+        self.model.activate(self.model.percentages)
+        self._stopper = None
+        if untrained:
+            warnings.warn(
+                f"Training ended before the tasks of {list(untrained)} %. Give `fit` more epochs, "
+                "or the tasks less patience.",
+                stacklevel=2,
+            )
+
+    def _start(self, task, epoch):
+        self._task, self._begin = task, epoch
+        self.model.activate(self.model.percentages[: task + 1])
+        last = task + 1 == len(self.model.percentages)
+        self._stopper = keras.callbacks.EarlyStopping(
+            monitor=self.monitor_of(self.current_percentage),
+            patience=self._last_patience if last else self._patience,
+            **self._settings,
+        )
+        self._stopper.set_model(self.model)
+        self._stopper.on_train_begin()
+
+    def _finish(self, epoch):
+        self._stopper.on_train_end()
+        if self.verbose:
+            best = self._stopper.best
+            print(
+                f"Epoch {epoch + 1}: task {self.current_percentage} % ends, best "
+                f"{self._stopper.monitor} {float(best):.5g}"
+            )
+
+    def _state(self) -> dict:
+        stopper = self._stopper
+        state = {"task": self._task, "begin": self._begin, "wait": stopper.wait}
+        if stopper.best is not None:
+            state.update(best=float(stopper.best), best_epoch=stopper.best_epoch)
+        for i, weight in enumerate(stopper.best_weights or []):
+            state[f"best_weight_{i}"] = weight
+        return {name: np.asarray(value) for name, value in state.items()}
+
+    def _restore(self, state):
+        stopper = self._stopper
+        self._begin, stopper.wait = int(state["begin"]), int(state["wait"])
+        if "best" in state:
+            stopper.best, stopper.best_epoch = float(state["best"]), int(state["best_epoch"])
+        count = sum(name.startswith("best_weight_") for name in state)
+        stopper.best_weights = [state[f"best_weight_{i}"] for i in range(count)] or None
+
+
+def _direction(monitor):
+    if monitor.endswith("loss"):
+        return "min"
+    if monitor.endswith(("acc", "accuracy", "auc")):
+        return "max"
+    raise ValueError(
+        f"Whether {monitor!r} should fall or rise cannot be told from its name. Pass `mode='min'` "
+        "or `mode='max'`."
+    )
+
+
+def _reset(optimizer, variables):
+    """Gives every variable of an optimizer its first value; the learning rate stays as it is."""
+    fresh = type(optimizer).from_config(optimizer.get_config())
+    fresh.build(variables)
+    for variable, first in zip(optimizer.variables, fresh.variables, strict=True):
+        variable.assign(first)

@@ -1,0 +1,90 @@
+"""Image data sets as arrays: TFDS's, and the digits that scikit-learn carries."""
+
+import dataclasses
+
+import numpy as np
+
+_TFDS = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images and labels.
+
+    Args:
+        x: float32 array `(examples, height, width, channels)`, 0..1.
+        y: int64 array `(examples,)`.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self):
+        return len(self.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Three splits of a data set.
+
+    Args:
+        train: For the weights.
+        validation: For every decision: early stopping, choice of a method.
+        test: For the number that is reported; read once.
+        classes: Number of classes.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+
+
+def load(name: str, validation_size: float = 0.1, seed: int = 0, data_dir=None) -> Dataset:
+    """Loads a data set; the validation split is taken from the training images.
+
+    Args:
+        name: `"digits"` (8x8 grey, in scikit-learn, no download), `"mnist"`, `"fashion_mnist"`,
+            `"cifar10"` or `"cifar100"` (from TFDS, which downloads them if they are not prepared).
+        validation_size: Float, 0..1, the share of the training images.
+        seed: Int, decides which images are in which split.
+        data_dir: TFDS's folder. Default: that of the environment variable `TFDS_DATA_DIR`.
+
+    Raises:
+        ValueError: If the name is none of these, or the share is not between 0 and 1.
+    """
+    if not 0 < validation_size < 1:
+        raise ValueError(f"`validation_size` must be between 0 and 1. Received: {validation_size}")
+    shuffled = np.random.default_rng(seed).permutation
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        everything = Split(_scaled(digits.images[..., None], 16), digits.target.astype("int64"))
+        test, train = _cut(everything, shuffled(len(everything)), 0.2)
+        classes = 10
+    elif name in _TFDS:
+        import tensorflow_datasets as tfds
+
+        splits, info = tfds.load(
+            name, batch_size=-1, data_dir=data_dir, as_supervised=True, with_info=True
+        )
+        arrays = {key: tfds.as_numpy(value) for key, value in splits.items()}
+        train, test = (
+            Split(_scaled(x, 255), y.astype("int64"))
+            for x, y in (arrays["train"], arrays["test"])
+        )
+        classes = info.features["label"].num_classes
+    else:
+        raise ValueError(f"The data set must be 'digits' or one of {_TFDS}. Received: {name!r}")
+    validation, train = _cut(train, shuffled(len(train)), validation_size)
+    return Dataset(train, validation, test, classes)
+
+
+def _scaled(images, highest):
+    return (np.asarray(images) / highest).astype("float32")
+
+
+def _cut(split, order, share):
+    size = max(1, round(share * len(split)))
+    return tuple(Split(split.x[i], split.y[i]) for i in (order[:size], order[size:]))

@@ -1,0 +1,44 @@
+"""From a plain Keras model to the bytes of a .tflite file."""
+
+import tempfile
+
+import keras
+
+
+def convert(model) -> bytes:
+    """Converts a plain Keras model with the official converter, builtin operations only.
+
+    The file has one signature, `serving_default`, with the inputs and outputs named as in Keras
+    (an unnamed output has the name of its layer).
+
+    Args:
+        model: A Functional `keras.Model` of stock layers, on the TensorFlow backend.
+
+    Raises:
+        Exception: The converter's, if the model needs an operation that is not built into LiteRT.
+    """
+    import tensorflow as tf
+
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            # `from_keras_model` does the same, and prints what it wrote.
+            named = _with_named_outputs(model)
+            named.export(directory, format="tf_saved_model", verbose=False)
+            converter = tf.lite.TFLiteConverter.from_saved_model(directory)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            return converter.convert()
+    except Exception as error:
+        error.add_note(f"{model.name!r} could not be converted with LiteRT's builtin operations.")
+        raise
+
+
+def output_names(model) -> list[str]:
+    """Returns the names of a model's outputs, flat: keys of a dict, else names of the layers."""
+    if isinstance(model.output, dict):
+        return sorted(model.output)
+    return list(model.output_names)
+
+
+def _with_named_outputs(model):
+    named = dict(zip(output_names(model), keras.tree.flatten(model.output), strict=True))
+    return keras.Model(model.inputs, named, name=model.name)

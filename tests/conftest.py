@@ -1,0 +1,132 @@
+"""What all tests share: strict settings, and the three ways to run a model at a percentage."""
+
+import types
+
+import hypothesis
+import keras
+import numpy as np
+import pytest
+
+import keras_tesla
+from keras_tesla import conversion
+from keras_tesla.narrowing import graph, plan, run
+from keras_tesla.narrowing.live import LivePlan
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "tensorflow: needs the TensorFlow backend")
+    # The same examples on every run, and no time limit: a shared machine is now and then slow.
+    hypothesis.settings.register_profile(
+        "keras_tesla",
+        deadline=None,
+        derandomize=True,
+        database=None,
+        max_examples=40,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("keras_tesla")
+
+
+def pytest_collection_modifyitems(items):
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return
+    skip = pytest.mark.skip(reason=f"needs the TensorFlow backend, this is {backend}")
+    for item in items:
+        if "tensorflow" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(0)
+
+
+def _numpy(structure):
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, structure)
+
+
+def _run_three_ways(model, x, percentage):
+    planned = plan.narrow(graph.read(model), percentage)
+    live = LivePlan(planned)
+    with keras_tesla.percentage_scope(percentage):
+        scoped = model(x)
+    values = live.run(run.bind_inputs(planned.graph, x), planned.steps, add_loss=lambda loss: None)
+    extracted = conversion.extract(planned, "extracted")
+    return types.SimpleNamespace(
+        scoped=_numpy(scoped),
+        live=_numpy(run.outputs_of(planned, values)),
+        extracted=_numpy(extracted(x)),
+        model=extracted,
+    )
+
+
+@pytest.fixture(scope="session")
+def run_three_ways():
+    """A function `(model, x, percentage)` that runs the model
+
+    - `scoped`: as it is, in a percentage scope: nothing is narrowed, so this is the oracle,
+    - `live`: narrowed, on the weights of the full model, as in training,
+    - `extracted`: as a plain Keras model of its own, which is returned as `model`.
+    """
+    return _run_three_ways
+
+
+@pytest.fixture(scope="session")
+def assert_same_three_ways():
+    """A function `(model, x, percentage)` that asserts equal outputs, and returns the plain model."""
+
+    def check(model, x, percentage):
+        results = _run_three_ways(model, x, percentage)
+        keras.tree.assert_same_structure(results.scoped, results.live)
+        keras.tree.assert_same_structure(results.scoped, results.extracted)
+        for other in (results.live, results.extracted):
+            pairs = zip(
+                keras.tree.flatten(results.scoped), keras.tree.flatten(other), strict=True
+            )
+            for expected, actual in pairs:
+                # The same float32 terms summed in another order: a few units in the last place
+                # of the largest output. A channel too many or too few changes the first digits.
+                largest = max(1.0, float(np.abs(expected).max()))
+                np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=2e-5 * largest)
+        return results.model
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def gradients():
+    """A function `(loss, variables)`: the gradients of `loss()`, on any backend, as arrays."""
+    return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]
+
+
+def _tensorflow(loss, variables):
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        value = loss()
+    found = tape.gradient(
+        value,
+        [v.value for v in variables],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return _numpy([tf.convert_to_tensor(g) for g in found])
+
+
+def _jax(loss, variables):
+    import jax
+
+    def stateless(values):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return loss()
+
+    return _numpy(jax.grad(stateless)([v.value for v in variables]))
+
+
+def _torch(loss, variables):
+    import torch
+
+    values = [v.value for v in variables]
+    found = torch.autograd.grad(loss(), values, allow_unused=True)
+    zeros = [torch.zeros_like(v) for v in values]
+    return _numpy([z if g is None else g for g, z in zip(found, zeros, strict=True)])
