@@ -28,11 +28,12 @@ flags.DEFINE_string("data_dir", None, "Folder of TFDS; default: that of TFDS_DAT
 flags.DEFINE_integer("train_size", None, "Use only so many training images.", lower_bound=100)
 flags.DEFINE_list("percentages", list(range(100, 0, -10)), "The percentages to train.")
 flags.DEFINE_string("profile", "all_one", "Profile of the incomplete layer.")
-flags.DEFINE_enum("method", "tesla", ["tesla", "joint", "idp"], "Task by task; all at once; 100 % only.")
+flags.DEFINE_enum("method", "tesla", ["tesla", "joint", "idp"], "How the tasks are trained.")
 flags.DEFINE_enum("aggregation", "sum", ["sum", "exponential"], "How the losses become one.")
 flags.DEFINE_string("monitor", "val_p{percentage}_accuracy", "What ends a task.")
-flags.DEFINE_float("min_delta", 0.0, "Least change that counts as an improvement.")
+flags.DEFINE_float("min_delta", 0.002, "Least change that counts as an improvement.")
 flags.DEFINE_integer("patience", 1, "Epochs without improvement after which a task ends.")
+flags.DEFINE_integer("last_patience", 50, "The same for the last task, which trains all.")
 flags.DEFINE_integer("epochs", 50, "Epochs over all tasks.")
 flags.DEFINE_integer("steps_per_epoch", 200, "Batches an epoch.")
 flags.DEFINE_integer("batch_size", 28, "Images a batch.")
@@ -74,7 +75,11 @@ def train(tesla: kt.TESLA, dataset: data.Dataset):
     if FLAGS.method == "tesla":
         callbacks.append(
             kt.callbacks.TaskWiseEarlyStopping(
-                monitor=FLAGS.monitor, min_delta=FLAGS.min_delta, patience=FLAGS.patience, verbose=1
+                monitor=FLAGS.monitor,
+                min_delta=FLAGS.min_delta,
+                patience=FLAGS.patience,
+                last_patience=FLAGS.last_patience,
+                verbose=1,
             )
         )
     tesla.compile(
@@ -103,7 +108,9 @@ def accuracies(tesla: kt.TESLA, split: data.Split, percentages) -> dict[int, flo
 
 def print_table(bundle, accuracy, of_files, latencies):
     """Prints what each percentage costs and brings."""
-    print(f"\n{'%':>4} {'multiply-adds':>14} {'bytes':>9} {'Keras %':>8} {'.tflite %':>9} {'us':>7}")
+    print(
+        f"\n{'%':>4} {'multiply-adds':>14} {'bytes':>9} {'Keras %':>8} {'.tflite %':>9} {'us':>7}"
+    )
     for entry in bundle.entries:
         p = entry.percentage
         print(
@@ -150,18 +157,33 @@ def main(_):
         results["tflite_accuracy"] = {str(p): a for p, a in of_files.items()}
         print_table(bundle, test, of_files, latencies)
         plots.accuracy_over_cost(
-            {FLAGS.method: [(e.percentage, e.multiply_adds, test[e.percentage]) for e in bundle.entries]},
+            {
+                FLAGS.method: [
+                    (e.percentage, e.multiply_adds, test[e.percentage]) for e in bundle.entries
+                ]
+            },
             output / "accuracy_over_cost.png",
             f"{FLAGS.dataset}: one network, {len(bundle.entries)} budgets (test split)",
         )
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(f"mean test accuracy over 10, 15, .., 100 %: {100 * results['mean_accuracy_10_to_100']:.2f}")
+    print(
+        f"mean test accuracy over 10, 15, .., 100 %: {100 * results['mean_accuracy_10_to_100']:.2f}"
+    )
     print(f"written to {output}")
 
 
 RECORDED = (
     *("dataset", "train_size", "percentages", "profile", "method", "aggregation", "monitor"),
-    *("min_delta", "patience", "epochs", "steps_per_epoch", "batch_size", "learning_rate", "seed"),
+    *(
+        "min_delta",
+        "patience",
+        "last_patience",
+        "epochs",
+        "steps_per_epoch",
+        "batch_size",
+        "learning_rate",
+        "seed",
+    ),
 )
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Exports a saved TESLA model to verified .tflite files.
 
-    python export/export_tflite.py --model=out/digits/tesla.keras --output_dir=out/tflite
+python export/export_tflite.py --model=out/digits/tesla.keras --output_dir=out/tflite
 """
 
 import keras

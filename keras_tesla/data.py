@@ -71,8 +71,7 @@ def load(name: str, validation_size: float = 0.1, seed: int = 0, data_dir=None) 
         )
         arrays = {key: tfds.as_numpy(value) for key, value in splits.items()}
         train, test = (
-            Split(_scaled(x, 255), y.astype("int64"))
-            for x, y in (arrays["train"], arrays["test"])
+            Split(_scaled(x, 255), y.astype("int64")) for x, y in (arrays["train"], arrays["test"])
         )
         classes = info.features["label"].num_classes
     else:

@@ -29,7 +29,7 @@ def check_percentage(percentage) -> int:
             "A percentage must be an integer from 1 to 100. "
             f"Received: {percentage!r} (of type {type(percentage).__name__})"
         )
-    if not 1 <= percentage <= 100:
+    if not 1 <= int(percentage) <= 100:
         raise ValueError(f"A percentage must be from 1 to 100. Received: {percentage!r}")
     return int(percentage)
 

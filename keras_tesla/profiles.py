@@ -219,7 +219,9 @@ def get(identifier) -> Profile:
         return identifier
     if isinstance(identifier, str):
         if identifier not in _NAMED:
-            raise ValueError(f"Unknown profile. Expected one of {list(_NAMED)}. Received: {identifier!r}")
+            raise ValueError(
+                f"Unknown profile. Expected one of {list(_NAMED)}. Received: {identifier!r}"
+            )
         return _NAMED[identifier]()
     if isinstance(identifier, dict):
         return keras.saving.deserialize_keras_object(identifier)
@@ -247,4 +249,9 @@ class NonIncreasing(keras.constraints.Constraint):
     """
 
     def __call__(self, w):
-        return ops.associative_scan(ops.minimum, ops.convert_to_tensor(w))
+        w = ops.convert_to_tensor(w)
+        reach = 1  # each coefficient is the minimum of itself and the `reach - 1` before it
+        while reach < w.shape[0]:
+            w = ops.minimum(w, ops.concatenate([w[:reach], w[:-reach]]))
+            reach *= 2
+        return w

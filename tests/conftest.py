@@ -74,16 +74,14 @@ def run_three_ways():
 
 @pytest.fixture(scope="session")
 def assert_same_three_ways():
-    """A function `(model, x, percentage)` that asserts equal outputs, and returns the plain model."""
+    """A function `(model, x, percentage)` that asserts equal outputs and returns the plain model."""
 
     def check(model, x, percentage):
         results = _run_three_ways(model, x, percentage)
         keras.tree.assert_same_structure(results.scoped, results.live)
         keras.tree.assert_same_structure(results.scoped, results.extracted)
         for other in (results.live, results.extracted):
-            pairs = zip(
-                keras.tree.flatten(results.scoped), keras.tree.flatten(other), strict=True
-            )
+            pairs = zip(keras.tree.flatten(results.scoped), keras.tree.flatten(other), strict=True)
             for expected, actual in pairs:
                 # The same float32 terms summed in another order: a few units in the last place
                 # of the largest output. A channel too many or too few changes the first digits.

@@ -1,6 +1,7 @@
 """TaskWiseEarlyStopping: the percentages are trained one after the other."""
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -73,7 +74,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
             "restore_best_weights": restore_best_weights,
             "start_from_epoch": start_from_epoch,
         }
-        self._stopper = None
+        self._stopper: Any = None
         self._task = 0
         self._begin = 0
         self._last_epoch = -1

@@ -86,12 +86,14 @@ class IDPBatchNormalization(keras.layers.BatchNormalization):
         # The Keras class reads and writes `moving_mean` and its like: lend it those of this
         # percentage. A stateless scope hides the one around it, so gamma and beta are passed too.
         shared = [v for v in (self.gamma, self.beta) if v is not None]
-        lent = [(v, v.value) for v in shared] + list(zip(first, [v.value for v in own]))
+        lent = [(v, v.value) for v in shared] + list(
+            zip(first, [v.value for v in own], strict=True)
+        )
         with keras.StatelessScope(state_mapping=lent) as scope:
             outputs = super().call(inputs, training=training, mask=mask)
             updated = [scope.get_current_value(v) for v in first]
         if training and self.trainable:
-            for variable, value in zip(own, updated):
+            for variable, value in zip(own, updated, strict=True):
                 variable.assign(value)
         return outputs
 

@@ -1,5 +1,7 @@
 """IDPDense: a Dense layer that can leave out its last input channels."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -54,8 +56,8 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
         McDanel, Teerapittayanon, Kung, 2017, https://arxiv.org/abs/1710.07830
     """
 
-    def __init__(self, units, *, input_channels=None, **kwargs):
-        super().__init__(units, **kwargs)
+    def __init__(self, units, *args, input_channels=None, **kwargs):
+        super().__init__(units, *args, **kwargs)
         if input_channels is not None and (
             isinstance(input_channels, bool)
             or not isinstance(input_channels, int)
@@ -65,7 +67,7 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
                 f"`input_channels` must be a positive integer or None. Received: {input_channels!r}"
             )
         self.input_channels = input_channels
-        self.positions = None
+        self.positions: Any = None
 
     def build(self, input_shape):
         features = input_shape[-1]

@@ -1,12 +1,18 @@
 """What IDPDense and IDPConv2D share: the profile and the number of active terms."""
 
+from typing import TYPE_CHECKING, Any
+
+import keras
 from keras import ops
 
 from keras_tesla import profiles
 from keras_tesla.percentages import active_terms
 
+# To a type checker the mix-in is the layer that it completes.
+_Layer: Any = keras.Layer if TYPE_CHECKING else object
 
-class IncompleteDotProduct:
+
+class IncompleteDotProduct(_Layer):
     """Mix-in over a Keras layer with a kernel.
 
     Args:
@@ -24,7 +30,7 @@ class IncompleteDotProduct:
             )
         self.profile = profiles.get(profile)
         self.trainable_profile = trainable_profile
-        self.terms = None
+        self.terms: Any = None
         self.coefficients = None
 
     def _build_profile(self, terms):

@@ -101,8 +101,7 @@ def is_graph_model(layer) -> bool:
 
 
 class _Shadow(keras.Operation):
-    """Stands for an operation in the traced copy of a graph, so that the original, and its
-    `layer.output`, stay as they are."""
+    """Stands for an operation in a traced copy, so that its `layer.output` stays as it is."""
 
     def __init__(self, operation):
         super().__init__()

@@ -1,11 +1,14 @@
 """Running narrowed layers on the live weights of the full model."""
 
+import inspect
+
 import keras
 from keras import ops
 
 from keras_tesla.channels import Channels, take
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan, Step
+from keras_tesla.narrowing.rules import Narrowed
 from keras_tesla.scope import percentage_scope
 
 
@@ -22,18 +25,24 @@ class LivePlan:
 
     def __init__(self, plan: Plan):
         self.plan = plan
-        self._layers = {id(s): _shell(s) for s in plan.steps if s.narrowed is not None}
+        self._layers = {id(s): _shell(s, s.narrowed) for s in plan.steps if s.narrowed is not None}
+        self._in_training = {id(s) for s in plan.steps if _takes_training(s.call.operation)}
 
-    def run(self, values: dict, steps: list[Step], add_loss) -> dict:
+    def run(self, values: dict, steps: list[Step], add_loss, training=None) -> dict:
         """Runs some of the plan's steps; see `keras_tesla.narrowing.run.run`.
 
         Args:
             values: {index of a tensor: (value, computed width)}.
             steps: Steps of this plan, in order.
             add_loss: Called with each activity loss of a narrowed layer.
+            training: Bool or None, handed to the layers that distinguish it.
         """
 
         def call_step(step, args, kwargs):
+            # Explicitly, as in a Functional model: under JAX there is no outer layer to inherit
+            # it from.
+            if training is not None and id(step) in self._in_training:
+                kwargs = {"training": training, **kwargs}
             if step.narrowed is None:
                 return step.call.operation(*args, **kwargs)
             return self._call_narrowed(step, args, kwargs, add_loss)
@@ -58,6 +67,13 @@ class LivePlan:
         return outputs
 
 
+def _takes_training(operation):
+    return (
+        isinstance(operation, keras.Layer)
+        and "training" in inspect.signature(operation.call).parameters
+    )
+
+
 class _Take(keras.Layer):
     """`take` as a layer, because layers hand on the Keras mask."""
 
@@ -74,14 +90,14 @@ def _take_masked(x, view, have, want):
     return x if want == have else _Take(view, have, want)(x)
 
 
-def _shell(step: Step):
+def _shell(step: Step, narrowed: Narrowed):
     """Builds the stock layer of a step without giving its variables a value."""
     (tensor,) = step.call.input_tensors
     shape = list(tensor.shape)
     view, width = step.widths.views[0], step.widths.inputs[0]
     if isinstance(view, Channels) and width is not None:
         shape[view.axis] = view.copies * width
-    layer = step.narrowed.cls.from_config(step.narrowed.config)
+    layer = narrowed.cls.from_config(narrowed.config)
     with keras.StatelessScope(initialize_variables=False):
         layer.build(tuple(shape))
     return layer

@@ -26,6 +26,10 @@ class Step:
     narrowed: Narrowed | None
     depends: bool
 
+    def is_done(self, values: dict) -> bool:
+        """Whether `values`, by index of a tensor, hold what the call returns."""
+        return all(t.index in values for t in self.call.output_tensors)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -66,7 +70,7 @@ def narrow(graph: Graph, percentage: int) -> Plan:
         percentage: Int, 1..100.
     """
     where = layouts(graph)
-    demand: dict[int, int | None] = {index: 0 for index in where}
+    demand: dict[int, int | None] = dict.fromkeys(where, 0)
 
     def need(tensor, width, view):
         layout = where[tensor.index]

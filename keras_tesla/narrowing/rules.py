@@ -46,7 +46,7 @@ class Narrowed:
         state: {name of the attribute: full variable}: statistics to be written back in training.
     """
 
-    cls: type
+    cls: Any
     config: dict
     weights: Callable[[], dict[str, Any]]
     state: dict[str, Any]
@@ -137,7 +137,9 @@ class _Spatial(_Channelwise):
     def layouts(self, call, inputs):
         (x,) = call.input_tensors
         view = inputs[0]
-        agrees = view and view.copies == 1 and view.axis == _channel_axis(call.operation, len(x.shape))
+        agrees = (
+            view and view.copies == 1 and view.axis == _channel_axis(call.operation, len(x.shape))
+        )
         return [view if agrees else None]
 
 
@@ -189,7 +191,8 @@ class _Merge(Rule):
             len(t.shape) == len(y.shape) for t in call.input_tensors
         )
         plain = isinstance(call.operation, keras.Layer) or all(
-            isinstance(x, (Tensor, int, float)) for x in keras.tree.flatten((call.args, call.kwargs))
+            isinstance(x, (Tensor, int, float))
+            for x in keras.tree.flatten((call.args, call.kwargs))
         )
         return [inputs[0] if same and plain else None]
 

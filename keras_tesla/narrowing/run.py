@@ -28,9 +28,7 @@ def bind_inputs(graph, inputs) -> dict[int, tuple]:
         values = keras.tree.flatten(inputs)
     expected = tensors(graph.inputs)
     if len(values) != len(expected):
-        raise ValueError(
-            f"The model takes {len(expected)} inputs. Received: {len(values)}"
-        )
+        raise ValueError(f"The model takes {len(expected)} inputs. Received: {len(values)}")
     return {t.index: (v, None) for t, v in zip(expected, values, strict=True)}
 
 

@@ -126,8 +126,8 @@ def _checked_inputs(tesla, inputs, batch_size):
         usable = len(array) // batch_size * batch_size if array.ndim else 0
         if array.shape[1:] != tuple(tensor.shape[1:]) or not usable:
             raise ValueError(
-                f"`inputs` for {tensor.name!r} must have shape (examples, *{tensor.shape[1:]}) with "
-                f"at least {batch_size} examples. Received: {array.shape}"
+                f"`inputs` for {tensor.name!r} must hold at least {batch_size} examples of shape "
+                f"{tuple(tensor.shape[1:])}. Received an array of shape {array.shape}"
             )
         checked[tensor.name] = array[:usable]
     return checked

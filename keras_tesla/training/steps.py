@@ -4,10 +4,15 @@ On TensorFlow TESLA has its own `train_step`. On JAX and PyTorch Keras' own step
 they differentiate `compute_loss`, which TESLA overrides with the aggregated loss.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import keras
 
+# To a type checker the mix-ins are the model that they complete.
+_Model: Any = keras.Model if TYPE_CHECKING else object
 
-class _TensorFlowStep:
+
+class _TensorFlowStep(_Model):
     """`train_step` for TensorFlow: all active percentages on one tape, one update."""
 
     def train_step(self, data):
@@ -29,16 +34,17 @@ class _TensorFlowStep:
         batch = tf.shape(keras.tree.flatten(x)[0])[0]
         self.metrics[0].update_state(undistributed(loss), sample_weight=batch)
         variables = self.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables))
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self.compute_metrics(x, y, outputs, sample_weight)
 
 
-class _KerasStep:
+class _KerasStep(_Model):
     """Keras' own `train_step`."""
 
 
 if keras.backend.backend() == "tensorflow":
-    TrainStep = _TensorFlowStep
+    TrainStep: Any = _TensorFlowStep
 
     def undistributed(loss):
         """Returns the loss of a replica as if it were alone; Keras divides it by their number."""

@@ -30,7 +30,8 @@ class PercentageView(keras.Model):
     def call(self, inputs, training=None):
         plan = self.live.plan
         values = runner.bind_inputs(plan.graph, inputs)
-        return runner.outputs_of(plan, self.live.run(values, plan.steps, self.add_loss))
+        values = self.live.run(values, plan.steps, self.add_loss, training)
+        return runner.outputs_of(plan, values)
 
     @property
     def losses(self):

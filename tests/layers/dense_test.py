@@ -181,9 +181,6 @@ def test_terms_left_out_get_no_gradient(gradients):
     assert np.all(coefficients[3:] == 0)
 
 
-@pytest.mark.xfail(
-    keras.backend.backend() == "tensorflow", reason="the constraint loses its shape in a graph"
-)
 def test_trainable_profile_is_trained_and_stays_non_increasing():
     layer = IDPDense(1, profile="half_exponential", trainable_profile=True)
     model = keras.Sequential([keras.Input((6,)), layer])

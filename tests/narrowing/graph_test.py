@@ -15,14 +15,17 @@ def operations(model):
 
 
 def links(model):
-    """Each call as (class name, indices of its inputs, indices of its outputs)."""
+    """Each call as (class name, its inputs, its outputs), tensors numbered as they appear."""
+    numbers = {}
+
+    def numbered(tensors):
+        return [numbers.setdefault(t.index, len(numbers)) for t in tensors]
+
+    read = graph.read(model)
+    numbered(graph.tensors(read.inputs))
     return [
-        (
-            type(call.operation).__name__,
-            [t.index for t in call.input_tensors],
-            [t.index for t in call.output_tensors],
-        )
-        for call in graph.read(model).calls
+        (type(c.operation).__name__, numbered(c.input_tensors), numbered(c.output_tensors))
+        for c in read.calls
     ]
 
 
@@ -75,7 +78,7 @@ def test_nested_models_are_inlined():
         ("ReLU", [3], [4]),
         ("Add", [4, 0], [5]),
         ("IDPDense", [5], [6]),
-    ] or pytest.fail(str(links(model)))
+    ]
 
 
 def test_nested_model_with_structures():
@@ -110,13 +113,13 @@ def test_the_model_stays_as_it_was():
     dense = layers.Dense(3)
     x = keras.Input((4,))
     model = keras.Model(x, dense(x) + 1.0)
-    before = (dense.output, dense.input, model.output, [w.value for w in model.weights])
+    dense_input, dense_output, output = dense.input, dense.output, model.output
     expected = keras.ops.convert_to_numpy(model(np.ones((2, 4))))
     for _ in range(2):
         graph.read(model)
-    assert (dense.output is before[0], dense.input is before[1]) == (True, True)
-    assert model.output is before[2]
-    assert [w.value for w in model.weights] == before[3] or keras.backend.backend() != "jax"
+    assert dense.input is dense_input
+    assert dense.output is dense_output
+    assert model.output is output
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(np.ones((2, 4)))), expected)
     keras.Model(model.input, dense.output)  # features can still be taken out
 

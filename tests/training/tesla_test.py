@@ -224,12 +224,28 @@ def test_batch_statistics_are_learned_for_each_percentage():
     assert np.all(wide[:3] != narrow[:3])
 
 
+def test_dropout_drops_in_training_only():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((6,)), IDPDense(64, "relu"), layers.Dropout(0.9), IDPDense(3)]
+    )
+    tesla = kt.TESLA(model, [100, 50])
+    tesla.compile(keras.optimizers.SGD(0.0), "mse")
+    x, y = examples(64)[0], np.zeros((64, 3))
+    trained = tesla.fit(x, y, batch_size=64, verbose=0).history["p50_loss"][0]
+    first, second = (tesla.evaluate(x, y, verbose=0, return_dict=True)["p50_loss"] for _ in "12")
+    assert first == second
+    assert trained > 2 * first  # what is kept is multiplied by 10
+
+
 def test_several_inputs_and_outputs_by_name():
     keras.utils.set_random_seed(0)
     a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
     x = layers.Dense(8, activation="relu")(layers.Concatenate()([a, b]))
     x = IDPDense(8, activation="relu")(x)
-    model = keras.Model({"a": a, "b": b}, {"u": IDPDense(2, name="u")(x), "v": IDPDense(1, name="v")(x)})
+    model = keras.Model(
+        {"a": a, "b": b}, {"u": IDPDense(2, name="u")(x), "v": IDPDense(1, name="v")(x)}
+    )
     tesla = kt.TESLA(model, [100, 50])
     tesla.compile(
         "adam",
@@ -241,7 +257,9 @@ def test_several_inputs_and_outputs_by_name():
     x = {"a": random.standard_normal((32, 4)), "b": random.standard_normal((32, 3))}
     y = {"u": random.integers(0, 2, 32), "v": random.standard_normal((32, 1))}
     history = tesla.fit(x, y, epochs=2, verbose=0, validation_data=(x, y)).history
-    assert {"p50_u_accuracy", "p50_v_mae", "p50_u_loss", "p50_v_loss", "val_p100_loss"} <= set(history)
+    assert {"p50_u_accuracy", "p50_v_mae", "p50_u_loss", "p50_v_loss", "val_p100_loss"} <= set(
+        history
+    )
     predicted = tesla.predict(x, percentage=50, verbose=0)
     expected = tesla.at(50).predict(x, verbose=0)
     for name in ("u", "v"):

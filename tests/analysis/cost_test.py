@@ -1,0 +1,95 @@
+"""Multiply-adds, by hand."""
+
+import keras
+import pytest
+from keras import layers
+
+from keras_tesla.analysis.cost import multiply_adds
+from keras_tesla.conversion import extract
+from keras_tesla.layers import IDPDense
+from keras_tesla.narrowing import graph
+from keras_tesla.narrowing.plan import narrow
+
+
+def model_of(shape, *stack):
+    return keras.Sequential([keras.Input(shape), *stack])
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "expected"),
+    [
+        ((784,), layers.Dense(10), 784 * 10),
+        ((784,), layers.Dense(10, use_bias=False, activation="relu"), 784 * 10),
+        ((5, 7), layers.Dense(3), 5 * 7 * 3),
+        ((9, 4), layers.Conv1D(6, 3), 7 * 3 * 4 * 6),
+        ((9, 4), layers.Conv1D(6, 3, padding="causal"), 9 * 3 * 4 * 6),
+        ((8, 8, 3), layers.Conv2D(16, 3), 6 * 6 * 3 * 3 * 3 * 16),
+        ((8, 8, 3), layers.Conv2D(16, 3, padding="same"), 8 * 8 * 3 * 3 * 3 * 16),
+        ((8, 8, 3), layers.Conv2D(16, (3, 1), strides=2), 3 * 4 * 3 * 3 * 16),
+        ((8, 8, 4), layers.Conv2D(16, 1, groups=2), 8 * 8 * 2 * 16),
+        ((8, 8, 3), layers.Conv2D(5, 3, dilation_rate=2), 4 * 4 * 3 * 3 * 3 * 5),
+        ((3, 8, 8), layers.Conv2D(16, 3, data_format="channels_first"), 6 * 6 * 9 * 3 * 16),
+        ((4, 5, 6, 2), layers.Conv3D(3, 2), 3 * 4 * 5 * 8 * 2 * 3),
+        ((8, 8, 3), layers.DepthwiseConv2D(3), 6 * 6 * 9 * 3),
+        ((8, 8, 3), layers.DepthwiseConv2D(3, depth_multiplier=2), 6 * 6 * 9 * 3 * 2),
+        ((3, 8, 8), layers.DepthwiseConv2D(3, data_format="channels_first"), 6 * 6 * 9 * 3),
+        ((9, 4), layers.DepthwiseConv1D(3), 7 * 3 * 4),
+        ((8, 8, 3), layers.BatchNormalization(), 0),
+        ((8, 8, 3), layers.MaxPooling2D(), 0),
+    ],
+)
+def test_one_layer(shape, layer, expected):
+    assert multiply_adds(model_of(shape, layer)) == expected
+
+
+def test_layers_add_up():
+    model = model_of((784,), layers.Dense(512, "relu"), layers.Dropout(0.5), layers.Dense(10))
+    assert multiply_adds(model) == 784 * 512 + 512 * 10
+
+
+def test_a_layer_called_twice_counts_twice():
+    a, b = keras.Input((4,)), keras.Input((4,))
+    dense = layers.Dense(3)
+    assert multiply_adds(keras.Model([a, b], [dense(a), dense(b)])) == 2 * 4 * 3
+
+
+def test_nested_models_count():
+    inner = model_of((4,), layers.Dense(4))
+    x = keras.Input((4,))
+    assert multiply_adds(keras.Model(x, layers.Dense(2)(inner(inner(x))))) == 2 * 16 + 8
+
+
+@pytest.mark.parametrize(("percentage", "expected"), [(100, 6 * 10 + 10 * 4), (50, 6 * 5 + 5 * 4)])
+def test_of_an_extracted_model(percentage, expected):
+    model = model_of((6,), layers.Dense(10, "relu"), IDPDense(4))
+    assert multiply_adds(extract(narrow(graph.read(model), percentage), "small")) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer"),
+    [
+        ((None, 8, 3), layers.Conv2D(4, 3, name="late")),
+        ((None, 5), layers.Dense(4, name="late")),
+        ((3, None, None), layers.Conv2D(4, 1, data_format="channels_first", name="late")),
+    ],
+)
+def test_unknown_dimensions(shape, layer):
+    with pytest.raises(ValueError, match=r"of layer 'late' depend on a dimension .* full shape"):
+        multiply_adds(model_of(shape, layer))
+
+
+def test_unknown_dimensions_that_no_dot_product_sees():
+    x = keras.Input((None, 5))
+    model = keras.Model(x, layers.Dense(4)(layers.GlobalMaxPooling1D()(x)))
+    assert multiply_adds(model) == 20
+
+
+@pytest.mark.parametrize("bad", [None, keras.layers.Dense(3)])
+def test_only_models_have_a_cost(bad):
+    with pytest.raises(ValueError, match="must be a Functional or Sequential one"):
+        multiply_adds(bad)
+
+
+def test_not_built():
+    with pytest.raises(ValueError, match="is not built"):
+        multiply_adds(keras.Sequential([layers.Dense(3)]))

@@ -1,0 +1,218 @@
+"""TaskWiseEarlyStopping: when tasks end, what they hand on, and going on after a kill."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_tesla as kt
+from keras_tesla.layers import IDPBatchNormalization, IDPDense
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def compiled(percentages=(100, 50, 20), optimizer="adam"):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(10, activation="relu"),
+            IDPDense(10, activation="relu"),
+            IDPBatchNormalization(percentages),
+            IDPDense(3),
+        ]
+    )
+    tesla = kt.TESLA(model, percentages)
+    tesla.compile(optimizer, LOSS, metrics=["accuracy"])
+    return tesla
+
+
+def examples():
+    x = np.random.default_rng(0).standard_normal((96, 6)).astype("float32")
+    return x, x[:, :3].argmax(-1)
+
+
+class Scripted(keras.callbacks.Callback):
+    """Replaces the monitored values by given ones and notes which percentages trained."""
+
+    def __init__(self, monitor, values):
+        super().__init__()
+        self.monitor = monitor
+        self.values = values
+        self.active = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.active.append(self.model.active_percentages)
+        logs[self.monitor.replace("{percentage}", str(self.active[-1][-1]))] = self.values[epoch]
+
+
+def run(tesla, stopping, values, epochs=None, callbacks=()):
+    script = Scripted(stopping.monitor, values)
+    tesla.fit(
+        *examples(),
+        epochs=epochs or len(values),
+        verbose=0,
+        callbacks=[script, stopping, *callbacks],
+    )
+    return script.active
+
+
+def test_each_task_goes_on_until_its_value_stops_improving():
+    tesla = compiled()
+    stopping = kt.callbacks.TaskWiseEarlyStopping("val_p{percentage}_accuracy", patience=2)
+    values = [0.5, 0.6, 0.6, 0.5, 0.2, 0.1, 0.1, 0.3, 0.3, 0.3, 9.9]
+    #         100: best .6, 2 without  | 50: best .2   | 20: best .3, 2 without; epoch 11 is not run
+    active = run(tesla, stopping, values)
+    assert active == [(100,)] * 4 + [(100, 50)] * 3 + [(100, 50, 20)] * 3
+    assert tesla.active_percentages == (100, 50, 20)
+    assert tesla.callback_state == {}
+
+
+def test_a_loss_is_to_fall_and_min_delta_counts():
+    tesla = compiled(percentages=(100, 50))
+    stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", min_delta=0.1, patience=1)
+    active = run(tesla, stopping, [1.0, 0.8, 0.75, 3.0, 2.5, 2.45])
+    assert active == [(100,)] * 3 + [(100, 50)] * 3
+
+
+def test_the_last_task_may_have_more_patience():
+    tesla = compiled(percentages=(100, 50))
+    stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1, last_patience=3)
+    active = run(tesla, stopping, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    assert active == [(100,)] * 2 + [(100, 50)] * 4
+
+
+class Weights(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.ends = []
+        self.begins = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begins.append(self.model.get_weights())
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.ends.append(self.model.get_weights())
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_a_task_hands_on_its_best_weights(restore):
+    tesla = compiled(percentages=(100, 50))
+    stopping = kt.callbacks.TaskWiseEarlyStopping(
+        "val_loss", patience=2, restore_best_weights=restore
+    )
+    weights = Weights()
+    script = Scripted("val_loss", [1.0, 0.5, 0.7, 0.7, 1.0])
+    # `weights` comes first, so that it sees the weights before the task's end restores others.
+    tesla.fit(*examples(), epochs=5, verbose=0, callbacks=[script, weights, stopping])
+    assert script.active == [(100,)] * 4 + [(100, 50)]
+    handed_on = weights.ends[1 if restore else 3]
+    for ours, theirs in zip(weights.begins[4], handed_on, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_task_starts_with_fresh_optimizer_slots(reset):
+    tesla = compiled(percentages=(100, 50), optimizer=keras.optimizers.Adam(0.01))
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            optimizer = self.model.optimizer
+            values = [keras.ops.convert_to_numpy(v) for v in optimizer.variables]
+            slots = [v for v in values if v.shape == (10, 10)]
+            rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+            seen.append((int(optimizer.iterations), sum(np.abs(s).sum() for s in slots), rate))
+
+    stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1, reset_optimizer=reset)
+    run(tesla, stopping, [1.0, 1.0, 1.0], callbacks=[Look()])
+    iterations, slots, rate = seen[2]  # the first epoch of the second task
+    assert (iterations == 0, slots == 0) == (reset, reset)
+    assert rate == pytest.approx(0.01)
+
+
+def test_it_ends_with_the_epochs_and_says_what_was_not_trained():
+    tesla = compiled()
+    stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1)
+    with pytest.warns(UserWarning, match=r"before the tasks of \[20\] %"):
+        run(tesla, stopping, [1.0, 1.0, 1.0])
+    with pytest.warns(UserWarning, match=r"before the tasks of \[50, 20\] %"):
+        run(tesla, stopping, [1.0, 1.0])  # the second task has begun, but no epoch is left for it
+    assert tesla.active_percentages == (100, 50, 20)
+
+
+def test_another_callback_may_end_training():
+    tesla = compiled()
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=5)
+    script = Scripted("val_loss", [1.0] * 9)
+    with pytest.warns(UserWarning, match="before the tasks"):
+        tesla.fit(*examples(), epochs=9, verbose=0, callbacks=[script, Stop(), stopping])
+    assert len(script.active) == 2
+
+
+def test_a_killed_run_goes_on_in_the_middle_of_a_task(tmp_path):
+    """The weights, the order of the tasks and every epoch are those of a run that was not killed."""
+    values = [0.5, 0.6, 0.6, 0.5, 0.2, 0.4, 0.1, 0.3, 0.3, 0.3, 0.3]
+    monitor = "val_p{percentage}_accuracy"
+
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 6:  # in the task of 50 %, after its best epoch and one without improvement
+                raise KeyboardInterrupt
+
+    def train(directory, *others):
+        tesla = compiled()
+        script = Scripted(monitor, values)
+        callbacks = [
+            script,
+            kt.callbacks.TaskWiseEarlyStopping(monitor, patience=2),
+            keras.callbacks.BackupAndRestore(str(directory)),
+            *others,
+        ]
+        x, y = examples()
+        try:
+            tesla.fit(x, y, epochs=11, shuffle=False, verbose=0, callbacks=callbacks)
+        except KeyboardInterrupt:
+            assert others
+        return tesla, script.active
+
+    whole, all_active = train(tmp_path / "whole")
+    _, before = train(tmp_path / "killed", Kill())
+    resumed, after = train(tmp_path / "killed")
+    assert before + after == all_active
+    assert len(before) == 6
+    for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_same_callback_serves_a_second_fit():
+    tesla = compiled(percentages=(100, 50))
+    stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1)
+    values = [1.0, 1.0, 1.0, 1.0]
+    assert run(tesla, stopping, values) == run(tesla, stopping, values)
+
+
+def test_a_line_for_each_task(capsys):
+    stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1, verbose=1)
+    run(compiled(percentages=(100, 50)), stopping, [1.0, 1.5, 0.5, 0.25, 0.25])
+    lines = capsys.readouterr().out.splitlines()
+    assert "Epoch 2: task 100 % ends, best val_loss 1" in lines
+    assert "Epoch 5: task 50 % ends, best val_loss 0.25" in lines
+
+
+def test_a_monitor_of_unknown_direction_needs_a_mode():
+    with pytest.raises(ValueError, match="Pass `mode='min'` or `mode='max'`"):
+        kt.callbacks.TaskWiseEarlyStopping("val_p{percentage}_score")
+    kt.callbacks.TaskWiseEarlyStopping("val_p{percentage}_score", mode="max")
+
+
+def test_another_model_is_refused():
+    plain = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    plain.compile("sgd", LOSS)
+    with pytest.raises(ValueError, match=r"keras_tesla\.TESLA model. Received: Sequential"):
+        plain.fit(*examples(), verbose=0, callbacks=[kt.callbacks.TaskWiseEarlyStopping()])
