@@ -21,7 +21,8 @@ def pytest_configure(config):
         deadline=None,
         derandomize=True,
         database=None,
-        max_examples=40,
+        # JAX compiles anew for every shape.
+        max_examples=15 if keras.backend.backend() == "jax" else 40,
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     hypothesis.settings.load_profile("keras_tesla")
@@ -74,7 +75,7 @@ def run_three_ways():
 
 @pytest.fixture(scope="session")
 def assert_same_three_ways():
-    """A function `(model, x, percentage)` that asserts equal outputs and returns the plain model."""
+    """A function `(model, x, percentage)`: asserts equal outputs and returns the plain model."""
 
     def check(model, x, percentage):
         results = _run_three_ways(model, x, percentage)

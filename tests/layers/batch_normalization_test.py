@@ -67,7 +67,7 @@ def test_highest_percentage_equals_keras(arguments):
         assert type(a.regularizer) is type(b.regularizer)
         assert type(a.constraint) is type(b.constraint)
         np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
-    assert [float(v) for v in ours.losses] == [float(v) for v in theirs.losses]
+    assert [to_numpy(v) for v in ours.losses] == [to_numpy(v) for v in theirs.losses]
 
 
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)

@@ -56,7 +56,7 @@ def test_complete_equals_keras(arguments):
     # Keras' own code runs in both, so the last bit is the same.
     assert actual.dtype == expected.dtype
     np.testing.assert_array_equal(to_numpy(actual), to_numpy(expected))
-    assert [float(v) for v in ours.losses] == [float(v) for v in theirs.losses]
+    assert [to_numpy(v) for v in ours.losses] == [to_numpy(v) for v in theirs.losses]
 
 
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
@@ -74,6 +74,12 @@ def test_config_has_the_words_of_keras(arguments):
     ours, theirs = (layer.get_config() for layer in pair(arguments))
     assert {key: ours[key] for key in theirs} == theirs
     assert set(ours) - set(theirs) == {"profile", "trainable_profile", "input_channels"}
+
+
+def test_arguments_by_position_are_those_of_keras():
+    layer = IDPDense(3, "relu", False, "ones")
+    assert (layer.activation, layer.use_bias) == (keras.activations.relu, False)
+    assert isinstance(layer.kernel_initializer, keras.initializers.Ones)
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (2, 4, 5), (2, 3, 4, 5)])

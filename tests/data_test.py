@@ -1,0 +1,65 @@
+"""Data sets: sizes, ranges, and splits that do not overlap."""
+
+import numpy as np
+import pytest
+
+from keras_tesla import data
+
+
+def test_digits_need_no_network_and_splits_do_not_overlap():
+    digits = data.load("digits", validation_size=0.1)
+    assert digits.classes == 10
+    sizes = len(digits.train), len(digits.validation), len(digits.test)
+    assert sum(sizes) == 1797
+    assert sizes[2] == 359
+    assert sizes[1] == 144
+    for split in (digits.train, digits.validation, digits.test):
+        assert split.x.shape[1:] == (8, 8, 1)
+        assert split.x.dtype == np.float32
+        assert (split.x.min(), split.x.max()) == (0, 1)
+        assert set(split.y) == set(range(10))
+    rows = [
+        {image.tobytes() for image in split.x}
+        for split in (digits.train, digits.validation, digits.test)
+    ]
+    assert not rows[0] & rows[1]
+    assert not rows[0] & rows[2]
+    assert not rows[1] & rows[2]
+
+
+def test_a_seed_makes_the_same_splits_and_another_one_others():
+    first, again, other = (data.load("digits", seed=s) for s in (0, 0, 1))
+    np.testing.assert_array_equal(first.validation.x, again.validation.x)
+    assert not np.array_equal(first.validation.y, other.validation.y)
+
+
+def test_other_names_and_shares_are_refused():
+    with pytest.raises(ValueError, match="'digits' or one of"):
+        data.load("imagenet")
+    for share in (0, 1, -0.5):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            data.load("digits", validation_size=share)
+
+
+def test_tfds_sets_come_from_the_given_folder(monkeypatch):
+    """The real sets need a download, so TFDS itself is replaced; what is checked is our side."""
+    import types
+
+    tfds = pytest.importorskip("tensorflow_datasets")
+    arrays = {
+        "train": (np.full((20, 4, 4, 1), 255, "uint8"), np.arange(20) % 10),
+        "test": (np.zeros((5, 4, 4, 1), "uint8"), np.arange(5)),
+    }
+    info = types.SimpleNamespace(features={"label": types.SimpleNamespace(num_classes=10)})
+    asked = {}
+
+    def load(name, **kwargs):
+        asked.update(kwargs, name=name)
+        return arrays, info
+
+    monkeypatch.setattr(tfds, "load", load)
+    monkeypatch.setattr(tfds, "as_numpy", lambda value: value)
+    mnist = data.load("mnist", validation_size=0.25, data_dir="somewhere")
+    assert (asked["name"], asked["data_dir"]) == ("mnist", "somewhere")
+    assert (len(mnist.train), len(mnist.validation), len(mnist.test)) == (15, 5, 5)
+    assert mnist.train.x.max() == 1.0

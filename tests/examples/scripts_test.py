@@ -1,0 +1,79 @@
+"""The scripts a user copies from: each is run as a user runs it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def script(*arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+    )
+    assert done.returncode == code, done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("example")
+    printed = script(
+        "examples/mnist_mlp.py",
+        "--percentages=100,50,20",
+        "--steps_per_epoch=50",
+        "--epochs=12",
+        "--last_patience=3",
+        f"--output_dir={out}",
+    )
+    return out, printed
+
+
+def test_the_mnist_example_trains_exports_and_reports(trained):
+    out, printed = trained
+    results = json.loads((out / "results.json").read_text())
+    assert list(results["accuracy"]) == [str(p) for p in range(10, 101, 5)]
+    # Ten classes: 10 % is chance. Twelve short epochs on the digits reach about 95 %.
+    assert results["accuracy"]["100"] > 0.8
+    assert results["accuracy"]["20"] > 0.5
+    for percentage, accuracy in results["tflite_accuracy"].items():
+        assert accuracy == pytest.approx(results["accuracy"][percentage], abs=1e-3)
+    assert set(results["tflite_accuracy"]) == {"100", "50", "20"}
+    assert (out / "accuracy_over_cost.png").read_bytes().startswith(b"\x89PNG")
+    assert "multiply-adds" in printed
+    assert "task 100 % ends" in printed
+
+
+def test_the_export_tool_writes_what_the_example_wrote(trained, tmp_path):
+    out, _ = trained
+    printed = script(
+        "export/export_tflite.py", f"--model={out}/tesla.keras", f"--output_dir={tmp_path}/tflite"
+    )
+    ours, theirs = (
+        {e["percentage"]: e["multiply_adds"] for e in json.loads(path.read_text())["entries"]}
+        for path in (out / "tflite" / "manifest.json", tmp_path / "tflite" / "manifest.json")
+    )
+    assert ours == theirs
+    assert "p50.tflite" in printed
+
+
+def test_the_export_tool_says_what_is_wrong(trained, tmp_path):
+    out, _ = trained
+    printed = script(
+        "export/export_tflite.py",
+        f"--model={out}/tesla.keras",
+        f"--output_dir={tmp_path}/tflite",
+        "--percentages=30",
+        code=1,
+    )
+    assert "[30] % were not trained" in printed
+    assert not (tmp_path / "tflite").exists()
