@@ -131,11 +131,11 @@ def test_activity_losses_of_narrowed_layers_are_handed_on():
     values = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
     with percentage_scope(50):
         model(values)
-    expected = [to_numpy(model.get_layer(name).losses[0]) for name in ("second", "third")]
+    expected = [to_numpy(model.get_layer(name).losses[0]).item() for name in ("second", "third")]
     live_plan, found = live(model, 50).live, []
     bound = run.bind_inputs(live_plan.plan.graph, values)
     live_plan.run(bound, live_plan.plan.steps, found.append)
-    assert [to_numpy(v) for v in found] == pytest.approx(expected, rel=1e-5)  # float32
+    assert [to_numpy(v).item() for v in found] == pytest.approx(expected, rel=1e-5)  # float32
 
 
 # Inputs.

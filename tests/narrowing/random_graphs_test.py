@@ -87,7 +87,6 @@ def randomize(model, rng):
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
 
 
-@hypothesis.settings(max_examples=30)
 @hypothesis.given(data=st.data(), percentage=st.integers(1, 100), seed=st.integers(0, 99))
 def test_scoped_live_and_extracted_are_equal(data, percentage, seed, assert_same_three_ways):
     model = random_model(data.draw, percentage)
