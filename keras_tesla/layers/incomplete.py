@@ -61,6 +61,16 @@ class IncompleteDotProduct(_Layer):
             return None
         return ops.cast(ops.convert_to_tensor(self.coefficients)[:active, None], dtype)
 
+    def save_own_variables(self, store):
+        super().save_own_variables(store)  # Keras' layers name the variables that they save
+        if self.trainable_profile and self.built:
+            store["profile"] = self.coefficients
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        if self.trainable_profile and self.built:
+            self.coefficients.assign(store["profile"])
+
     def get_config(self):
         return {
             **super().get_config(),

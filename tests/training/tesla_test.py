@@ -335,7 +335,7 @@ def test_frozen_layers_stay():
     np.testing.assert_array_equal(before, to_numpy(tesla.network.get_layer("middle").kernel))
 
 
-def test_trainable_coefficients_are_trained_and_stay_non_increasing():
+def test_trainable_coefficients_are_trained_stay_non_increasing_and_are_saved(tmp_path):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [keras.Input((6,)), layers.Dense(8, "relu"), IDPDense(3, trainable_profile=True)]
@@ -346,6 +346,9 @@ def test_trainable_coefficients_are_trained_and_stay_non_increasing():
     gamma = to_numpy(model.layers[-1].coefficients)
     assert np.any(gamma != 1)
     assert np.all(np.diff(gamma) <= 0)
+    tesla.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(to_numpy(loaded.network.layers[-1].coefficients), gamma)
 
 
 def test_evaluate_also_at_percentages_that_were_not_trained():
