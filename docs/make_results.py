@@ -1,7 +1,8 @@
 """Writes docs/results.md and its plot from the JSON of the runs; no figure in it is typed.
 
-    python docs/make_results.py --runs=out/mnist     # collects */results.json, then writes the page
-    python docs/make_results.py                      # writes the page from what is committed
+    python docs/make_results.py --runs=out/mnist
+
+collects `*/results.json` of that folder first; without `--runs` the committed JSON is used.
 """
 
 import collections

@@ -31,7 +31,7 @@ class IncompleteDotProduct(_Layer):
         self.profile = profiles.get(profile)
         self.trainable_profile = trainable_profile
         self.terms: Any = None
-        self.coefficients = None
+        self.coefficients: Any = None
 
     def _build_profile(self, terms):
         """Fixes the number of terms of the complete dot product and their coefficients."""

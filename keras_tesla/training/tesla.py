@@ -140,7 +140,17 @@ class TESLA(steps.TrainStep, keras.Model):
 
     # Training.
 
-    def compile(self, optimizer="rmsprop", loss=None, jit_compile="auto", **kwargs):
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        *,
+        jit_compile="auto",
+        **kwargs,
+    ):
         """Configures training, with the arguments of `keras.Model.compile`.
 
         Losses and metrics are computed for each percentage: `p10_loss`, `p10_accuracy`.
@@ -148,17 +158,23 @@ class TESLA(steps.TrainStep, keras.Model):
         Args:
             optimizer: As in Keras.
             loss: As in Keras: what one percentage's outputs are trained on.
+            loss_weights: As in Keras: weights of a model's outputs, not of percentages.
+            metrics: As in Keras; each percentage gets its own.
+            weighted_metrics: Likewise.
             jit_compile: Bool or `"auto"`. On TensorFlow without a GPU `"auto"` means XLA for a
                 model without convolutions: there it was measured to pay, with them to cost.
-            **kwargs: `metrics`, `weighted_metrics`, `loss_weights` and all others, as in Keras.
+            **kwargs: All others, as in Keras.
         """
         hidden = self._hidden
         resolved = jit_compile
         if jit_compile == "auto" and not kwargs.get("run_eagerly"):
             resolved = checks.jit_compile(self.graph)
-        super().compile(optimizer=optimizer, loss=loss, jit_compile=resolved, **kwargs)
+        kwargs.update(
+            loss=loss, loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics
+        )
+        super().compile(optimizer=optimizer, jit_compile=resolved, **kwargs)
         hidden.jit_compile = jit_compile
-        hidden.compiled = {"optimizer": None, "loss": loss, "jit_compile": resolved, **kwargs}
+        hidden.compiled = {"optimizer": None, "jit_compile": resolved, **kwargs}
         hidden.seen = None
         hidden.views.clear()  # `trainable` may have changed since they were made
         for percentage in self._active:

@@ -156,7 +156,7 @@ def test_another_callback_may_end_training():
 
 
 def test_a_killed_run_goes_on_in_the_middle_of_a_task(tmp_path):
-    """The weights, the order of the tasks and every epoch are those of a run that was not killed."""
+    """Weights, tasks and epochs are those of a run that was not killed."""
     values = [0.5, 0.6, 0.6, 0.5, 0.2, 0.4, 0.1, 0.3, 0.3, 0.3, 0.3]
     monitor = "val_p{percentage}_accuracy"
 
