@@ -27,8 +27,23 @@ LABELS = {
     "joint": "TESLA, joint, all-one profile",
 }
 PAPER = {"idp": 88.37, "tesla": 94.67, "joint": None}
-# Multiply-adds of 784-100-100-10 at p percent: p of the first layer's outputs are computed and read.
+# Multiply-adds of 784-100-100-10 at p percent: p of the first layer's outputs are needed.
 COST = {p: 784 * int(p) + int(p) * 100 + 1000 for p in POINTS}
+
+MNIST_INTRODUCTION = """\
+## MNIST, the papers' MLP
+
+784-100-100-10, ReLU, incomplete on the inputs of the middle layer; the paper's budget: 50 epochs
+of 200 batches of 28, Adam 1e-3. Test accuracy in percent; the mean is over 10, 15, 20, .., 100 %
+(19 points; trained are 10, 20, .., 100). 6,000 of the 60,000 training images are the validation
+split, on which every setting was chosen; the test split was read once a run. Mean and standard
+deviation are over the seeds."""
+STEPS_INTRODUCTION = """\
+## A training step
+
+One aggregated step of ten percentages over one full-width step of plain Keras on the same backend,
+MLP 784-512-512-10, batch 128, interleaved medians. `mac_ratio` is what separately sliced passes
+with a shared first layer would cost in multiply-adds."""
 
 
 def mean(runs, point):
@@ -39,13 +54,7 @@ def mean(runs, point):
 def mnist_section(by_method):
     """The table of the papers' MLP."""
     lines = [
-        "## MNIST, the papers' MLP",
-        "",
-        "784-100-100-10, ReLU, incomplete on the inputs of the middle layer; the paper's budget: 50",
-        "epochs of 200 batches of 28, Adam 1e-3. Test accuracy in percent; the mean is over 10, 15,",
-        "20, .., 100 % (19 points; trained are 10, 20, .., 100). 6,000 of the 60,000 training images",
-        "are the validation split, on which every setting was chosen; the test split was read once a",
-        "run. Mean +- standard deviation over the seeds.",
+        *MNIST_INTRODUCTION.splitlines(),
         "",
         "| method | seeds | mean | at 10 % | at 30 % | at 100 % | paper's mean |",
         "|---|---|---|---|---|---|---|",
@@ -95,11 +104,7 @@ def steps_section():
     measured = json.loads(STEPS.read_text())
     lines = [
         "",
-        "## A training step",
-        "",
-        "One aggregated step of ten percentages over one full-width step of plain Keras on the same",
-        "backend, MLP 784-512-512-10, batch 128, interleaved medians. `mac_ratio` is what separately",
-        "sliced passes with a shared first layer would cost in multiply-adds.",
+        *STEPS_INTRODUCTION.splitlines(),
         "",
         "| backend | XLA | method | ratio | mac_ratio | step, ms | plain step, ms |",
         "|---|---|---|---|---|---|---|",
