@@ -7,7 +7,8 @@ def accuracy_over_cost(series: dict, path, title: str = "") -> pathlib.Path:
     """Draws accuracy over multiply-adds, one line for each network.
 
     Args:
-        series: {label: [(percentage, multiply-adds, accuracy 0..1), ..]}.
+        series: {label: [(percentage, multiply-adds, accuracy 0..1), ..]}. The percentages are
+            written over the last one.
         path: Where the PNG goes.
         title: Over the plot.
 
@@ -23,11 +24,11 @@ def accuracy_over_cost(series: dict, path, title: str = "") -> pathlib.Path:
     for label, points in series.items():
         points = sorted(points)
         axes.plot([m for _, m, _ in points], [100 * a for *_, a in points], "o-", label=label)
-    for percentage, cost, accuracy in points:
+    for percentage, cost, accuracy in points[:: 1 + len(points) // 12]:  # names that do not touch
         axes.annotate(
             f"{percentage} %",
             (cost, 100 * accuracy),
-            xytext=(0, -13),
+            xytext=(0, 8),
             textcoords="offset points",
             ha="center",
             fontsize=7,
