@@ -26,13 +26,9 @@ def extract(plan: Plan, name: str, batch_size: int | None = None, dtype: str | N
         A Functional `keras.Model`, not compiled.
     """
     made: dict[tuple, keras.Layer] = {}
-    taken: set[str] = set()
+    taken: set[str] = set(plan.graph.input_names)
 
     def make(step):
-        # A layer called twice stays one layer where both calls have the same width.
-        key = (id(step.call.operation), str(step.widths.inputs), str(step.widths.outputs))
-        if key in made:
-            return made[key], None
         operation, narrowed = step.call.operation, step.narrowed
         cls, config = type(operation), operation.get_config()
         if narrowed is not None:
@@ -44,18 +40,26 @@ def extract(plan: Plan, name: str, batch_size: int | None = None, dtype: str | N
                 unique = f"{config['name']}_{number}"
             taken.add(unique)
             config = {**config, "name": unique, **({"dtype": dtype} if dtype else {})}
-        made[key] = cls.from_config(config)
-        return made[key], narrowed
+        else:
+            config.pop("name", None)  # Keras finds one that the slices do not have
+        if cls is keras.layers.Lambda:  # its config has no globals of the function
+            return cls(operation.function, arguments=operation.arguments, name=config["name"])
+        return cls.from_config(config)
 
     def call_step(step, args, kwargs):
-        operation, narrowed = make(step)
+        # A layer called twice stays one layer where both calls have the same width.
+        original, narrowed = step.call.operation, step.narrowed
+        key = (id(original), str(step.widths.inputs), str(step.widths.outputs))
+        if key in made and isinstance(original, keras.Layer):
+            return made[key](*args, **kwargs)
+        operation = made[key] = make(step)
         outputs = operation(*args, **kwargs)
         if narrowed is not None:
             for weight, value in narrowed.weights().items():
                 # A copy: JAX would let the two models share a buffer and give it away.
                 getattr(operation, weight).assign(np.array(ops.convert_to_numpy(value)))
         elif isinstance(operation, keras.Layer) and operation.weights:
-            operation.set_weights(step.call.operation.get_weights())
+            operation.set_weights(original.get_weights())
         return outputs
 
     graph = plan.graph

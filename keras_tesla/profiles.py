@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-_PACKAGE = "keras_tesla"
+_PACKAGE = "keras_tesla.profiles"
 
 
 class Profile:
@@ -130,8 +130,9 @@ class Step(Profile):
     def __init__(self, values=(1.0, 0.75, 0.5, 0.25), fractions=None):
         self.values = tuple(float(v) for v in values)
         self.fractions = None if fractions is None else tuple(float(f) for f in fractions)
-        shares = self.fractions or (1 / len(self.values),) * len(self.values)
-        if len(shares) != len(self.values) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        shares = self.fractions or [1 / len(self.values) for _ in self.values]
+        fits = len(shares) == len(self.values) and all(s > 0 for s in shares)
+        if not (fits and abs(sum(shares) - 1) <= 1e-6):
             raise ValueError(
                 "`fractions` must hold one positive share of the terms for each of `values` and "
                 f"sum to 1. Received: values={self.values}, fractions={self.fractions}"
@@ -157,8 +158,8 @@ class Array(Profile):
     """
 
     def __init__(self, values):
-        self.values = [float(v) for v in np.asarray(values).ravel()]
-        self(len(self.values))
+        self.values = np.asarray(values, "float64").tolist()
+        self(np.size(values))
 
     def coefficients(self, terms):
         return self.values

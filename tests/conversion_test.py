@@ -111,10 +111,7 @@ def test_several_inputs(structure, assert_same_three_ways):
     "outputs",
     [
         "tensor",
-        pytest.param(
-            "list of one",
-            marks=pytest.mark.xfail(reason="Keras unpacks it, the live plan does not"),
-        ),
+        pytest.param("list of one"),
     ],
 )
 def test_a_single_output(outputs, assert_same_three_ways):
@@ -165,7 +162,6 @@ def test_names_of_layers_stay_unique():
     assert {"same", "same_1"} < {layer.name for layer in extracted.layers}
 
 
-@pytest.mark.xfail(reason="names of inputs are not taken into account")
 def test_an_inner_layer_may_be_named_like_an_input():
     a = keras.Input((4,))
     inner = keras.Model(a, layers.Dense(4, name="x")(a))
@@ -173,7 +169,6 @@ def test_an_inner_layer_may_be_named_like_an_input():
     at(keras.Model(x, IDPDense(2)(inner(x))), 50)
 
 
-@pytest.mark.xfail(reason="the slices get the names of the operations that came from the file")
 def test_a_model_from_a_file_made_by_another_process(tmp_path):
     keras.utils.clear_session()
     x = keras.Input((8,))

@@ -94,10 +94,11 @@ def read(model) -> Graph:
 
 
 def is_graph_model(layer) -> bool:
-    """Whether `layer` is a Functional or Sequential model."""
-    return isinstance(layer, keras.Sequential) or (
+    """Whether `layer` is a Functional or Sequential model that computes what its graph says."""
+    by_kind = isinstance(layer, keras.Sequential) or (
         isinstance(layer, keras.Model) and isinstance(layer, keras.Function)
     )
+    return by_kind and type(layer).call.__module__.split(".")[0] == "keras"
 
 
 class _Shadow(keras.Operation):

@@ -42,7 +42,7 @@ class LivePlan:
             # Explicitly, as in a Functional model: under JAX there is no outer layer to inherit
             # it from.
             if training is not None and id(step) in self._in_training:
-                kwargs = {"training": training, **kwargs}
+                kwargs = {**kwargs, "training": training}
             if step.narrowed is None:
                 return step.call.operation(*args, **kwargs)
             return self._call_narrowed(step, args, kwargs, add_loss)
@@ -92,8 +92,7 @@ def _take_masked(x, view, have, want):
 
 def _shell(step: Step, narrowed: Narrowed):
     """Builds the stock layer of a step without giving its variables a value."""
-    (tensor,) = step.call.input_tensors
-    shape = list(tensor.shape)
+    shape = list(step.call.input_tensors[0].shape)
     view, width = step.widths.views[0], step.widths.inputs[0]
     if isinstance(view, Channels) and width is not None:
         shape[view.axis] = view.copies * width

@@ -69,6 +69,11 @@ def _is_elementwise(activation) -> bool:
     return name in _ELEMENTWISE and activation is keras.activations.get(name)
 
 
+def _is_regularized(operation) -> bool:
+    """Whether an activity regularizer sees every channel, so that all must be computed."""
+    return getattr(operation, "activity_regularizer", None) is not None
+
+
 class Rule:
     """The rule of a layer that is not understood, and the base of all others."""
 
@@ -95,17 +100,19 @@ class Rule:
 
 
 class _Channelwise(Rule):
-    """One input, one output, channel i of the output depends on channel i of the input alone."""
+    """Channel i of the output depends on channel i of the first input alone.
+
+    Further inputs, such as a mask, are read whole.
+    """
 
     def layouts(self, call, inputs):
         return [inputs[0]]
 
     def widths(self, call, percentage, inputs, outputs, demand):
-        # An activity regularizer sees every channel, so every channel is computed for it.
-        regularized = getattr(call.operation, "activity_regularizer", None) is not None
-        if inputs[0] is None or outputs[0] is None or regularized:
+        if inputs[0] is None or outputs[0] is None or _is_regularized(call.operation):
             return super().widths(call, percentage, inputs, outputs, demand)
-        return Widths(list(demand), list(demand), [inputs[0]])
+        others = [None] * (len(inputs) - 1)
+        return Widths(list(demand), [demand[0], *others], [inputs[0], *others])
 
 
 class _ElementwiseActivation(_Channelwise):
@@ -135,7 +142,7 @@ class _Spatial(_Channelwise):
     """Pooling, padding, cropping, up-sampling: positions change, channels stay."""
 
     def layouts(self, call, inputs):
-        (x,) = call.input_tensors
+        x = call.input_tensors[0]
         view = inputs[0]
         agrees = (
             view and view.copies == 1 and view.axis == _channel_axis(call.operation, len(x.shape))
@@ -153,7 +160,7 @@ class _GlobalPooling(_Spatial):
 
 class _Flatten(_Channelwise):
     def layouts(self, call, inputs):
-        (x,) = call.input_tensors
+        x = call.input_tensors[0]
         view = inputs[0]
         if view is None or None in x.shape[1:]:
             return [None]
@@ -168,7 +175,7 @@ class _Reshape(_Channelwise):
     """A reshape that keeps the last axis only regroups positions."""
 
     def layouts(self, call, inputs):
-        (x,), (y,), view = call.input_tensors, call.output_tensors, inputs[0]
+        x, y, view = call.input_tensors[0], call.output_tensors[0], inputs[0]
         keeps = view and view.axis == len(x.shape) - 1 and view.copies == 1
         keeps = keeps and y.shape[-1] == x.shape[-1]
         return [Channels(len(y.shape) - 1, view.count) if keeps else None]
@@ -197,7 +204,7 @@ class _Merge(Rule):
         return [inputs[0] if same and plain else None]
 
     def widths(self, call, percentage, inputs, outputs, demand):
-        if outputs[0] is None:
+        if outputs[0] is None or _is_regularized(call.operation):
             return super().widths(call, percentage, inputs, outputs, demand)
         return Widths(list(demand), list(demand) * len(inputs), list(inputs))
 
@@ -215,7 +222,7 @@ class _Concatenate(Rule):
         return [inputs[0] if len(set(inputs)) == 1 and inputs[0].axis != axis else None]
 
     def widths(self, call, percentage, inputs, outputs, demand):
-        if outputs[0] is None or demand[0] is None:
+        if outputs[0] is None or demand[0] is None or _is_regularized(call.operation):
             return super().widths(call, percentage, inputs, outputs, demand)
         if outputs[0].axis != call.operation.axis % len(call.output_tensors[0].shape):
             return Widths(list(demand), list(demand) * len(inputs), list(inputs))
@@ -228,7 +235,7 @@ class _Concatenate(Rule):
 
 class _BatchNormalization(_Channelwise):
     def layouts(self, call, inputs):
-        (x,), view = call.input_tensors, inputs[0]
+        x, view = call.input_tensors[0], inputs[0]
         agrees = view and view.copies == 1 and call.operation.axis % len(x.shape) == view.axis
         return [view if agrees else None]
 
@@ -274,7 +281,8 @@ class _Projection(Rule):
         out = demand[0]
         if (
             not _is_elementwise(layer.activation)
-            or layer.activity_regularizer is not None
+            or _is_regularized(layer)
+            or layer.dtype_policy.quantization_mode is not None
             or getattr(layer, "groups", 1) > 1
         ):
             out = None
@@ -288,8 +296,7 @@ class _Projection(Rule):
         incomplete = isinstance(layer, (IDPDense, IDPConv2D))
         if not incomplete and width is None:
             return None
-        config = layer.get_config()
-        config = {k: v for k, v in config.items() if k in _stock_config(self._stock)}
+        config = {k: v for k, v in layer.get_config().items() if k not in _NOT_STOCK}
         if width is not None:
             config[self._size] = width
 
@@ -303,11 +310,8 @@ class _Projection(Rule):
         return Narrowed(self._stock, config, weights, {})
 
 
-def _stock_config(stock) -> set[str]:
-    """The config keys of a stock projection; LoRA is folded into the kernel already."""
-    example = stock(1) if stock is layers.Dense else stock(1, 1)
-    return set(example.get_config()) - {"lora_rank", "lora_alpha"}
-
+# Config keys of a projection that its narrowed layer has not: the kernel has them folded in.
+_NOT_STOCK = {"profile", "trainable_profile", "input_channels", "lora_rank", "lora_alpha"}
 
 _CHANNELWISE_LAYERS = {
     *(layers.ELU, layers.GaussianDropout, layers.GaussianNoise, layers.Identity),
@@ -355,4 +359,6 @@ def rule_for(operation) -> Rule:
     if isinstance(operation, keras.Layer):
         return _RULES.get(type(operation), _UNKNOWN)
     # The operation classes behind `x + y` and the like have no public name but this one.
-    return _RULES.get(type(operation).__name__, _UNKNOWN)
+    cls = type(operation)
+    of_keras = cls.__module__.split(".")[0] == "keras"
+    return _RULES.get(cls.__name__, _UNKNOWN) if of_keras else _UNKNOWN

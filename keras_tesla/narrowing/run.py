@@ -1,6 +1,7 @@
 """Running a plan on tensors or on KerasTensors."""
 
 import keras
+from keras import ops
 
 from keras_tesla.narrowing.graph import Tensor, tensors
 from keras_tesla.narrowing.plan import Plan, Step
@@ -29,7 +30,27 @@ def bind_inputs(graph, inputs) -> dict[int, tuple]:
     expected = tensors(graph.inputs)
     if len(values) != len(expected):
         raise ValueError(f"The model takes {len(expected)} inputs. Received: {len(values)}")
-    return {t.index: (v, None) for t, v in zip(expected, values, strict=True)}
+    return {t.index: (_fitted(v, t), None) for t, v in zip(expected, values, strict=True)}
+
+
+def _fitted(value, tensor):
+    """Does to an input what a Functional model does: its dtype, a last axis of 1 more or less."""
+    if keras.backend.is_keras_tensor(value):
+        return value
+    mask = getattr(value, "_keras_mask", None)
+    if mask is None:
+        value = ops.convert_to_tensor(value, dtype=tensor.dtype)
+    rank = len(tensor.shape)
+    if len(value.shape) == rank - 1 and tensor.shape[-1] == 1:
+        return ops.expand_dims(value, -1)
+    if len(value.shape) == rank + 1 and value.shape[-1] == 1:
+        return ops.squeeze(value, -1)
+    return value
+
+
+def _reached(argument):
+    """A list without the tensors that are not needed."""
+    return [x for x in argument if x is not None] if isinstance(argument, list) else argument
 
 
 def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
@@ -61,7 +82,8 @@ def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
 
         args, kwargs = keras.tree.map_structure(fill, (call.args, call.kwargs))
         if 0 in step.widths.inputs:  # a concatenation that does not reach its last inputs
-            args = ([x for x in args[0] if x is not None],)
+            args = tuple(_reached(x) for x in args)
+            kwargs = {name: _reached(x) for name, x in kwargs.items()}
         outputs = call_step(step, args, kwargs)
         for tensor, value, width in zip(
             call.output_tensors, keras.tree.flatten(outputs), step.widths.outputs, strict=True
@@ -71,5 +93,6 @@ def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
 
 
 def outputs_of(plan: Plan, values: dict):
-    """Returns the model's outputs in their structure."""
-    return keras.tree.map_structure(lambda t: values[t.index][0], plan.graph.outputs)
+    """Returns the model's outputs in their structure; a list of one is unpacked, as in Keras."""
+    outputs = keras.tree.map_structure(lambda t: values[t.index][0], plan.graph.outputs)
+    return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs

@@ -35,7 +35,7 @@ def run(lives: list, values: dict) -> dict[int, dict]:
             for s in live.plan.steps
             if s.call is step.call
         }
-        (x,), (y,) = step.call.input_tensors, step.call.output_tensors
+        x, y = step.call.input_tensors[0], step.call.output_tensors[0]
         outputs = _RunningSum(step.call.operation, widths)(values[x.index][0])
         for (percentage, width), output in zip(widths.items(), outputs, strict=True):
             done[percentage][y.index] = (output, width)

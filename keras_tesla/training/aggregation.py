@@ -8,10 +8,13 @@ Reference:
 """
 
 import math
+import numbers
 
 import keras
 
-_PACKAGE = "keras_tesla"
+from keras_tesla.percentages import check_percentage
+
+_PACKAGE = "keras_tesla.aggregation"
 
 
 class Aggregation:
@@ -56,7 +59,11 @@ class Exponential(Aggregation):
     """
 
     def __init__(self, alpha=0.5):
-        if isinstance(alpha, bool) or not 0 <= alpha < 1:
+        if (
+            isinstance(alpha, bool)
+            or not isinstance(alpha, numbers.Real)
+            or not 0 <= float(alpha) < 1
+        ):
             raise ValueError(f"`alpha` must be at least 0 and below 1. Received: {alpha!r}")
         self.alpha = float(alpha)
 
@@ -89,7 +96,7 @@ class Weighted(Aggregation):
     """
 
     def __init__(self, weights):
-        self.weights = {int(p): float(w) for p, w in dict(weights).items()}
+        self.weights = {check_percentage(p): float(w) for p, w in dict(weights).items()}
         if not all(math.isfinite(w) and w >= 0 for w in self.weights.values()):
             raise ValueError(
                 f"Weights must be finite and not negative. Received: weights={self.weights}"
@@ -108,7 +115,11 @@ class Weighted(Aggregation):
         return sum(self.weights[p] * loss for p, loss in losses.items())
 
     def get_config(self):
-        return {"weights": {str(p): w for p, w in self.weights.items()}}
+        return {"weights": {str(p): w for p, w in self.weights.items()}}  # keys as in JSON
+
+    @classmethod
+    def from_config(cls, config):
+        return cls({int(p): w for p, w in config["weights"].items()})
 
 
 def get(identifier):

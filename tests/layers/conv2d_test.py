@@ -254,10 +254,7 @@ def test_trainable_profile_is_trained_and_stays_non_increasing():
     [
         {},
         {"profile": "linear", "activation": "relu", "padding": "same"},
-        pytest.param(
-            {"profile": [1.0, 0.5, 0.0], "trainable_profile": True, "groups": 2},
-            marks=pytest.mark.xfail(reason="Keras saves only the kernel and the bias"),
-        ),
+        pytest.param({"profile": [1.0, 0.5, 0.0], "trainable_profile": True, "groups": 2}),
         {"profile": profiles.Step((1.0, 0.5)), "use_bias": False, "dtype": "mixed_bfloat16"},
     ],
     ids=str,

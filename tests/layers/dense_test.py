@@ -216,10 +216,7 @@ def test_a_fixed_profile_is_no_weight():
         {},
         {"profile": "linear", "activation": "relu"},
         {"profile": profiles.Step((1.0, 0.5), (0.2, 0.8))},
-        pytest.param(
-            {"profile": [1.0, 0.5, 0.5, 0.5, 0.1, 0.0], "trainable_profile": True},
-            marks=pytest.mark.xfail(reason="Keras saves only the kernel and the bias"),
-        ),
+        pytest.param({"profile": [1.0, 0.5, 0.5, 0.5, 0.1, 0.0], "trainable_profile": True}),
         {"input_channels": 3, "use_bias": False, "dtype": "mixed_bfloat16"},
     ],
     ids=str,

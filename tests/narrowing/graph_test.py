@@ -153,13 +153,8 @@ class SequentialWithItsOwnCall(keras.Sequential):
         lambda: layers.Dense(3),
         lambda: None,
         lambda: "model.keras",
-        pytest.param(
-            FunctionalWithItsOwnCall, marks=pytest.mark.xfail(reason="its call is ignored")
-        ),
-        pytest.param(
-            lambda: SequentialWithItsOwnCall([keras.Input((4,)), IDPDense(2)]),
-            marks=pytest.mark.xfail(reason="its call is ignored"),
-        ),
+        pytest.param(FunctionalWithItsOwnCall),
+        pytest.param(lambda: SequentialWithItsOwnCall([keras.Input((4,)), IDPDense(2)])),
     ],
 )
 def test_what_cannot_be_read(make):

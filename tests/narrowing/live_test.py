@@ -122,7 +122,6 @@ def test_weights_are_those_of_now():
     np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)  # sums in another order
 
 
-@pytest.mark.xfail(reason="the narrowed layer has lost its activity regularizer")
 def test_activity_losses_of_narrowed_layers_are_handed_on():
     x = keras.Input((6,))
     y = layers.Dense(8, name="first")(x)
@@ -138,7 +137,6 @@ def test_activity_losses_of_narrowed_layers_are_handed_on():
     assert [to_numpy(v).item() for v in found] == pytest.approx(expected, rel=1e-5)  # float32
 
 
-@pytest.mark.xfail(reason="the graph says training=False, and wins")
 @pytest.mark.parametrize("layer", [layers.Dropout, layers.GaussianNoise])
 def test_layers_are_told_of_training_as_in_a_functional_model(layer):
     x = keras.Input((6,))

@@ -320,12 +320,10 @@ def test_what_is_not_understood_is_right_and_complete(name, check):
         assert width(check(TRAPS[name](), percentage)) == 8
 
 
-@pytest.mark.xfail(reason="operators are told by their class name alone")
 def test_own_operation_with_the_name_of_an_operator(check):
     assert width(check(through(Multiply()))) == 8
 
 
-@pytest.mark.xfail(reason="Keras does not make a Lambda from its config in safe mode")
 def test_lambda(check):
     assert width(check(through(layers.Lambda(lambda x: ops.flip(x, axis=-1))))) == 8
 
@@ -337,15 +335,11 @@ def test_lambda(check):
         lambda: projection(wide(0, activity_regularizer="l1")),
         lambda: through(layers.ReLU(activity_regularizer="l2")),
         lambda: through(layers.BatchNormalization(activity_regularizer="l2")),
-        pytest.param(
-            lambda: merging(lambda a, b: layers.Add(activity_regularizer="l2")([a, b])),
-            marks=pytest.mark.xfail(reason="not looked for in merging layers"),
-        ),
+        pytest.param(lambda: merging(lambda a, b: layers.Add(activity_regularizer="l2")([a, b]))),
         pytest.param(
             lambda: merging(
                 lambda a, b: layers.Concatenate(axis=1, activity_regularizer="l2")([a, b])
-            ),
-            marks=pytest.mark.xfail(reason="not looked for in merging layers"),
+            )
         ),
     ],
 )
@@ -433,7 +427,6 @@ def test_concatenation_with_the_input_of_the_model_is_right(check):
     check(model, 10)
 
 
-@pytest.mark.xfail(reason="the dropped input is looked for in the positional arguments")
 def test_concatenation_by_keyword(check):
     x = image(2)
     a, b = wide(2)(x), wide(2, "other")(x)
@@ -508,7 +501,6 @@ def test_incomplete_squeeze_and_excite(check):
 # Shared layers.
 
 
-@pytest.mark.xfail(reason="at its second call it is given the full weights")
 def test_a_shared_layer_with_one_width_stays_one_layer(check):
     x, y = image(0), image(0)
     dense = wide(0)
@@ -531,7 +523,6 @@ def test_a_layer_with_state_behind_itself(check):
     assert width(check(keras.Model(x, IDPDense(3)(norm(dense(norm(dense(x)))))))) == 5
 
 
-@pytest.mark.xfail(reason="the operators get one name twice")
 def test_a_shared_nested_model_with_two_widths(check):
     a = keras.Input((8,))
     inner = keras.Model(a, a + a)
@@ -645,7 +636,6 @@ def test_mixed_precision(dtype, run_three_ways):
     np.testing.assert_allclose(result.extracted, result.scoped, atol=0.05)
 
 
-@pytest.mark.xfail(reason="a second tensor among the arguments is not expected")
 @pytest.mark.parametrize(
     "between", [lambda: layers.Identity(), lambda: layers.BatchNormalization()]
 )
@@ -659,7 +649,6 @@ def test_masks_from_an_embedding(between, assert_same_three_ways):
     assert width(assert_same_three_ways(model, tokens, 50)) == 4
 
 
-@pytest.mark.xfail(reason="a second tensor among the arguments is not expected")
 @pytest.mark.parametrize("layer", [layers.BatchNormalization, layers.GlobalAveragePooling1D])
 def test_masks_as_arguments(layer, assert_same_three_ways):
     x, mask = keras.Input((5, 4)), keras.Input((5,), dtype="bool")
@@ -670,21 +659,18 @@ def test_masks_as_arguments(layer, assert_same_three_ways):
     assert_same_three_ways(model, [values, known], 50)
 
 
-@pytest.mark.xfail(reason="live, inputs are not cast to the dtype of the model's input")
 def test_inputs_of_another_dtype(assert_same_three_ways):
     x = keras.Input((4,))
     model = keras.Model(x, IDPDense(3)(x * 2))
     assert_same_three_ways(model, np.full((2, 4), 200, "uint8"), 50)
 
 
-@pytest.mark.xfail(reason="live, inputs do not get the missing last axis")
 def test_inputs_without_their_last_axis(assert_same_three_ways):
     x = keras.Input((1,))
     model = keras.Model(x, IDPDense(3)(layers.Dense(4)(x)))
     assert_same_three_ways(model, np.ones(3, "float32"), 50)
 
 
-@pytest.mark.xfail(reason="narrowed kernels of a quantized layer")
 @pytest.mark.filterwarnings("ignore")
 def test_a_quantized_stock_layer_in_between(check):
     x = image(0)

@@ -72,7 +72,6 @@ def test_alpha_out_of_range(alpha):
         aggregation.Exponential(alpha)
 
 
-@pytest.mark.xfail(reason="TypeError of the comparison")
 @pytest.mark.parametrize("alpha", ["0.5", None])
 def test_alpha_is_a_number(alpha):
     with pytest.raises(ValueError, match="`alpha` must be"):
@@ -85,7 +84,6 @@ def test_bad_weights(weight):
         aggregation.get({100: 1.0, 50: weight})
 
 
-@pytest.mark.xfail(reason="55.5 is taken for 55, True for 1, 101 and nothing at all for good")
 @pytest.mark.parametrize("weights", [{55.5: 1.0}, {True: 1.0}, {101: 1.0}, {0: 1.0}])
 def test_weights_of_what_is_no_percentage(weights):
     with pytest.raises(ValueError, match="A percentage must be"):
