@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # The tests that hold on every Keras backend.
-PORTABLE := tests/layers tests/narrowing tests/training tests/callbacks tests/conversion_test.py
+PORTABLE := tests/layers tests/narrowing tests/training tests/callbacks tests/conversion_test.py \
+	tests/tflite/backend_test.py
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
