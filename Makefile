@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 # Train on the digits of scikit-learn, export, verify, print and plot.
 demo: export KERAS_BACKEND = tensorflow
 demo: $(INSTALLED)
-	$(BIN)/python examples/mnist_mlp.py --dataset=digits --output_dir=out/demo
+	$(BIN)/python examples/mnist_mlp.py --dataset=digits --epochs=30 --output_dir=out/demo
 
 test: lint
 	KERAS_BACKEND=tensorflow $(BIN)/pytest --doctest-modules keras_tesla tests \
