@@ -1,7 +1,18 @@
-"""Export to LiteRT (.tflite) files."""
+"""Export to LiteRT (.tflite) files, and running them."""
 
 from keras_tesla.tflite.bundle import Bundle, Entry, read
 from keras_tesla.tflite.export import export
+from keras_tesla.tflite.load import Model, load
+from keras_tesla.tflite.reading import FileError
 from keras_tesla.tflite.verify import VerificationError
 
-__all__ = ["Bundle", "Entry", "VerificationError", "export", "read"]
+__all__ = [
+    "Bundle",
+    "Entry",
+    "FileError",
+    "Model",
+    "VerificationError",
+    "export",
+    "load",
+    "read",
+]

@@ -14,18 +14,24 @@ class Entry:
     Args:
         percentage: Int, 1..100.
         file: Name of the file in the export's folder.
-        sha256: Hex digest of the file.
-        bytes: Size of the file.
+        signature: Name of its signature in the file.
+        bytes: What a file of this percentage alone takes.
         multiply_adds: Of one example; see `keras_tesla.analysis.cost.multiply_adds`.
+        accuracy: Float, 0..1, on the `validation_data` of the export; None if there was none.
+        latency: Seconds of one call on the machine that exported it, one thread, median.
         max_abs_difference: Largest difference between the file's outputs and Keras'.
+        alone: How it is opened alone, see `keras_tesla.tflite.alone`; None in a file of its own.
     """
 
     percentage: int
     file: str
-    sha256: str
+    signature: str
     bytes: int
     multiply_adds: int
+    accuracy: float | None
+    latency: float
     max_abs_difference: float
+    alone: dict | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +40,32 @@ class Bundle:
 
     Args:
         directory: Its folder.
-        mode: `"per_percentage"`.
-        entries: One for each percentage, from the highest to the lowest.
+        mode: `"per_percentage"`, `"signatures"` or `"percentage_input"`.
+        storage: `"shared"` or `"plain"`; None if each percentage has a file of its own.
+        quantization: None, `"dynamic_range"` or `"int8"`.
+        name: Of the network.
         inputs: {name: {"shape": [..], "dtype": ..}} of the inputs.
         outputs: Likewise of the outputs.
+        entries: One for each percentage, from the highest to the lowest.
+        files: [{"file": name, "sha256": hex digest, "bytes": size}, ..].
+        not_shared: [{"weight": name, "percentage": int, "bytes": int, "reason": str}, ..]: the
+            weights of a shared storage that need bytes of their own at a percentage.
         versions: {package: version} of what wrote it.
+        shells: The forms of nested weights, see `keras_tesla.tflite.alone`.
     """
 
     directory: pathlib.Path
     mode: str
-    entries: tuple[Entry, ...]
+    storage: str | None
+    quantization: str | None
+    name: str
     inputs: dict
     outputs: dict
+    entries: tuple[Entry, ...]
+    files: list
+    not_shared: list
     versions: dict
+    shells: list = dataclasses.field(default_factory=list)
 
     def __getitem__(self, percentage: int) -> Entry:
         for entry in self.entries:
@@ -64,11 +83,29 @@ class Bundle:
         """
         return self.directory / self[percentage].file
 
+    def benchmark(self, **kwargs):
+        """Measures every percentage on this machine; see `keras_tesla.tflite.benchmark`.
+
+        Args:
+            **kwargs: Of `keras_tesla.tflite.benchmark.benchmark`.
+        """
+        from keras_tesla.tflite.benchmark import benchmark
+
+        return benchmark([self.directory], **kwargs)
+
     def manifest(self) -> str:
         """Returns the text of the manifest."""
         values = dataclasses.asdict(self)
         del values["directory"]
-        return json.dumps(values, indent=2) + "\n"
+        values["percentages"] = values.pop("entries")
+        return json.dumps(values, indent=1) + "\n"
+
+
+def from_manifest(directory, values: dict) -> Bundle:
+    """Returns a bundle from what its manifest holds."""
+    values = dict(values)
+    entries = tuple(Entry(**entry) for entry in values.pop("percentages"))
+    return Bundle(directory=pathlib.Path(directory), entries=entries, **values)
 
 
 def read(directory) -> Bundle:
@@ -81,9 +118,7 @@ def read(directory) -> Bundle:
     directory = pathlib.Path(directory)
     text = (directory / MANIFEST).read_text()
     try:
-        values = json.loads(text)
-        entries = tuple(Entry(**entry) for entry in values.pop("entries"))
-        return Bundle(directory=directory, entries=entries, **values)
+        return from_manifest(directory, json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{str(directory / MANIFEST)!r} is not a manifest of an export: {error}"

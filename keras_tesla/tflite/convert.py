@@ -4,8 +4,10 @@ import tempfile
 
 import keras
 
+QUANTIZATIONS = (None, "dynamic_range", "int8")
 
-def convert(model) -> bytes:
+
+def convert(model, quantization=None, representative=None, int8_io=False) -> bytes:
     """Converts a plain Keras model with the official converter, builtin operations only.
 
     The file has one signature, `serving_default`, with the inputs and outputs named as in Keras
@@ -13,9 +15,15 @@ def convert(model) -> bytes:
 
     Args:
         model: A Functional `keras.Model` of stock layers, on the TensorFlow backend.
+        quantization: None for float32; `"dynamic_range"`: int8 weights; `"int8"`: int8 weights and
+            activations.
+        representative: For `"int8"`: list of {input name: array with a batch}, on which the ranges
+            of the activations are measured.
+        int8_io: Bool, whether inputs and outputs of an `"int8"` file are int8 too.
 
     Raises:
-        Exception: The converter's, if the model needs an operation that is not built into LiteRT.
+        Exception: The converter's, if the model needs an operation that is not built into LiteRT,
+            or, for `"int8"`, has no int8 form.
     """
     import tensorflow as tf
 
@@ -25,7 +33,16 @@ def convert(model) -> bytes:
             named = _with_named_outputs(model)
             named.export(directory, format="tf_saved_model", verbose=False)
             converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            operations = tf.lite.OpsSet.TFLITE_BUILTINS
+            if quantization is not None:
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if quantization == "int8":
+                operations = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+                converter.representative_dataset = lambda: iter(representative)
+                if int8_io:
+                    converter.inference_input_type = tf.int8
+                    converter.inference_output_type = tf.int8
+            converter.target_spec.supported_ops = [operations]
             return converter.convert()
     except Exception as error:
         error.add_note(f"{model.name!r} could not be converted with LiteRT's builtin operations.")

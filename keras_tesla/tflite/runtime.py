@@ -27,32 +27,81 @@ def interpreter(content: bytes, xnnpack: bool = True, threads: int = 1) -> Inter
     return made
 
 
-def run(made: Interpreter, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Runs a model with one signature over a data set, batch by batch.
+def run(
+    made: Interpreter, inputs: dict[str, np.ndarray], signature: str | None = None
+) -> dict[str, np.ndarray]:
+    """Runs a signature over a data set, batch by batch.
 
     Args:
         made: From `interpreter`.
-        inputs: {input name: array `(examples, ...)`}; `examples` is a multiple of the batch size
-            of the file.
+        inputs: {input name: array `(examples, ...)`, or `(1,)` for one that has no batch}. Floats
+            are quantized for an int8 input.
+        signature: Its name; None for the only one.
 
     Returns:
-        {output name: array `(examples, ...)`}.
+        {output name: array `(examples, ...)`}, int8 outputs as the floats that they stand for.
     """
-    runner = made.get_signature_runner()
-    batch = next(iter(runner.get_input_details().values()))["shape"][0]
-    examples = len(next(iter(inputs.values())))
-    parts = [
-        runner(**{name: x[i : i + batch] for name, x in inputs.items()})
-        for i in range(0, examples, batch)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    runner = made.get_signature_runner(signature)
+    details = runner.get_input_details()
+    raw = encode(details, inputs)
+    parts = [runner(**batch) for batch in batches(details, raw)]
+    return decode(runner.get_output_details(), parts, _examples(inputs))
+
+
+def encode(details: dict, inputs: dict) -> dict:
+    """Returns inputs in the types that a signature takes.
+
+    Args:
+        details: What the runner says of its inputs.
+        inputs: {input name: array}.
+    """
+    return {
+        name: _quantized(x, details[name]) if details[name]["dtype"] == np.int8 else x
+        for name, x in inputs.items()
+    }
+
+
+def batches(details: dict, inputs: dict):
+    """Yields the batches of a data set; the last one is filled up with its last example."""
+    size = max(int(detail["shape"][0]) for detail in details.values())
+    batched = {name for name, detail in details.items() if int(detail["shape"][0]) == size}
+    count = _examples(inputs)
+    for start in range(0, count, size):
+        places = np.minimum(np.arange(start, start + size), count - 1)
+        yield {n: x[places] if n in batched and len(x) == count else x for n, x in inputs.items()}
+
+
+def decode(details: dict, parts: list[dict], examples: int) -> dict:
+    """Returns the outputs of all batches in one array each, int8 as floats.
+
+    Args:
+        details: What the runner says of its outputs.
+        parts: {output name: array} of each batch.
+        examples: Int, how many examples the outputs are of.
+    """
+    joined = {n: np.concatenate([part[n] for part in parts])[:examples] for n in parts[0]}
+    return {n: _dequantized(x, details[n]) if x.dtype == np.int8 else x for n, x in joined.items()}
+
+
+def _examples(inputs):
+    return max(len(x) for x in inputs.values())
+
+
+def _quantized(x, detail):
+    scale, zero = detail["quantization"]
+    return np.clip(np.round(x / scale + zero), -128, 127).astype(np.int8)
+
+
+def _dequantized(x, detail):
+    scale, zero = detail["quantization"]
+    return ((x.astype("float32") - zero) * scale).astype("float32")
 
 
 def latency(content: bytes, runs: int = 200, threads: int = 1) -> float:
     """Returns the median time of one call on this machine, in seconds.
 
     Args:
-        content: The bytes of a .tflite file.
+        content: The bytes of a .tflite file with one signature.
         runs: Int, number of timed calls, after a tenth as many that are not timed.
         threads: Int, number of CPU threads.
     """

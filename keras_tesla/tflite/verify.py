@@ -1,17 +1,44 @@
 """Running an exported file and comparing it with Keras."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
-from keras_tesla.tflite import runtime
+from keras_tesla.tflite import compiled, runtime
 
 # Largest difference, relative to the largest reference value (at least 1). A file computes in
 # float32; a network that computes in less in Keras differs by that type's rounding.
 _TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
+# What quantization may cost: the root mean square of the differences over the standard deviation of
+# the outputs. A well calibrated network has .01 to .05; at .25 its answers are others.
+_QUANTIZED = 0.25
 
 
 class VerificationError(RuntimeError):
     """An exported file computed something else than Keras."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A call of a signature and what must come out.
+
+    Args:
+        what: What it is, for the message.
+        signature: Name of the signature, None for the only one.
+        inputs: {input name: array `(examples, ...)`}.
+        expected: {output name: array `(examples, ...)`}.
+        allowed: Largest difference allowed, relative to the largest expected value (at least 1).
+        spread: Largest root mean square of the differences allowed, over the standard deviation of
+            the expected values; None where `allowed` decides, as in float32.
+    """
+
+    what: str
+    signature: str | None
+    inputs: dict
+    expected: dict
+    allowed: float
+    spread: float | None = None
 
 
 def tolerance(model) -> float:
@@ -47,38 +74,98 @@ def example_inputs(model, examples: int, seed: int = 0) -> dict[str, np.ndarray]
     return made
 
 
-def compare(content: bytes, inputs: dict, expected: dict, allowed: float, what: str) -> float:
-    """Runs a file with and without XNNPACK and compares every output.
+def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> float:
+    """Returns what a quantized percentage may differ, from the converter's own file for it.
+
+    Sharing one set of int8 weights must not cost more than quantization does: twice the spread of
+    the separately quantized file and a hundredth.
 
     Args:
-        content: The bytes of a .tflite file with one signature.
+        content: The converter's file.
         inputs: {input name: array `(examples, ...)`}.
-        expected: {output name: array `(examples, ...)`}.
-        allowed: Largest difference, relative to the largest expected value (at least 1).
-        what: What is compared, for the message.
+        expected: What Keras computes.
+        what: What it is, for the message.
+
+    Raises:
+        VerificationError: If quantization itself changes what the network answers.
+    """
+    got = runtime.run(runtime.interpreter(content), inputs)
+    spread = max(_spread(got[name], reference) for name, reference in expected.items())
+    if not spread <= _QUANTIZED:
+        raise VerificationError(
+            f"{what}: quantization changes the outputs by {spread:.2f} of their standard deviation,"
+            f" more than {_QUANTIZED}. Give more typical `representative_data`, or leave "
+            "`quantization` out. Nothing was written."
+        )
+    return 2 * spread + 0.01
+
+
+def compare(content: bytes, cases: list[Case]) -> list[float]:
+    """Runs a file in the Interpreter, with and without XNNPACK, and in CompiledModel.
+
+    Args:
+        content: The bytes of a .tflite file.
+        cases: What to run.
 
     Returns:
-        The largest absolute difference.
+        The largest absolute difference of each case.
 
     Raises:
         VerificationError: If outputs are missing, not finite where expected ones are, or differ
-            by more.
+            by more than a case allows.
     """
-    worst = 0.0
+    worst = [0.0] * len(cases)
     for xnnpack in (True, False):
-        got = runtime.run(runtime.interpreter(content, xnnpack=xnnpack), inputs)
-        runner = "LiteRT with XNNPACK" if xnnpack else "LiteRT without XNNPACK"
-        if set(got) != set(expected):
-            raise VerificationError(
-                f"{what}: {runner} returned {sorted(got)}, expected {sorted(expected)}."
-            )
-        for name, reference in expected.items():
-            difference = np.max(np.abs(got[name].astype("float64") - reference), initial=0.0)
-            limit = allowed * max(1.0, np.max(np.abs(reference), initial=0.0))
-            if not difference <= limit:  # also when it is NaN
-                raise VerificationError(
-                    f"{what}: output {name!r} of {runner} differs from Keras by {difference:.3g}, "
-                    f"more than {limit:.3g}. Nothing was written."
-                )
-            worst = max(worst, float(difference))
+        made = runtime.interpreter(content, xnnpack=xnnpack)
+        name = "LiteRT with XNNPACK" if xnnpack else "LiteRT without XNNPACK"
+        for number, case in enumerate(cases):
+            got = runtime.run(made, case.inputs, case.signature)
+            worst[number] = max(worst[number], _difference(case, got, name))
+    for number, got in enumerate(_compiled(content, made, cases)):
+        worst[number] = max(worst[number], _difference(cases[number], got, "CompiledModel"))
     return worst
+
+
+def _compiled(content, made, cases):
+    calls, details = [], []
+    for case in cases:
+        runner = made.get_signature_runner(case.signature)
+        raw = runtime.encode(runner.get_input_details(), case.inputs)
+        batches = list(runtime.batches(runner.get_input_details(), raw))
+        (only, *_) = made.get_signature_list()
+        calls.append((case.signature or only, batches))
+        details.append(runner.get_output_details())
+    try:
+        results = compiled.run(content, calls)
+    except RuntimeError as error:
+        raise VerificationError(f"{error}\nNothing was written.") from error
+    for case, detail, parts in zip(cases, details, results, strict=True):
+        yield runtime.decode(detail, parts, max(len(x) for x in case.inputs.values()))
+
+
+def _difference(case, got, runner):
+    if set(got) != set(case.expected):
+        raise VerificationError(
+            f"{case.what}: {runner} returned {sorted(got)}, expected {sorted(case.expected)}."
+        )
+    worst = 0.0
+    for name, reference in case.expected.items():
+        difference = np.max(np.abs(got[name].astype("float64") - reference), initial=0.0)
+        limit = case.allowed * max(1.0, np.max(np.abs(reference), initial=0.0))
+        measured = difference
+        if case.spread is not None:
+            measured, limit = _spread(got[name], reference), case.spread
+        if not measured <= limit:  # also when it is NaN
+            unit = "" if case.spread is None else " of a standard deviation"
+            raise VerificationError(
+                f"{case.what}: output {name!r} of {runner} differs from Keras by {measured:.3g}"
+                f"{unit}, more than {limit:.3g}. Nothing was written."
+            )
+        worst = max(worst, float(difference))
+    return worst
+
+
+def _spread(got, reference):
+    error = np.sqrt(np.mean(np.square(got.astype("float64") - reference)))
+    # Outputs that are all alike have no deviation to compare with.
+    return float(error / max(np.std(reference.astype("float64")), 1e-6))

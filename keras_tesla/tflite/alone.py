@@ -1,0 +1,117 @@
+"""Opening one percentage of a file without the others.
+
+A file of several percentages also holds, for each, the flatbuffer of that percentage alone without
+its weights, and a recipe: which bytes of the file go where behind it. What results is a plain
+.tflite file with one signature and weights as any runtime and delegate takes them. It costs the
+memory of that percentage only.
+
+In the header each percentage has, under `alone`,
+
+    offset, size    of its flatbuffer in the file
+    length, sha256  of what results
+    copies          [[to, from, bytes], ..]: runs of bytes that are copied
+    corners         [[to, from, shells, level], ..]: weights that are stored nested, see
+                    `keras_tesla.tflite.nested`; `shells` counts in the header's list of these
+
+and everything else in it is zero.
+"""
+
+import hashlib
+
+from keras_tesla.tflite import constants, flatbuffer, merge
+from keras_tesla.tflite.constants import Constants
+from keras_tesla.tflite.nested import Shells
+from keras_tesla.tflite.reading import FileError
+
+
+class Part:
+    """A percentage that can be opened alone, in the making.
+
+    Args:
+        leaf: The percentage's graph.
+
+    Attributes:
+        skeleton: Bytes of its flatbuffer.
+    """
+
+    def __init__(self, leaf):
+        self._leaf = leaf
+        pool = Constants()
+        merged = merge.alone(leaf, pool)
+        for index, external in merged.external.items():
+            merged.model.buffers[index].offset = 1 << 40
+            merged.model.buffers[index].size = external.size
+        size = len(flatbuffer.pack(merged.model))
+        self._length = pool.place(constants.aligned(size))
+        for index, external in merged.external.items():
+            merged.model.buffers[index].offset = pool.offset(external.number)
+        self.skeleton = flatbuffer.pack(merged.model)
+        complete = bytearray(self._length)
+        complete[:size] = self.skeleton
+        pool.write(complete)
+        self._digest = hashlib.sha256(complete).hexdigest()
+        self._merged, self._pool = merged, pool
+
+    def recipe(self, merged, place, shells: list) -> dict:
+        """Returns the entries of the header but `offset`.
+
+        Args:
+            merged: The model of all percentages.
+            place: Function of an `External` of `merged` that returns its offset in the file.
+            shells: From `shells`.
+        """
+        percentage, nested = self._leaf.percentage, list(self._leaf.nested)
+        count = len(self._leaf.graph.tensors)
+        copies: dict[int, list] = {}
+        corners: dict[int, list] = {}
+        for tensor in range(count):
+            target = self._merged.source(percentage, tensor)
+            if target is None:
+                continue
+            to = self._pool.offset(target.number)
+            if tensor in self._leaf.nested:
+                weight = self._leaf.nested[tensor]
+                source = merged.source(percentage, count + nested.index(tensor))
+                corners[to] = [to, place(source), shells.index(weight.shells), weight.level]
+            elif to not in copies or copies[to][2] < target.size:
+                copies[to] = [to, place(merged.source(percentage, tensor)), target.size]
+        return {
+            "size": len(self.skeleton),
+            "length": self._length,
+            "sha256": self._digest,
+            "copies": list(copies.values()),
+            "corners": list(corners.values()),
+        }
+
+
+def shells(leaves) -> list[Shells]:
+    """Returns the different shells of nested weights."""
+    return list(dict.fromkeys(w.shells for leaf in leaves for w in leaf.nested.values()))
+
+
+def extract(content: bytes, header: dict, percentage: int) -> bytes:
+    """Returns one percentage of a file as a plain .tflite file.
+
+    Args:
+        content: All bytes of the file.
+        header: What the file says of itself.
+        percentage: Int, one of those that it holds.
+
+    Raises:
+        keras_tesla.tflite.FileError: If what results is not what was exported.
+    """
+    (entry,) = (e for e in header["percentages"] if e["percentage"] == percentage)
+    recipe = entry["alone"]
+    made = bytearray(recipe["length"])
+    start, size = recipe["offset"], recipe["size"]
+    made[:size] = content[start : start + size]
+    for to, source, count in recipe["copies"]:
+        made[to : to + count] = content[source : source + count]
+    for to, source, number, level in recipe["corners"]:
+        corner_shells = Shells(**header["shells"][number])
+        count = corner_shells.size(level)
+        corner = corner_shells.load(content[source : source + count], level)
+        made[to : to + count] = corner.tobytes()
+    if hashlib.sha256(made).hexdigest() != recipe["sha256"]:
+        raise FileError(f"{percentage} % of the file is not what was exported.")
+    return bytes(made)

@@ -1,0 +1,224 @@
+"""LiteRT's flatbuffer as Python objects, with what reading and rewriting a graph needs."""
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+Kind = schema.BuiltinOperator
+Type = schema.TensorType
+
+_IDENTIFIER = b"TFL3"
+_DTYPES = {
+    Type.FLOAT32: "float32",
+    Type.FLOAT16: "float16",
+    Type.INT8: "int8",
+    Type.UINT8: "uint8",
+    Type.INT16: "int16",
+    Type.INT32: "int32",
+    Type.INT64: "int64",
+    Type.BOOL: "bool",
+}
+
+
+def unpack(content: bytes) -> schema.ModelT:
+    """Returns the objects of a .tflite file; the arrays in them are views of `content`."""
+    return schema.ModelT.InitFromPackedBuf(content, 0)
+
+
+def pack(model: schema.ModelT) -> bytes:
+    """Returns the bytes of a .tflite file."""
+    builder = _Builder(1 << 16)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _Builder(flatbuffers.Builder):
+    """Writes each string once: the tensors of all percentages have the same names."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self._strings = {}
+
+    def CreateString(self, s, *args):
+        if s not in self._strings:
+            self._strings[s] = super().CreateString(s, *args)
+        return self._strings[s]
+
+
+def new_model(description: str) -> schema.ModelT:
+    """Returns a model without subgraphs; its buffer 0 is the empty one, as the schema wants."""
+    model = schema.ModelT()
+    model.version = 3
+    model.description = description
+    model.operatorCodes, model.subgraphs, model.signatureDefs = [], [], []
+    model.buffers, model.metadata = [schema.BufferT()], []
+    return model
+
+
+def dtype(tensor: schema.TensorT) -> str:
+    """Returns the NumPy name of a tensor's type.
+
+    Raises:
+        ValueError: If it is one that no rewriting here handles, such as a string.
+    """
+    if tensor.type not in _DTYPES:
+        raise ValueError(f"Tensor {text(tensor.name)!r} has a type that is not supported here.")
+    return _DTYPES[tensor.type]
+
+
+def text(name) -> str:
+    """Returns a name of the flatbuffer, which may be bytes or nothing, as a string."""
+    return name.decode() if isinstance(name, bytes) else name or ""
+
+
+def data_of(buffer: schema.BufferT) -> bytes:
+    """Returns the bytes that a buffer holds inside the flatbuffer."""
+    return b"" if buffer.data is None else np.asarray(buffer.data, np.uint8).tobytes()
+
+
+def signature(key: str, subgraph: int, inputs: dict, outputs: dict) -> schema.SignatureDefT:
+    """Returns a signature.
+
+    Args:
+        key: Its name.
+        subgraph: Int, index of its subgraph.
+        inputs: {name: index of a tensor}.
+        outputs: Likewise.
+    """
+    made = schema.SignatureDefT()
+    made.signatureKey, made.subgraphIndex = key, subgraph
+    made.inputs, made.outputs = _tensor_map(inputs), _tensor_map(outputs)
+    return made
+
+
+def _tensor_map(indices):
+    entries = []
+    for name, index in indices.items():
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name, int(index)
+        entries.append(entry)
+    return entries
+
+
+class Graph:
+    """One subgraph of a model, to be read and rewritten in place.
+
+    Args:
+        model: The model it belongs to, whose operator codes and buffers it uses.
+        subgraph: The schema's object.
+    """
+
+    def __init__(self, model: schema.ModelT, subgraph: schema.SubGraphT):
+        self.model, self.subgraph = model, subgraph
+        # Lists, not NumPy arrays: they grow.
+        for operator in self.operators:
+            operator.inputs, operator.outputs = list(operator.inputs), list(operator.outputs)
+        subgraph.inputs, subgraph.outputs = list(subgraph.inputs), list(subgraph.outputs)
+
+    @property
+    def tensors(self) -> list:
+        return self.subgraph.tensors
+
+    @property
+    def operators(self) -> list:
+        return self.subgraph.operators
+
+    def kind(self, operator) -> int:
+        """Returns the `Kind` of an operator."""
+        code = self.model.operatorCodes[operator.opcodeIndex]
+        # Files for old runtimes have codes below 127 in the older field only.
+        return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+    def array(self, tensor: int) -> np.ndarray | None:
+        """Returns the value of a constant tensor, None for one that is computed."""
+        found = self.tensors[tensor]
+        data = data_of(self.model.buffers[found.buffer])
+        if not data:
+            return None
+        return np.frombuffer(data, dtype(found)).reshape([int(n) for n in found.shape])
+
+    def add_tensor(self, name, shape, type_, value=None, quantization=None) -> int:
+        """Adds a tensor and returns its index.
+
+        Args:
+            name: String.
+            shape: Sequence of ints.
+            type_: Its `Type`.
+            value: Array for a constant, else None.
+            quantization: The schema's object or None.
+        """
+        tensor = schema.TensorT()
+        tensor.name, tensor.type, tensor.quantization = name, type_, quantization
+        tensor.shape, tensor.hasRank = [int(n) for n in shape], True
+        if value is not None:
+            tensor.buffer = self._add_buffer(value)
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def add_like(self, name: str, tensor: schema.TensorT, value=None) -> int:
+        """Adds a tensor with the shape, type and quantization of another one."""
+        return self.add_tensor(name, tensor.shape, tensor.type, value, tensor.quantization)
+
+    def set_value(self, tensor: int, value: np.ndarray):
+        """Makes a tensor the constant `value`; other tensors keep the buffer it had."""
+        self.tensors[tensor].shape = [int(n) for n in value.shape]
+        self.tensors[tensor].buffer = self._add_buffer(value)
+
+    def _add_buffer(self, value):
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        return len(self.model.buffers) - 1
+
+    def add_operator(self, kind, inputs, outputs, options=None, at=None, version=1):
+        """Adds an operator.
+
+        Args:
+            kind: Its `Kind`.
+            inputs: Indices of tensors.
+            outputs: Indices of tensors.
+            options: The schema's object of its options, or None.
+            at: Int, its place in running order; None: last.
+            version: Int, of the operator.
+        """
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._code(kind, version)
+        operator.inputs, operator.outputs = list(inputs), list(outputs)
+        if options is not None:
+            operator.builtinOptions = options
+            name = type(options).__name__.removesuffix("T")
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, name)
+        self.operators.insert(len(self.operators) if at is None else at, operator)
+
+    def add_reshape(self, x: int, y: int, at: int):
+        """Adds a RESHAPE of a tensor to the shape of another one."""
+        shape = np.array(self.tensors[y].shape, np.int32)
+        options = schema.ReshapeOptionsT()
+        options.newShape = [int(n) for n in shape]
+        wanted = self.add_tensor("shape", shape.shape, Type.INT32, shape)
+        self.add_operator(Kind.RESHAPE, [x, wanted], [y], options, at)
+
+    def _code(self, kind, version):
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.version = kind, version
+        code.deprecatedBuiltinCode = min(kind, 127)
+        return add_code(self.model, code)
+
+
+def add_graph(model: schema.ModelT, name: str) -> Graph:
+    """Adds an empty subgraph to a model."""
+    subgraph = schema.SubGraphT()
+    subgraph.name = name
+    subgraph.tensors, subgraph.operators = [], []
+    subgraph.inputs, subgraph.outputs = [], []
+    model.subgraphs.append(subgraph)
+    return Graph(model, subgraph)
+
+
+def add_code(model: schema.ModelT, code: schema.OperatorCodeT) -> int:
+    """Returns the index of an operator code in a model, which gets it if it has it not."""
+    for index, known in enumerate(model.operatorCodes):
+        if vars(known) == vars(code):
+            return index
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1

@@ -1,0 +1,143 @@
+"""Opening an exported file in Python."""
+
+import contextlib
+import mmap
+import os
+import threading
+
+import numpy as np
+
+from keras_tesla.percentages import check_percentage
+from keras_tesla.tflite import alone, reading, runtime
+
+
+class Model:
+    """An exported file, run by LiteRT at the percentage that each call asks for.
+
+    A percentage is opened when it is first asked for, alone, so that memory is used for those
+    percentages that are used. Calls from several threads are safe; those at one percentage wait for
+    each other.
+
+    Args:
+        path: A .tflite file that `export` wrote.
+        threads: Int, number of CPU threads of a call.
+
+    Attributes:
+        percentages: The percentages that the file holds, from the highest to the lowest.
+        header: What the file says of itself; docs/export.md lists the keys.
+    """
+
+    def __init__(self, path, threads: int = 1):
+        self._path, self._threads = os.fspath(path), threads
+        with _mapped(self._path) as content:
+            self.header = reading.read_header(content, f"{self._path!r}")
+        self.percentages = tuple(e["percentage"] for e in self.header["percentages"])
+        self._opening = threading.Lock()
+        self._runners: dict[int, tuple] = {}
+
+    def __call__(self, inputs, percentage: int | None = None):
+        """Returns the outputs of the network at a percentage.
+
+        Args:
+            inputs: Array, or {input name: array}, of the shapes and types in `header["inputs"]`.
+            percentage: Int, one of `percentages`. Default: the highest.
+
+        Returns:
+            An array; {output name: array} of a network with several outputs.
+
+        Raises:
+            ValueError: A percentage that the file does not hold, inputs that do not fit.
+        """
+        percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
+        if percentage not in self.percentages:
+            raise ValueError(f"The file holds {list(self.percentages)} %. Received: {percentage}")
+        feeds = self._checked(inputs)
+        runner, lock = self._open(percentage)
+        with lock:
+            outputs = runner(**feeds)
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def __repr__(self):
+        said = self.header
+        kind = said["quantization"] or "float32"
+        return f"<keras_tesla.tflite.Model {said['name']!r}, {kind}, {list(self.percentages)} %>"
+
+    def describe(self) -> str:
+        """Returns what the file holds, as a table."""
+        said = self.header
+        lines = [
+            f"{said['name']}: mode {said['mode']}, storage {said['storage'] or 'own file'}, "
+            f"{said['quantization'] or 'float32'}",
+            *(f"input  {n}: {s['dtype']} {s['shape']}" for n, s in said["inputs"].items()),
+            *(f"output {n}: {s['dtype']} {s['shape']}" for n, s in said["outputs"].items()),
+            f"{'%':>4} {'multiply-adds':>14} {'bytes':>11} {'accuracy':>9} {'latency, us':>12}",
+        ]
+        for entry in said["percentages"]:
+            accuracy = "" if entry["accuracy"] is None else f"{100 * entry['accuracy']:.2f}"
+            lines.append(
+                f"{entry['percentage']:>4} {entry['multiply_adds']:>14,} {entry['bytes']:>11,} "
+                f"{accuracy:>9} {1e6 * entry['latency']:>12.1f}"
+            )
+        return "\n".join(lines)
+
+    def _checked(self, inputs):
+        specs = self.header["inputs"]
+        if not isinstance(inputs, dict):
+            if len(specs) != 1:
+                raise ValueError(
+                    f"`inputs` must be a dict with an array for each of {list(specs)}."
+                )
+            inputs = {next(iter(specs)): inputs}
+        if set(inputs) != set(specs):
+            raise ValueError(
+                f"`inputs` must have the keys {list(specs)}. Received: {sorted(map(str, inputs))}"
+            )
+        feeds = {}
+        for name, spec in specs.items():
+            array = np.asarray(inputs[name])
+            if list(array.shape) != spec["shape"] or array.dtype != spec["dtype"]:
+                raise ValueError(
+                    f"Input {name!r} must be a {spec['dtype']} array of shape {spec['shape']}. "
+                    f"Received: {array.dtype} of shape {list(array.shape)}"
+                )
+            feeds[name] = array
+        return feeds
+
+    def _open(self, percentage):
+        with self._opening:
+            if percentage not in self._runners:
+                with _mapped(self._path) as mapped:
+                    if self.header["mode"] == "per_percentage":
+                        content = bytes(mapped)
+                    else:
+                        content = alone.extract(mapped, self.header, percentage)
+                made = runtime.interpreter(content, threads=self._threads)
+                self._runners[percentage] = made.get_signature_runner(), threading.Lock()
+            return self._runners[percentage]
+
+
+@contextlib.contextmanager
+def _mapped(path):
+    """Lends the bytes of a file; they take memory of the process only while they are lent."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise reading.FileError(f"{path!r} is empty.")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            yield content
+
+
+def load(path, threads: int = 1) -> Model:
+    """Opens an exported file; its SHA-256 is checked before LiteRT sees it.
+
+    Args:
+        path: A .tflite file that `export` wrote.
+        threads: Int, number of CPU threads of a call.
+
+    Returns:
+        A `Model`: call it with inputs and a percentage.
+
+    Raises:
+        FileError: If the file is damaged, or was not exported by keras_tesla.
+        OSError: If it cannot be read.
+    """
+    return Model(path, threads)

@@ -1,0 +1,174 @@
+"""Nested storage: every percentage's weight is the beginning of one run of bytes.
+
+A weight at a percentage is a corner of the full one: its first rows (output channels) and of
+these the first columns (input channels). Written shell by shell, a smaller corner before what a
+larger one adds, all corners share their bytes. A sparse tensor's description tells the runtime's
+DENSIFY, once at load, which row and columns each run of values belongs to.
+
+Within a row the order is columns, then `inner` (the positions of a convolution's kernel), so that a
+run is contiguous whatever the kernel's size.
+"""
+
+import dataclasses
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Shells:
+    """The corners of a weight, from the smallest to the largest.
+
+    Args:
+        rows: Number of rows of each corner, ascending.
+        columns: Number of columns of each corner, ascending.
+        inner: Values for each row and column.
+        item: Bytes of a value.
+    """
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    inner: int
+    item: int
+
+    def size(self, level: int) -> int:
+        """Returns the bytes of a corner."""
+        return self.rows[level] * self.columns[level] * self.inner * self.item
+
+    def runs(self, level: int):
+        """Yields (row, first column, end of columns) of each run of a corner, in stored order."""
+        rows = columns = 0
+        for more_rows, more_columns in zip(
+            self.rows[: level + 1], self.columns[: level + 1], strict=True
+        ):
+            for row in range(rows, more_rows):
+                yield row, 0, more_columns
+            if more_columns > columns:
+                for row in range(rows):
+                    yield row, columns, more_columns
+            rows, columns = more_rows, more_columns
+
+    def store(self, weight: np.ndarray) -> bytes:
+        """Returns the largest corner in stored order.
+
+        Args:
+            weight: Array `(rows, .., columns)`; what lies between is `inner`.
+        """
+        by_row = np.moveaxis(weight.reshape(self.rows[-1], self.inner, self.columns[-1]), 1, 2)
+        top = len(self.rows) - 1
+        return b"".join(by_row[row, lo:hi].tobytes() for row, lo, hi in self.runs(top))
+
+    def load(self, stored: bytes, level: int) -> np.ndarray:
+        """Returns a corner as `(rows, inner, columns)` from the beginning of what `store` made.
+
+        Args:
+            stored: At least `size(level)` bytes.
+            level: Index of the corner.
+
+        Returns:
+            An array of unsigned integers as wide as the values.
+        """
+        values = np.frombuffer(stored, f"u{self.item}", self.size(level) // self.item)
+        by_row = np.empty((self.rows[level], self.columns[level], self.inner), values.dtype)
+        at = 0
+        for row, lo, hi in self.runs(level):
+            count = (hi - lo) * self.inner
+            by_row[row, lo:hi] = values[at : at + count].reshape(hi - lo, self.inner)
+            at += count
+        return np.ascontiguousarray(np.moveaxis(by_row, 2, 1))
+
+
+class Descriptions:
+    """Makes the sparse tensors' descriptions of one flatbuffer, which holds each list once."""
+
+    def __init__(self):
+        self._vectors = {}
+
+    def describe(self, shells: Shells, level: int, shape) -> schema.SparsityParametersT:
+        """Returns the description of a corner.
+
+        Rows and columns are compressed (CSR) dimensions. A run (row, lo, hi) is an entry whose
+        columns are the places lo .. hi of the list 0, 1, 2, ..; entry e ends where entry e + 1
+        begins, so between two runs that do not meet stands an empty entry that leads back. All
+        corners point to the lists of the largest one and say how many entries are theirs.
+
+        Args:
+            shells: The corners.
+            level: Index of the corner.
+            shape: The tensor's shape `(rows, .., columns)`.
+        """
+        rows: list[int] = []
+        ends = [0]
+        used = 0
+        mine = sum(1 for _ in shells.runs(level))
+        for number, (row, lo, hi) in enumerate(shells.runs(len(shells.rows) - 1)):
+            if number == mine:
+                used = len(rows)
+            if ends[-1] != lo:
+                rows.append(0)
+                ends.append(lo)
+            rows.append(row)
+            ends.append(hi)
+        description = schema.SparsityParametersT()
+        last = len(shape) - 1
+        description.traversalOrder = [0, last, *range(1, last)]
+        description.dimMetadata = [
+            self._compressed([0, used or len(rows)], rows),
+            self._compressed(ends, range(shells.columns[-1])),
+            *(_dense(size) for size in shape[1:-1]),
+        ]
+        return description
+
+    def _compressed(self, segments, indices):
+        made = schema.DimensionMetadataT()
+        made.format = schema.DimensionType.SPARSE_CSR
+        made.arraySegments, made.arraySegmentsType = self._vector(segments)
+        made.arrayIndices, made.arrayIndicesType = self._vector(indices)
+        return made
+
+    def _vector(self, values):
+        values = np.asarray(values)
+        key = values.tobytes()
+        if key not in self._vectors:
+            kinds = schema.SparseIndexVector
+            made, kind, dtype = next(
+                (vector(), kind, dtype)
+                for vector, kind, dtype in (
+                    (_Uint8, kinds.Uint8Vector, "uint8"),
+                    (_Uint16, kinds.Uint16Vector, "uint16"),
+                    (_Int32, kinds.Int32Vector, "int32"),
+                )
+                if values.max() <= np.iinfo(dtype).max
+            )
+            made.values = values.astype(dtype)
+            self._vectors[key] = made, kind
+        return self._vectors[key]
+
+
+def _dense(size):
+    made = schema.DimensionMetadataT()
+    made.format, made.denseSize = schema.DimensionType.DENSE, int(size)
+    return made
+
+
+class _Once:
+    """Mix-in that packs a table once for each flatbuffer, which may point to it repeatedly."""
+
+    _packed = (None, None)
+
+    def Pack(self, builder):
+        if self._packed[0] is not builder:
+            self._packed = builder, super().Pack(builder)  # type: ignore[misc]
+        return self._packed[1]
+
+
+class _Uint8(_Once, schema.Uint8VectorT):
+    pass
+
+
+class _Uint16(_Once, schema.Uint16VectorT):
+    pass
+
+
+class _Int32(_Once, schema.Int32VectorT):
+    pass

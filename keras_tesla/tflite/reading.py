@@ -1,0 +1,64 @@
+"""What a file says of itself: a metadata entry in JSON, protected by a digest of the whole file.
+
+Every exported file ends with an archive that holds its SHA-256, see `keras_tesla.tflite.archive`. A
+damaged file is recognised by that before any runtime sees it.
+"""
+
+import json
+
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_tesla.tflite import archive
+
+ENTRY = "keras_tesla"  # name of the metadata entry
+FORMAT = 1
+
+
+class FileError(ValueError):
+    """A file that keras_tesla did not export, or that is damaged."""
+
+
+def read_header(content, name: str = "The file") -> dict:
+    """Returns what a file says of itself; docs/export.md lists the keys.
+
+    Args:
+        content: All bytes of the file, also as an `mmap`.
+        name: What an error calls it.
+
+    Raises:
+        FileError: If it is damaged, or no file that keras_tesla exported.
+    """
+    start, size = find_header(content, name)
+    header = json.loads(content[start : start + size])
+    if header.get("format") != FORMAT:
+        raise FileError(
+            f"{name} has format {header.get('format')}; this version reads format {FORMAT}."
+        )
+    return header
+
+
+def find_header(content, name: str = "The file") -> tuple[int, int]:
+    """Returns the offset and the size of the header of a file.
+
+    Raises:
+        FileError: If the file is damaged, or none that keras_tesla exported.
+    """
+    if content[4:8] != b"TFL3":
+        raise FileError(
+            f"{name} is not a .tflite file: expected a flatbuffer with the identifier 'TFL3'. "
+            f"Received: {len(content)} bytes that begin with {bytes(content[:8])!r}"
+        )
+    if bytes(content[archive.DIGITS]) != archive.digest(content):
+        raise FileError(
+            f"{name} is damaged, or was not exported by keras_tesla: its bytes do not have the "
+            "SHA-256 that an exported file ends with. Copy it again, or export it with "
+            "`keras_tesla.tflite.export`."
+        )
+    # What has its digest was written here: nothing below meets a foreign structure.
+    model = schema.Model.GetRootAs(content, 0)
+    for i in range(model.MetadataLength()):
+        if model.Metadata(i).Name() == ENTRY.encode():
+            buffer = model.Buffers(model.Metadata(i).Buffer())
+            data = buffer.DataAsNumpy()
+            return content.find(data.tobytes()), len(data)
+    raise FileError(f"{name} has no metadata entry {ENTRY!r}.")

@@ -1,0 +1,78 @@
+"""Checking a flatbuffer before a runtime trusts it."""
+
+import math
+
+import numpy as np
+
+from keras_tesla.tflite import flatbuffer
+from keras_tesla.tflite.flatbuffer import Kind
+
+_BRANCHES = ("thenSubgraphIndex", "elseSubgraphIndex")
+
+
+class StructureError(ValueError):
+    """A flatbuffer that no runtime should open."""
+
+
+def check(content: bytes) -> list[list[str]]:
+    """Checks all that a runtime takes on trust, and that all operators are built into LiteRT.
+
+    Every table is read, every index must exist, every constant must lie in the file and have the
+    bytes of its tensor.
+
+    Args:
+        content: The bytes of a .tflite file.
+
+    Returns:
+        The names of the operators of each subgraph, in running order.
+
+    Raises:
+        StructureError: What is wrong.
+    """
+    try:
+        model = flatbuffer.unpack(content)
+    except Exception as error:  # whatever reading wild offsets runs into
+        raise StructureError(f"The flatbuffer cannot be read: {error}") from error
+    for number, buffer in enumerate(model.buffers):
+        if buffer.offset > 1 and buffer.offset + buffer.size > len(content):
+            raise StructureError(f"Buffer {number} ends behind the file.")
+    kinds = {v: k for k, v in vars(Kind).items() if isinstance(v, int)}
+    operators = []
+    for subgraph in model.subgraphs:
+        for tensor in subgraph.tensors:
+            _check_tensor(model, tensor)
+        indices = [*subgraph.inputs, *subgraph.outputs]
+        for operator in subgraph.operators:
+            indices += [t for t in [*operator.inputs, *operator.outputs] if t != -1]
+            for branch in _BRANCHES:
+                _check_index(getattr(operator.builtinOptions, branch, 0), model.subgraphs, branch)
+            _check_index(operator.opcodeIndex, model.operatorCodes, "operator code")
+        for index in indices:
+            _check_index(index, subgraph.tensors, "tensor")
+        graph = flatbuffer.Graph(model, subgraph)
+        names = [kinds.get(graph.kind(operator), "unknown") for operator in subgraph.operators]
+        for name in names:
+            if name in ("CUSTOM", "unknown"):
+                raise StructureError(f"The operator {name} is not built into LiteRT.")
+        operators.append(names)
+    for signature in model.signatureDefs or ():
+        _check_index(signature.subgraphIndex, model.subgraphs, "subgraph of a signature")
+    return operators
+
+
+def _check_index(index, sequence, what):
+    if not 0 <= index < len(sequence):
+        raise StructureError(f"There is no {what} number {index}.")
+
+
+def _check_tensor(model, tensor):
+    _check_index(tensor.buffer, model.buffers, "buffer")
+    buffer = model.buffers[tensor.buffer]
+    size = buffer.size if buffer.offset > 1 else len(flatbuffer.data_of(buffer))
+    if size and tensor.sparsity is None:
+        shape = () if tensor.shape is None else tensor.shape
+        wanted = math.prod(int(n) for n in shape) * np.dtype(flatbuffer.dtype(tensor)).itemsize
+        if size != wanted:
+            raise StructureError(
+                f"Constant {flatbuffer.text(tensor.name)!r} needs {wanted} bytes and has {size}."
+            )
