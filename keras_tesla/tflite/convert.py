@@ -31,7 +31,13 @@ def convert(model, quantization=None, representative=None, int8_io=False) -> byt
         with tempfile.TemporaryDirectory() as directory:
             # `from_keras_model` does the same, and prints what it wrote.
             named = _with_named_outputs(model)
-            named.export(directory, format="tf_saved_model", verbose=False)
+            # Keras would leave the batch open, and each Flatten would compute its shape at run time.
+            signature = keras.tree.map_structure(
+                lambda t: tf.TensorSpec(t.shape, t.dtype, t.name), named.input
+            )
+            named.export(
+                directory, format="tf_saved_model", verbose=False, input_signature=[signature]
+            )
             converter = tf.lite.TFLiteConverter.from_saved_model(directory)
             operations = tf.lite.OpsSet.TFLITE_BUILTINS
             if quantization is not None:

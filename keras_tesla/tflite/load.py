@@ -3,12 +3,14 @@
 import contextlib
 import mmap
 import os
+import pathlib
 import threading
 
 import numpy as np
 
 from keras_tesla.percentages import check_percentage
-from keras_tesla.tflite import alone, reading, runtime
+from keras_tesla.tflite import alone, archive, reading, runtime
+from keras_tesla.tflite.cached import CachedRunner
 
 
 class Model:
@@ -21,16 +23,18 @@ class Model:
     Args:
         path: A .tflite file that `export` wrote.
         threads: Int, number of CPU threads of a call.
+        cache_dir: Folder or None, see `load`.
 
     Attributes:
         percentages: The percentages that the file holds, from the highest to the lowest.
         header: What the file says of itself; docs/export.md lists the keys.
     """
 
-    def __init__(self, path, threads: int = 1):
-        self._path, self._threads = os.fspath(path), threads
+    def __init__(self, path, threads: int = 1, cache_dir=None):
+        self._path, self._threads, self._cache = os.fspath(path), threads, cache_dir
         with _mapped(self._path) as content:
             self.header = reading.read_header(content, f"{self._path!r}")
+            self._digest = archive.digest(content).decode()
         self.percentages = tuple(e["percentage"] for e in self.header["percentages"])
         self._opening = threading.Lock()
         self._runners: dict[int, tuple] = {}
@@ -106,14 +110,30 @@ class Model:
     def _open(self, percentage):
         with self._opening:
             if percentage not in self._runners:
-                with _mapped(self._path) as mapped:
-                    if self.header["mode"] == "per_percentage":
-                        content = bytes(mapped)
-                    else:
-                        content = alone.extract(mapped, self.header, percentage)
-                made = runtime.interpreter(content, threads=self._threads)
-                self._runners[percentage] = made.get_signature_runner(), threading.Lock()
+                opened = self._interpreter if self._cache is None else self._cached
+                self._runners[percentage] = opened(percentage), threading.Lock()
             return self._runners[percentage]
+
+    def _alone(self, percentage) -> bytes:
+        with _mapped(self._path) as content:
+            if self.header["mode"] == "per_percentage":
+                return bytes(content)
+            return alone.extract(content, self.header, percentage)
+
+    def _interpreter(self, percentage):
+        made = runtime.interpreter(self._alone(percentage), threads=self._threads)
+        return made.get_signature_runner()
+
+    def _cached(self, percentage):
+        folder = pathlib.Path(self._cache)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self._digest}-p{percentage}.tflite"
+        if not path.exists():
+            # Whole or not at all, also when two processes start together.
+            unfinished = folder / f"{path.name}.{os.getpid()}"
+            unfinished.write_bytes(self._alone(percentage))
+            unfinished.replace(path)
+        return CachedRunner(path, path.with_suffix(".xnnpack"), self._threads)
 
 
 @contextlib.contextmanager
@@ -126,12 +146,15 @@ def _mapped(path):
             yield content
 
 
-def load(path, threads: int = 1) -> Model:
+def load(path, threads: int = 1, cache_dir=None) -> Model:
     """Opens an exported file; its SHA-256 is checked before LiteRT sees it.
 
     Args:
         path: A .tflite file that `export` wrote.
         threads: Int, number of CPU threads of a call.
+        cache_dir: Folder in which each percentage that is used is kept as a file of its own with
+            XNNPACK's packed weights: later starts are faster and take less memory. It must be as
+            trustworthy as the file. None: nothing is kept.
 
     Returns:
         A `Model`: call it with inputs and a percentage.
@@ -140,4 +163,4 @@ def load(path, threads: int = 1) -> Model:
         FileError: If the file is damaged, or was not exported by keras_tesla.
         OSError: If it cannot be read.
     """
-    return Model(path, threads)
+    return Model(path, threads, cache_dir)

@@ -1,0 +1,182 @@
+"""Opening an exported file in Python, and what is not opened."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import keras_tesla as kt
+from keras_tesla.tflite import alone, archive, convert, reading, structure, verify
+from tests.tflite import networks
+
+pytestmark = pytest.mark.tensorflow
+PERCENTAGES = (100, 50, 10)
+
+
+@pytest.fixture(scope="module")
+def tesla():
+    return networks.cnn(PERCENTAGES)
+
+
+@pytest.fixture(scope="module")
+def path(tesla, tmp_path_factory):
+    out = tmp_path_factory.mktemp("load") / "out"
+    return kt.tflite.export(tesla, out, mode="percentage_input", labels=list("abcde")).path(100)
+
+
+@pytest.fixture(scope="module")
+def x(tesla):
+    return verify.example_inputs(tesla.network, 1, seed=3)["image"]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_model_runs_at_each_percentage(cached, path, tesla, x, tmp_path):
+    for _ in range(2):  # with a cache, the second start reads what the first one wrote
+        model = kt.tflite.load(path, cache_dir=tmp_path / "cache" if cached else None)
+        assert model.percentages == PERCENTAGES
+        for percentage in PERCENTAGES:
+            expected = tesla.predict(x, percentage=percentage, verbose=0)
+            # float32 sums in another order; the outputs are of the size of 1.
+            np.testing.assert_allclose(model(x, percentage=percentage), expected, atol=1e-5)
+        np.testing.assert_array_equal(model(x), model(x, percentage=100))
+    assert (tmp_path / "cache").exists() == cached
+
+
+def test_several_inputs_and_outputs_are_dicts(tmp_path):
+    tesla = networks.two_inputs_two_outputs((100, 50))
+    x = verify.example_inputs(tesla.network, 1)
+    bundle = kt.tflite.export(tesla, tmp_path / "out", mode="signatures")
+    got = kt.tflite.load(bundle.path(50))(x, percentage=50)
+    expected = tesla.predict(x, percentage=50, verbose=0)
+    assert got.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(got[name], expected[name], atol=1e-5)
+
+
+def test_a_file_of_one_percentage_opens_the_same_way(tesla, x, tmp_path):
+    bundle = kt.tflite.export(tesla, tmp_path / "out")
+    model = kt.tflite.load(bundle.path(10))
+    assert model.percentages == (10,)
+    np.testing.assert_allclose(model(x), tesla.predict(x, percentage=10, verbose=0), atol=1e-5)
+
+
+def test_a_model_says_what_it_holds(path):
+    model = kt.tflite.load(path)
+    assert repr(model) == "<keras_tesla.tflite.Model 'cnn', float32, [100, 50, 10] %>"
+    lines = model.describe().splitlines()
+    assert lines[0] == "cnn: mode percentage_input, storage shared, float32"
+    assert lines[1:3] == ["input  image: float32 [1, 8, 8, 3]", "output logits: float32 [1, 5]"]
+    assert [line.split()[0] for line in lines[4:]] == ["100", "50", "10"]
+
+
+def test_threads_do_not_mix_their_results(path, x):
+    model = kt.tflite.load(path)
+    inputs = [x * (1 + number) for number in range(4)]
+    alone_ = {(n, p): model(inputs[n], percentage=p) for n in range(4) for p in PERCENTAGES}
+    wrong = []
+
+    def work(number):
+        random = np.random.default_rng(number)
+        for _ in range(200):
+            percentage = int(random.choice(PERCENTAGES))
+            got = model(inputs[number], percentage=percentage)
+            if not np.array_equal(got, alone_[number, percentage]):
+                wrong.append((number, percentage))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_one_percentage_alone_is_a_plain_file(path, tesla):
+    content = path.read_bytes()
+    header = reading.read_header(content)
+    for percentage in PERCENTAGES:
+        (operators,) = structure.check(alone.extract(content, header, percentage))
+        assert "DENSIFY" not in operators
+        whole = convert.convert(tesla.at(percentage))
+        assert len(alone.extract(content, header, percentage)) <= 1.05 * len(whole)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("inputs", "percentage", "message"),
+    [
+        (np.zeros((1, 8, 8, 3), "float32"), 30, r"holds \[100, 50, 10\] %. Received: 30"),
+        (np.zeros((1, 8, 8, 3), "float32"), 50.0, "must be an integer"),
+        (np.zeros((1, 8, 8, 3), "float32"), 0, "from 1 to 100"),
+        (np.zeros((1, 8, 8, 3), "float64"), 50, "must be a float32 array of shape"),
+        (np.zeros((2, 8, 8, 3), "float32"), 50, r"shape \[1, 8, 8, 3\]. Received"),
+        ({"picture": np.zeros((1, 8, 8, 3), "float32")}, 50, r"keys \['image'\]"),
+        ("image", 50, "must be a float32 array"),
+    ],
+)
+def test_inputs_and_percentages_that_do_not_fit(inputs, percentage, message, path):
+    with pytest.raises(ValueError, match=message):
+        kt.tflite.load(path)(inputs, percentage=percentage)
+
+
+def damaged(content):
+    yield b""
+    yield b"not a model"
+    yield content[: len(content) // 2]
+    yield content[:-1]
+    yield content + b"\0"
+    yield b"\0" + content
+    yield b"\0" * len(content)
+
+
+def test_damaged_and_foreign_files_are_not_opened(path, tesla, tmp_path):
+    foreign = convert.convert(tesla.at(100))
+    other = tmp_path / "other.tflite"
+    for content in (*damaged(path.read_bytes()), foreign):
+        other.write_bytes(content)
+        with pytest.raises(kt.tflite.FileError, match=r"other.tflite"):
+            kt.tflite.load(other)
+    with pytest.raises(FileNotFoundError):
+        kt.tflite.load(tmp_path / "missing.tflite")
+    with pytest.raises(IsADirectoryError):
+        kt.tflite.load(tmp_path)
+
+
+def test_a_file_of_another_format_is_not_opened(path, tmp_path):
+    content = bytearray(path.read_bytes())
+    start, size = reading.find_header(content)
+    content[start : start + size] = content[start : start + size].replace(
+        b'"format":1', b'"format":9'
+    )
+    content[archive.DIGITS] = archive.digest(content)
+    (tmp_path / "new.tflite").write_bytes(content)
+    with pytest.raises(kt.tflite.FileError, match="format 9; this version reads format 1"):
+        kt.tflite.load(tmp_path / "new.tflite")
+
+
+def test_ten_thousand_flipped_bytes_are_all_recognised(path):
+    """No flipped byte gets past the SHA-256 into a runtime; those in the SHA-256 itself do not."""
+    content = bytearray(path.read_bytes())
+    random = np.random.default_rng(0)
+    for place in random.integers(0, len(content), 10_000):
+        kept = content[place]
+        content[place] ^= random.integers(1, 256)
+        with pytest.raises(kt.tflite.FileError):
+            reading.read_header(content)
+        content[place] = kept
+    assert reading.read_header(content)["name"] == "cnn"
+
+
+def test_a_part_that_is_not_what_was_exported_is_not_opened(path, x, tmp_path):
+    """A weight that was changed, with the SHA-256 of the file made to fit."""
+    content = bytearray(path.read_bytes())
+    header = reading.read_header(content)
+    to, source, *_ = header["percentages"][0]["alone"]["corners"][0]
+    content[source] ^= 1
+    content[archive.DIGITS] = archive.digest(content)
+    changed = tmp_path / "changed.tflite"
+    changed.write_bytes(content)
+    with pytest.raises(kt.tflite.FileError, match="is not what was exported"):
+        kt.tflite.load(changed)(x)

@@ -1,0 +1,357 @@
+"""One file for all percentages: what it computes, what it is made of, what it stores."""
+
+import functools
+import json
+import os
+
+import hypothesis
+import keras
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from keras import layers
+
+import keras_tesla as kt
+from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.tflite import flatbuffer, reading, runtime, structure, verify
+from tests.tflite import networks
+
+pytestmark = pytest.mark.tensorflow
+PERCENTAGES = (100, 50, 10)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A function (network, mode, storage, quantization) that returns the model and its bundle."""
+
+    @functools.cache
+    def export(network, mode, storage="shared", quantization=None):
+        tesla = networks.ALL[network](PERCENTAGES)
+        typical = verify.example_inputs(tesla.network, 64)
+        bundle = kt.tflite.export(
+            tesla,
+            tmp_path_factory.mktemp("export") / "out",
+            mode=mode,
+            storage=storage,
+            quantization=quantization,
+            representative_data=typical if quantization == "int8" else None,
+        )
+        return tesla, bundle
+
+    return export
+
+
+def content(bundle):
+    return bundle.path(bundle.entries[0].percentage).read_bytes()
+
+
+def keras_outputs(tesla, percentage, inputs):
+    x = inputs if len(inputs) > 1 else next(iter(inputs.values()))
+    outputs = tesla.at(percentage).predict(x, verbose=0)
+    return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
+def ask(made, inputs, percentage):
+    inputs = {**inputs, "percentage": np.array([percentage], np.int32)}
+    return runtime.run(made, inputs, "serving_default")
+
+
+@pytest.mark.parametrize("network", networks.ALL)
+def test_every_signature_and_every_asked_percentage_computes_what_keras_computes(network, exported):
+    tesla, bundle = exported(network, "percentage_input")
+    made = runtime.interpreter(content(bundle))
+    assert list(made.get_signature_list()) == ["serving_default", "p10", "p50", "p100"]
+    inputs = verify.example_inputs(tesla.network, 5, seed=1)  # not those it was verified on
+    served = {-(2**31): 10, 0: 10, 10: 10, 11: 50, 50: 50, 51: 100, 100: 100, 2**31 - 1: 100}
+    for percentage in PERCENTAGES:
+        expected = keras_outputs(tesla, percentage, inputs)
+        asked = [value for value, by in served.items() if by == percentage]
+        for got in (
+            runtime.run(made, inputs, f"p{percentage}"),
+            *(ask(made, inputs, value) for value in asked),
+        ):
+            assert got.keys() == expected.keys()
+            for name in expected:
+                # float32 sums in another order; the outputs are of the size of 1.
+                np.testing.assert_allclose(got[name], expected[name], atol=1e-5)
+
+
+def test_inputs_and_outputs_are_named_as_in_keras(exported):
+    _, bundle = exported("two_inputs_two_outputs", "percentage_input")
+    signatures = runtime.interpreter(content(bundle)).get_signature_list()
+    for key, signature in signatures.items():
+        extra = ["percentage"] if key == "serving_default" else []
+        assert sorted(signature["inputs"]) == sorted([*bundle.inputs, *extra])
+        assert sorted(signature["outputs"]) == sorted(bundle.outputs)
+
+
+@pytest.mark.parametrize("quantization", ["dynamic_range", "int8"])
+def test_quantized_percentages_stay_near_keras(quantization, exported):
+    tesla, bundle = exported("cnn", "signatures", "shared", quantization)
+    made = runtime.interpreter(content(bundle))
+    inputs = verify.example_inputs(tesla.network, 64)
+    for percentage in PERCENTAGES:
+        expected = keras_outputs(tesla, percentage, inputs)["logits"]
+        got = runtime.run(made, inputs, f"p{percentage}")["logits"]
+        # Eight bits a weight: a few hundredths of the outputs' deviation, and never nothing.
+        assert 1e-6 < np.sqrt(np.mean((got - expected) ** 2)) < 0.1 * np.std(expected)
+
+
+# What the files are made of.
+
+CHOICE = ["LESS_EQUAL", "GREATER_EQUAL", "LOGICAL_AND", "UNPACK", "IF", "IF", "IF"]
+CONVOLUTIONS = ["CONV_2D", "CONV_2D", "MAX_POOL_2D", "CONV_2D", "MEAN", "FULLY_CONNECTED"]
+
+
+@pytest.mark.parametrize(
+    ("network", "mode", "storage", "quantization", "expected"),
+    [
+        ("cnn", "signatures", "plain", None, [CONVOLUTIONS] * 3),
+        # The last layer is too small to be worth a description of its shells.
+        ("cnn", "signatures", "shared", None, [["DENSIFY"] * 2 + CONVOLUTIONS] * 3),
+        (
+            "cnn",
+            "percentage_input",
+            "shared",
+            None,
+            [CHOICE, [], *[["DENSIFY"] * 2 + CONVOLUTIONS] * 3, *[["IF"]] * 3],
+        ),
+        (
+            "cnn",
+            "signatures",
+            "shared",
+            "int8",
+            [["DENSIFY"] * 2 + ["QUANTIZE", *CONVOLUTIONS, "DEQUANTIZE"]] * 3,
+        ),
+    ],
+)
+def test_the_operators_of_a_construction_are_these(
+    network, mode, storage, quantization, expected, exported
+):
+    _, bundle = exported(network, mode, storage, quantization)
+    assert structure.check(content(bundle)) == expected
+
+
+def test_weights_of_all_percentages_take_the_bytes_of_the_highest(exported):
+    _, bundle = exported("cnn", "signatures")
+    model = flatbuffer.unpack(content(bundle))
+    whole = sum(np.prod(w.shape) * 4 for w in networks.ALL["cnn"](PERCENTAGES).network.weights)
+    places = {(b.offset, b.size) for b in model.buffers if b.offset > 1}
+    ends = {}
+    for offset, size in places:
+        ends[offset] = max(size, ends.get(offset, 0))
+    # All constants but the last layer's and the biases, of which each percentage has its own.
+    assert sum(ends.values()) < 1.1 * whole
+    assert sum(size for _, size in places) > 1.2 * whole
+
+
+def test_a_batch_normalization_of_each_percentage_keeps_the_weights_shared(exported):
+    tesla, bundle = exported("cnn_bn", "signatures")
+    plain = exported("cnn_bn", "signatures", "plain")[1]
+    assert len(content(bundle)) < len(content(plain))
+    inputs = verify.example_inputs(tesla.network, 5, seed=1)
+    got = runtime.run(runtime.interpreter(content(bundle)), inputs, "p10")
+    np.testing.assert_allclose(got["logits"], keras_outputs(tesla, 10, inputs)["logits"], atol=1e-5)
+    assert any("MUL" in operators for operators in structure.check(content(bundle)))
+
+
+def test_what_cannot_be_shared_is_named_with_its_bytes(tmp_path):
+    """A small convolution whose factors would cost more time than its bytes are worth."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1), name="image")
+    x = IDPBatchNormalization((100, 50))(layers.Conv2D(8, 1)(inputs))
+    x = layers.ReLU()(x)
+    model = keras.Model(inputs, IDPConv2D(4, 3, name="logits")(x))
+    for weight in model.weights:
+        if weight.name == "moving_variance_p50":
+            weight.assign(np.full(weight.shape, 2.0))
+    bundle = kt.tflite.export(kt.TESLA(model, (100, 50)), tmp_path / "out", mode="signatures")
+    (own,) = bundle.not_shared
+    assert (own["percentage"], own["bytes"]) == (50, 4 * 4)
+    assert "conv2d" in own["weight"]
+    assert "time" in own["reason"]
+
+
+def test_the_file_says_what_the_manifest_says(exported):
+    _, bundle = exported("cnn", "percentage_input")
+    header = reading.read_header(content(bundle))
+    manifest = json.loads((bundle.directory / "manifest.json").read_text())
+    (file,) = manifest.pop("files")
+    assert file["bytes"] == len(content(bundle))
+    for entry in manifest["percentages"]:
+        assert entry.pop("file") == "model.tflite"
+    assert header.pop("format") == 1
+    assert manifest == header
+
+
+def test_accuracy_on_validation_data_is_that_of_keras(tmp_path):
+    tesla = networks.mlp(PERCENTAGES)
+    inputs = verify.example_inputs(tesla.network, 40, seed=2)["features"]
+    labels = tesla.predict(inputs, percentage=50, verbose=0).argmax(-1)
+    bundle = kt.tflite.export(
+        tesla,
+        tmp_path / "out",
+        mode="signatures",
+        validation_data=(inputs, labels),
+        labels=list("abcde"),
+    )
+    assert bundle[50].accuracy == 1
+    expected = np.mean(tesla.predict(inputs, percentage=10, verbose=0).argmax(-1) == labels)
+    assert bundle[10].accuracy == pytest.approx(expected)
+    one_hot = np.eye(5)[labels]
+    again = kt.tflite.export(tesla, tmp_path / "hot", validation_data=(inputs, one_hot))
+    assert again[50].accuracy == 1
+
+
+def test_int8_inputs_and_outputs_have_one_scale_for_all_percentages(tmp_path):
+    tesla = networks.mlp(PERCENTAGES)
+    typical = verify.example_inputs(tesla.network, 64)
+    bundle = kt.tflite.export(
+        tesla,
+        tmp_path / "out",
+        mode="percentage_input",
+        quantization="int8",
+        int8_io=True,
+        representative_data=typical,
+    )
+    assert bundle.inputs["features"]["dtype"] == bundle.outputs["logits"]["dtype"] == "int8"
+    made = runtime.interpreter(content(bundle))
+    expected = keras_outputs(tesla, 50, typical)["logits"]
+    for got in (runtime.run(made, typical, "p50"), ask(made, typical, 50)):
+        assert np.sqrt(np.mean((got["logits"] - expected) ** 2)) < 0.1 * np.std(expected)
+    scales = {
+        tuple(made.get_signature_runner(key).get_output_details()["logits"]["quantization"])
+        for key in made.get_signature_list()
+    }
+    assert len(scales) == 1
+
+
+# Random networks.
+
+
+@st.composite
+def random_networks(draw):
+    """Convolutions or dense layers, with or without batch normalization, residual adds, Flatten."""
+    percentages = sorted(draw(st.sets(st.integers(1, 100), min_size=1, max_size=4)), reverse=True)
+    width = draw(st.integers(3, 20))
+    activation = draw(st.sampled_from(["relu", "relu6", "linear", "tanh"]))
+    convolutional = draw(st.booleans())
+    x = inputs = keras.Input((6, 6, 2) if convolutional else (9,), name="x")
+    if convolutional:
+        layer = functools.partial(IDPConv2D, kernel_size=draw(st.sampled_from([1, 3])))
+        x = layers.Conv2D(width, 3, padding="same")(x)
+    else:
+        layer = functools.partial(IDPDense)
+        x = layers.Dense(width)(x)
+    for _ in range(draw(st.integers(1, 3))):
+        options = {"padding": "same"} if convolutional else {}
+        y = layer(width, use_bias=draw(st.booleans()), **options)(x)
+        if draw(st.booleans()):
+            y = IDPBatchNormalization(percentages)(y)
+        y = layers.Activation(activation)(y)
+        x = layers.Add()([x, y]) if draw(st.booleans()) else y
+    if convolutional:
+        x = layers.MaxPooling2D(2)(x)
+        if draw(st.booleans()):
+            x = IDPDense(4, input_channels=width, name="logits")(layers.Flatten()(x))
+        else:
+            x = IDPDense(4, name="logits")(layers.GlobalAveragePooling2D()(x))
+    else:
+        x = IDPDense(4, name="logits")(x)
+    model = keras.Model(inputs, x)
+    random = np.random.default_rng(draw(st.integers(0, 9)))
+    for weight in model.weights:
+        if weight.name.startswith(("gamma", "moving_variance")):
+            weight.assign(random.uniform(0.5, 2, weight.shape))
+        else:
+            weight.assign(random.normal(0, 0.4, weight.shape))
+    return kt.TESLA(model, percentages)
+
+
+# Each example converts a network some times: by default a handful, more where one asks for it.
+@hypothesis.settings(max_examples=int(os.environ.get("KERAS_TESLA_RANDOM_NETWORKS", "6")))
+@hypothesis.given(
+    random_networks(),
+    st.sampled_from(["signatures", "percentage_input"]),
+    st.sampled_from([None, None, "dynamic_range", "int8"]),
+)
+def test_random_networks_at_random_percentages(tmp_path_factory, tesla, mode, quantization):
+    """`export` compares every percentage in three runtimes with Keras and refuses a difference."""
+    bundle = kt.tflite.export(
+        tesla,
+        tmp_path_factory.mktemp("random") / "out",
+        mode=mode,
+        quantization=quantization,
+        representative_data=verify.example_inputs(tesla.network, 50)
+        if quantization == "int8"
+        else None,
+    )
+    structure.check(content(bundle))
+    assert [e.percentage for e in bundle.entries] == list(tesla.percentages)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"mode": "one_file"}, "`mode` must be one of"),
+        ({"storage": "blocks"}, "`storage` must be one of"),
+        ({"quantization": "float16"}, "`quantization` must be one of"),
+        ({"quantization": "int8"}, "no representative_data"),
+        ({"representative_data": np.zeros((4, 16))}, "goes with quantization='int8'"),
+        ({"int8_io": True}, "`int8_io` goes with quantization='int8'"),
+        ({"validation_data": np.zeros((4, 16))}, "must be a tuple"),
+        ({"validation_data": (np.zeros((4, 16)), np.zeros(3))}, "a label for each of the 4"),
+        ({"validation_data": (np.zeros((4, 15)), np.zeros(4))}, r"examples of shape \(16,\)"),
+        ({"labels": ["a\nb"]}, "`labels` must be"),
+        ({"normalization": {"features": (0, -1)}}, "`std` must be above zero"),
+    ],
+)
+def test_arguments_that_do_not_fit_write_nothing(kwargs, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        kt.tflite.export(networks.mlp((100,)), tmp_path / "out", **{"mode": "signatures", **kwargs})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_accuracy_needs_one_output_with_classes(tmp_path):
+    tesla = networks.two_inputs_two_outputs((100,))
+    x = verify.example_inputs(tesla.network, 4)
+    with pytest.raises(ValueError, match="one output with a score for each class"):
+        kt.tflite.export(tesla, tmp_path / "out", validation_data=(x, np.zeros(4)))
+
+
+def test_an_input_of_the_name_percentage_is_refused(tmp_path):
+    model = keras.Sequential([keras.Input((4,), name="percentage"), IDPDense(3)])
+    with pytest.raises(ValueError, match="has one of that name"):
+        kt.tflite.export(kt.TESLA(model, (100, 50)), tmp_path / "out", mode="percentage_input")
+
+
+def test_a_merge_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+    """A nested weight whose last run went missing."""
+    from keras_tesla.tflite.nested import Shells
+
+    store = Shells.store
+    monkeypatch.setattr(
+        Shells, "store", lambda self, weight: store(self, weight)[:-4] + b"\0\0\x80?"
+    )
+    with pytest.raises(kt.tflite.VerificationError, match="differs from Keras"):
+        kt.tflite.export(networks.cnn(PERCENTAGES), tmp_path / "out", mode="signatures")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quantization_that_destroys_the_network_is_refused(tmp_path):
+    """Ranges measured on inputs a thousand times too small."""
+    tesla = networks.mlp((100, 50))
+    x = verify.example_inputs(tesla.network, 32)["features"]
+    with pytest.raises(kt.tflite.VerificationError, match="typical `representative_data`"):
+        kt.tflite.export(
+            tesla,
+            tmp_path / "out",
+            mode="signatures",
+            quantization="int8",
+            representative_data=x / 1000,
+            inputs=x,
+        )
+    assert list(tmp_path.iterdir()) == []
