@@ -2,11 +2,10 @@
 
     python benchmarks/networks.py --output=cnn.keras --steps=4000
 
-| name | what it is |
-|---|---|
-| `mlp` | 784-512-512-10 |
-| `cnn` | 3x3 convolutions 64, 64, 128, 128, 256, 256 with a pool after each pair, global pooling, Dense 10, on 32x32x3 |
-| `cnn_bn` | the same with batch normalization after every convolution, statistics for each percentage |
+    mlp     784-512-512-10
+    cnn     3x3 convolutions 64, 64, 128, 128, 256, 256 with a pool after each pair, global pooling,
+            Dense 10, on 32x32x3
+    cnn_bn  the same with batch normalization after every convolution, statistics per percentage
 """
 
 import keras

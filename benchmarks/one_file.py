@@ -201,7 +201,8 @@ how, path, percentage, cache, shape = sys.argv[1:]
 percentage = int(percentage)
 def resident():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return {l.split(":")[0]: int(l.split()[1]) * 1024 for l in lines if l.startswith(("VmRSS", "VmHWM"))}
+    fields = dict(line.split(":") for line in lines)
+    return {name: int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")}
 x = np.zeros(json.loads(shape), "float32")
 pathlib.Path("/proc/self/clear_refs").write_text("5")
 before = resident()["VmRSS"]

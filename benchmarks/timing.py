@@ -1,9 +1,5 @@
 """Timing that holds on a busy machine, and the description of that machine."""
 
-import datetime
-import importlib.metadata
-import os
-import platform
 import statistics
 import time
 
@@ -49,28 +45,6 @@ def machine(threads: int) -> dict:
     Args:
         threads: Int, what the measurement was held to.
     """
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("keras", "tensorflow", "jax", "torch")},
-        "date": datetime.date.today().isoformat(),
-    }
+    from keras_tesla.tflite.machine import describe  # here: children choose their backend first
 
-
-def _cpu() -> str:
-    # `platform.processor` is empty or just "x86_64" on Linux.
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return describe(threads, ("keras", "tensorflow", "jax", "torch", "ai-edge-litert"))

@@ -24,7 +24,20 @@ def test_the_public_names_are_these():
     assert kt.analysis.__all__ == ["accuracy_over_cost", "multiply_adds"]
     assert kt.callbacks.__all__ == ["TaskWiseEarlyStopping"]
     assert kt.layers.__all__ == ["IDPBatchNormalization", "IDPConv2D", "IDPDense"]
-    assert kt.tflite.__all__ == ["Bundle", "Entry", "VerificationError", "export", "read"]
+    assert kt.tflite.__all__ == [
+        "Benchmark",
+        "Bundle",
+        "Entry",
+        "FileError",
+        "Governor",
+        "MeasurementError",
+        "Model",
+        "VerificationError",
+        "benchmark",
+        "export",
+        "load",
+        "read",
+    ]
 
 
 def test_importing_does_not_import_heavy_or_intrusive_packages():

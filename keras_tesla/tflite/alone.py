@@ -7,7 +7,7 @@ memory of that percentage only.
 
 In the header each percentage has, under `alone`,
 
-    offset, size    of its flatbuffer in the file
+    offset, size    of its flatbuffer in the file, in zlib's form
     length, sha256  of what results
     copies          [[to, from, bytes], ..]: runs of bytes that are copied
     corners         [[to, from, shells, level], ..]: weights that are stored nested, see
@@ -17,6 +17,7 @@ and everything else in it is zero.
 """
 
 import hashlib
+import zlib
 
 from keras_tesla.tflite import constants, flatbuffer, merge
 from keras_tesla.tflite.constants import Constants
@@ -31,7 +32,7 @@ class Part:
         leaf: The percentage's graph.
 
     Attributes:
-        skeleton: Bytes of its flatbuffer.
+        skeleton: Its flatbuffer, in zlib's form.
     """
 
     def __init__(self, leaf):
@@ -45,9 +46,9 @@ class Part:
         self._length = pool.place(constants.aligned(size))
         for index, external in merged.external.items():
             merged.model.buffers[index].offset = pool.offset(external.number)
-        self.skeleton = flatbuffer.pack(merged.model)
         complete = bytearray(self._length)
-        complete[:size] = self.skeleton
+        complete[:size] = flatbuffer.pack(merged.model)
+        self.skeleton = zlib.compress(complete[:size], 9)
         pool.write(complete)
         self._digest = hashlib.sha256(complete).hexdigest()
         self._merged, self._pool = merged, pool
@@ -104,7 +105,8 @@ def extract(content: bytes, header: dict, percentage: int) -> bytes:
     recipe = entry["alone"]
     made = bytearray(recipe["length"])
     start, size = recipe["offset"], recipe["size"]
-    made[:size] = content[start : start + size]
+    skeleton = zlib.decompress(content[start : start + size])
+    made[: len(skeleton)] = skeleton
     for to, source, count in recipe["copies"]:
         made[to : to + count] = content[source : source + count]
     for to, source, number, level in recipe["corners"]:

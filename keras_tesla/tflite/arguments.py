@@ -143,7 +143,7 @@ def _validation(tesla, given, batch_size):
     arrays = _arrays(tesla, "validation_data", given[0], batch_size)
     labels = np.asarray(given[1])
     count = len(next(iter(arrays.values())))
-    outputs = keras.tree.flatten(tesla.network.output)
+    outputs = keras.tree.flatten(tesla.network.outputs)
     if len(outputs) != 1 or len(outputs[0].shape) != 2 or outputs[0].shape[-1] < 2:
         raise ValueError(
             "The accuracy on `validation_data` is that of one output with a score for each class. "

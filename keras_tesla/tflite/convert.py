@@ -1,6 +1,7 @@
 """From a plain Keras model to the bytes of a .tflite file."""
 
 import tempfile
+import warnings
 
 import keras
 
@@ -31,7 +32,7 @@ def convert(model, quantization=None, representative=None, int8_io=False) -> byt
         with tempfile.TemporaryDirectory() as directory:
             # `from_keras_model` does the same, and prints what it wrote.
             named = _with_named_outputs(model)
-            # Keras would leave the batch open, and each Flatten would compute its shape at run time.
+            # Keras would leave the batch open: a Flatten would compute its shape at run time.
             signature = keras.tree.map_structure(
                 lambda t: tf.TensorSpec(t.shape, t.dtype, t.name), named.input
             )
@@ -49,7 +50,10 @@ def convert(model, quantization=None, representative=None, int8_io=False) -> byt
                     converter.inference_input_type = tf.int8
                     converter.inference_output_type = tf.int8
             converter.target_spec.supported_ops = [operations]
-            return converter.convert()
+            with warnings.catch_warnings():
+                # The converter runs the interpreter that it asks others to leave.
+                warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
+                return converter.convert()
     except Exception as error:
         error.add_note(f"{model.name!r} could not be converted with LiteRT's builtin operations.")
         raise

@@ -33,16 +33,27 @@ def pack(model: schema.ModelT) -> bytes:
 
 
 class _Builder(flatbuffers.Builder):
-    """Writes each string once: the tensors of all percentages have the same names."""
+    """Writes equal strings and equal vectors once.
+
+    The percentages have equal names, shapes and zero points; a flatbuffer may point to one of them
+    from many places.
+    """
 
     def __init__(self, size):
         super().__init__(size)
-        self._strings = {}
+        self._written = {}
 
     def CreateString(self, s, *args):
-        if s not in self._strings:
-            self._strings[s] = super().CreateString(s, *args)
-        return self._strings[s]
+        return self._once(s, lambda: super(_Builder, self).CreateString(s, *args))
+
+    def CreateNumpyVector(self, x):
+        key = x.dtype.str, x.tobytes()
+        return self._once(key, lambda: super(_Builder, self).CreateNumpyVector(x))
+
+    def _once(self, key, write):
+        if key not in self._written:
+            self._written[key] = write()
+        return self._written[key]
 
 
 def new_model(description: str) -> schema.ModelT:
@@ -149,7 +160,7 @@ class Graph:
         """
         tensor = schema.TensorT()
         tensor.name, tensor.type, tensor.quantization = name, type_, quantization
-        tensor.shape, tensor.hasRank = [int(n) for n in shape], True
+        tensor.shape, tensor.hasRank = np.array(shape, np.int32), True
         if value is not None:
             tensor.buffer = self._add_buffer(value)
         self.tensors.append(tensor)
@@ -161,7 +172,7 @@ class Graph:
 
     def set_value(self, tensor: int, value: np.ndarray):
         """Makes a tensor the constant `value`; other tensors keep the buffer it had."""
-        self.tensors[tensor].shape = [int(n) for n in value.shape]
+        self.tensors[tensor].shape = np.array(value.shape, np.int32)
         self.tensors[tensor].buffer = self._add_buffer(value)
 
     def _add_buffer(self, value):

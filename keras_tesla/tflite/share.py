@@ -194,11 +194,11 @@ def _as_convolution(graph: Graph, weight: Weight, positions: int):
     batch = math.prod(int(n) for n in graph.tensors[x].shape) // features
     place = graph.operators.index(operator)
     wide = graph.add_like("positions", graph.tensors[x])
-    graph.tensors[wide].shape = [batch, 1, positions, channels]
+    graph.tensors[wide].shape = np.array([batch, 1, positions, channels], np.int32)
     flat = graph.add_like("outputs", graph.tensors[y])
-    graph.tensors[flat].shape = [batch, 1, 1, outputs]
+    graph.tensors[flat].shape = np.array([batch, 1, 1, outputs], np.int32)
     for tensor in {weight.tensor, operator.inputs[1]}:
-        graph.tensors[tensor].shape = [outputs, 1, positions, channels]
+        graph.tensors[tensor].shape = np.array([outputs, 1, positions, channels], np.int32)
     options = schema.Conv2DOptionsT()
     options.padding = schema.Padding.VALID
     options.strideW = options.strideH = options.dilationWFactor = options.dilationHFactor = 1

@@ -15,8 +15,6 @@ import numpy as np
 
 from keras_tesla.tflite import archive
 
-NAME = "TFLITE_METADATA"  # of the entry in the file; its bytes must lie inside the flatbuffer
-
 _IDENTIFIER = b"M001"
 _PARSER = "1.0.0"  # the schema that has all fields below
 
@@ -107,7 +105,7 @@ class Subgraph:
 
 
 def pack(name: str, description: str, version: str, subgraphs: list[Subgraph]) -> bytes:
-    """Returns the bytes of the metadata entry `TFLITE_METADATA`.
+    """Returns the bytes of the metadata entry `TFLITE_METADATA`, to be put into the flatbuffer.
 
     Args:
         name: Of the model.

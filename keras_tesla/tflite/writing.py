@@ -78,8 +78,8 @@ def write_many(
     end = pool.place(constants.aligned(len(flatbuffer.pack(merged.model))))
     starts = {}
     for percentage, part in parts.items():
-        starts[percentage] = constants.aligned(end)
-        end = starts[percentage] + len(part.skeleton)
+        starts[percentage] = end
+        end += len(part.skeleton)
     for index, external in merged.external.items():
         merged.model.buffers[index].offset = pool.offset(external.number)
     said = text(lambda external: pool.offset(external.number), starts)

@@ -147,9 +147,8 @@ def test_damaged_and_foreign_files_are_not_opened(path, tesla, tmp_path):
 def test_a_file_of_another_format_is_not_opened(path, tmp_path):
     content = bytearray(path.read_bytes())
     start, size = reading.find_header(content)
-    content[start : start + size] = content[start : start + size].replace(
-        b'"format":1', b'"format":9'
-    )
+    header = content[start : start + size]
+    content[start : start + size] = header.replace(b'"format":1', b'"format":9')
     content[archive.DIGITS] = archive.digest(content)
     (tmp_path / "new.tflite").write_bytes(content)
     with pytest.raises(kt.tflite.FileError, match="format 9; this version reads format 1"):
@@ -173,7 +172,7 @@ def test_a_part_that_is_not_what_was_exported_is_not_opened(path, x, tmp_path):
     """A weight that was changed, with the SHA-256 of the file made to fit."""
     content = bytearray(path.read_bytes())
     header = reading.read_header(content)
-    to, source, *_ = header["percentages"][0]["alone"]["corners"][0]
+    _, source, *_ = header["percentages"][0]["alone"]["corners"][0]
     content[source] ^= 1
     content[archive.DIGITS] = archive.digest(content)
     changed = tmp_path / "changed.tflite"

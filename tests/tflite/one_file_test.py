@@ -229,37 +229,47 @@ def test_int8_inputs_and_outputs_have_one_scale_for_all_percentages(tmp_path):
 # Random networks.
 
 
-@st.composite
-def random_networks(draw):
-    """Convolutions or dense layers, with or without batch normalization, residual adds, Flatten."""
-    percentages = sorted(draw(st.sets(st.integers(1, 100), min_size=1, max_size=4)), reverse=True)
-    width = draw(st.integers(3, 20))
-    activation = draw(st.sampled_from(["relu", "relu6", "linear", "tanh"]))
-    convolutional = draw(st.booleans())
-    x = inputs = keras.Input((6, 6, 2) if convolutional else (9,), name="x")
-    if convolutional:
-        layer = functools.partial(IDPConv2D, kernel_size=draw(st.sampled_from([1, 3])))
-        x = layers.Conv2D(width, 3, padding="same")(x)
-    else:
-        layer = functools.partial(IDPDense)
+RANDOM_NETWORKS = st.fixed_dictionaries(
+    {
+        "percentages": st.sets(st.integers(1, 100), min_size=1, max_size=4),
+        "width": st.integers(3, 20),
+        "activation": st.sampled_from(["relu", "relu6", "linear", "tanh"]),
+        "kernel": st.sampled_from([None, 1, 3]),  # None: dense layers
+        # Of each layer: bias, batch normalization, residual add.
+        "layers": st.lists(st.tuples(*[st.booleans()] * 3), min_size=1, max_size=3),
+        "flatten": st.booleans(),
+        "seed": st.integers(0, 9),
+    }
+)
+
+
+def random_network(percentages, width, activation, kernel, layers_, flatten, seed):
+    keras.utils.set_random_seed(seed)
+    percentages = sorted(percentages, reverse=True)
+    if kernel is None:
+        x = inputs = keras.Input((9,), name="x")
         x = layers.Dense(width)(x)
-    for _ in range(draw(st.integers(1, 3))):
-        options = {"padding": "same"} if convolutional else {}
-        y = layer(width, use_bias=draw(st.booleans()), **options)(x)
-        if draw(st.booleans()):
+        layer = IDPDense
+    else:
+        x = inputs = keras.Input((6, 6, 2), name="x")
+        x = layers.Conv2D(width, 3, padding="same")(x)
+        layer = functools.partial(IDPConv2D, kernel_size=kernel, padding="same")
+    for use_bias, batch_normalization, residual in layers_:
+        y = layer(width, use_bias=use_bias)(x)
+        if batch_normalization:
             y = IDPBatchNormalization(percentages)(y)
         y = layers.Activation(activation)(y)
-        x = layers.Add()([x, y]) if draw(st.booleans()) else y
-    if convolutional:
+        x = layers.Add()([x, y]) if residual else y
+    if kernel is None:
+        x = IDPDense(4, name="logits")(x)
+    else:
         x = layers.MaxPooling2D(2)(x)
-        if draw(st.booleans()):
+        if flatten:
             x = IDPDense(4, input_channels=width, name="logits")(layers.Flatten()(x))
         else:
             x = IDPDense(4, name="logits")(layers.GlobalAveragePooling2D()(x))
-    else:
-        x = IDPDense(4, name="logits")(x)
     model = keras.Model(inputs, x)
-    random = np.random.default_rng(draw(st.integers(0, 9)))
+    random = np.random.default_rng(seed)
     for weight in model.weights:
         if weight.name.startswith(("gamma", "moving_variance")):
             weight.assign(random.uniform(0.5, 2, weight.shape))
@@ -271,12 +281,13 @@ def random_networks(draw):
 # Each example converts a network some times: by default a handful, more where one asks for it.
 @hypothesis.settings(max_examples=int(os.environ.get("KERAS_TESLA_RANDOM_NETWORKS", "6")))
 @hypothesis.given(
-    random_networks(),
+    RANDOM_NETWORKS,
     st.sampled_from(["signatures", "percentage_input"]),
     st.sampled_from([None, None, "dynamic_range", "int8"]),
 )
-def test_random_networks_at_random_percentages(tmp_path_factory, tesla, mode, quantization):
+def test_random_networks_at_random_percentages(tmp_path_factory, network, mode, quantization):
     """`export` compares every percentage in three runtimes with Keras and refuses a difference."""
+    tesla = random_network(layers_=network.pop("layers"), **network)
     bundle = kt.tflite.export(
         tesla,
         tmp_path_factory.mktemp("random") / "out",

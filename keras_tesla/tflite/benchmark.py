@@ -1,0 +1,282 @@
+"""Measuring exported files: latency, load time, memory and bytes of every percentage."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_tesla.percentages import check_percentages
+from keras_tesla.tflite import alone as part
+from keras_tesla.tflite import bundle, child, flatbuffer, machine, merge, reading, report, textfile
+from keras_tesla.tflite.folder import MANIFEST
+from keras_tesla.tflite.measurement import Measurement
+
+_FORMAT = "keras_tesla benchmark 1"
+_DELEGATES = ("xnnpack", "none")
+_PACKAGES = ("ai-edge-litert", "keras-tesla")
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What `benchmark` measured.
+
+    Args:
+        machine: Where and when; see `keras_tesla.tflite.machine.describe`.
+        settings: {name: value} of how it was measured.
+        measurements: One for each percentage of each export.
+    """
+
+    machine: dict
+    settings: dict
+    measurements: tuple[Measurement, ...]
+
+    def save(self, path, overwrite: bool = False) -> pathlib.Path:
+        """Writes it as JSON, which `load` reads.
+
+        Raises:
+            FileExistsError: If there is a file and `overwrite` is false.
+        """
+        values = {"format": _FORMAT, **dataclasses.asdict(self)}
+        return textfile.write(path, json.dumps(values, indent=2) + "\n", overwrite)
+
+    @classmethod
+    def load(cls, path) -> "Benchmark":
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is something else.
+        """
+        content = pathlib.Path(path).read_bytes()
+        try:
+            values = json.loads(content)
+            if values.pop("format") != _FORMAT:
+                raise ValueError(f"its `format` is not {_FORMAT!r}")
+            rows = tuple(Measurement(**row) for row in values.pop("measurements"))
+            if not rows or not all(isinstance(values[k], dict) for k in ("machine", "settings")):
+                raise ValueError("it names no measurement, machine or settings")
+            return cls(measurements=rows, **values)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{str(path)!r} is not a benchmark that export/benchmark_tflite.py or "
+                f"`Benchmark.save` wrote: {type(error).__name__}: {error}"
+            ) from error
+
+    def report(self, path, overwrite: bool = False) -> pathlib.Path:
+        """Writes it as one HTML page with plots and tables.
+
+        Raises:
+            FileExistsError: If there is a file and `overwrite` is false.
+        """
+        return report.write([self], path, overwrite)
+
+    def table(self) -> str:
+        """Returns it as text."""
+        lines = [report.place(self)]
+        for title, rows in report.models(self).items():
+            cells = [[head for head, _ in report.COLUMNS]]
+            cells += [[text(row) for _, text in report.COLUMNS] for row in rows]
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            lines += ["", title]
+            lines += ["  ".join(map(str.rjust, row, widths)) for row in cells]
+        return "\n".join(lines) + "\n"
+
+
+def benchmark(
+    paths,
+    percentages=None,
+    runs: int = 50,
+    warmup: int = 10,
+    rounds: int = 4,
+    threads: int = 1,
+    delegate: str = "xnnpack",
+    alone: bool = False,
+    timeout: float = 300,
+) -> Benchmark:
+    """Measures every percentage of exported files on this machine.
+
+    Each percentage is opened in a process of its own, by turns and `rounds` times, so that a slow
+    moment of the machine hits all of them and a crash of the runtime becomes an error. A file that
+    takes the percentage as an input is run that way; of any other its signature is.
+
+    Args:
+        paths: A .tflite file or a folder that `keras_tesla.tflite.export` wrote, or several.
+        percentages: Iterable of ints that each of them holds. Default: all it holds.
+        runs: Int, number of timed calls in each round.
+        warmup: Int, number of calls before them that are not timed.
+        rounds: Int, how many processes open each percentage.
+        threads: Int, number of CPU threads.
+        delegate: `"xnnpack"` or `"none"`.
+        alone: Bool, whether a percentage is taken out of its file and measured without the others,
+            as `keras_tesla.tflite.load` opens it; taking it out is not timed.
+        timeout: Seconds that one process may take.
+
+    Returns:
+        A `Benchmark`. Latency is over all calls of all rounds, see `child.measure` for what of a
+        call; load time is the median over the rounds and memory the largest. A file that was just
+        read is in the system's cache: its load time is that of a second start.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or no manifest in the folder.
+        FileError: If a file is damaged or was not exported by keras_tesla.
+        MeasurementError: If LiteRT could not run one.
+        ValueError: An argument that does not fit, a percentage that a file does not hold.
+
+    Example:
+
+        measured = keras_tesla.tflite.benchmark("out/tflite")
+        print(measured.table())
+        measured.report("out/report.html")
+    """
+    least = {"runs": 1, "warmup": 0, "rounds": 1, "threads": 1}
+    given = {"runs": runs, "warmup": warmup, "rounds": rounds, "threads": threads}
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least[name]:
+            raise ValueError(f"`{name}` must be an integer >= {least[name]}. Received: {value!r}")
+    if delegate not in _DELEGATES:
+        raise ValueError(f"`delegate` must be one of {_DELEGATES}. Received: {delegate!r}")
+    if percentages is not None:
+        percentages = check_percentages(percentages)
+    run = functools.partial(
+        child.measure,
+        first=_one_product(),
+        runs=runs,
+        warmup=warmup,
+        threads=threads,
+        delegate=delegate,
+        timeout=timeout,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        jobs = [
+            job
+            for name, path in _named(paths).items()
+            for job in _jobs(name, path, percentages, pathlib.Path(scratch) if alone else None)
+        ]
+        answers: list[list[dict]] = [[] for _ in jobs]
+        for number in range(rounds):
+            # Every other round goes backward: nobody always runs behind the same neighbour.
+            for index in range(len(jobs))[:: 1 if number % 2 == 0 else -1]:
+                answers[index].append(run(**jobs[index].call))
+    return Benchmark(
+        machine=machine.describe(threads, _PACKAGES),
+        settings={
+            "runs": runs,
+            "warmup": warmup,
+            "rounds": rounds,
+            "delegate": delegate,
+            "alone": alone,
+        },
+        measurements=tuple(
+            Measurement(**job.about, **_summary(answered))
+            for job, answered in zip(jobs, answers, strict=True)
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    call: dict  # arguments of `child.measure`
+    about: dict  # of `Measurement`, what is known before anything runs
+
+
+def _named(paths) -> dict[str, pathlib.Path]:
+    """Returns {what a model is called: its path}: the last part of the path where that suffices."""
+    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    paths = [pathlib.Path(path) for path in paths]
+    if not paths or len(set(paths)) < len(paths):
+        raise ValueError(
+            "Expected one or several different .tflite files or folders of an export. Received: "
+            f"{[str(path) for path in paths]}"
+        )
+    short = [path.resolve().name for path in paths]
+    return {
+        name if short.count(name) == 1 else str(path): path
+        for name, path in zip(short, paths, strict=True)
+    }
+
+
+def _jobs(name, path, percentages, scratch) -> list[_Job]:
+    jobs, held = [], []
+    for file in _files(path):
+        content = file.read_bytes()
+        about = reading.read_header(content, repr(str(file)))
+        for entry in about["percentages"]:
+            held.append(entry["percentage"])
+            if percentages is None or held[-1] in percentages:
+                jobs.append(_job(name, file, content, about, entry, scratch))
+    missing = [p for p in percentages or () if p not in held]
+    if missing:
+        raise ValueError(f"{str(path)!r} does not hold {missing} %; it holds {held}.")
+    return jobs
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    if not path.is_dir():
+        return [path]
+    if not (path / MANIFEST).exists():
+        raise FileNotFoundError(
+            f"{str(path)!r} holds no {MANIFEST}: expected a .tflite file or a folder that "
+            "`keras_tesla.tflite.export` wrote."
+        )
+    return [path / name for name in dict.fromkeys(e.file for e in bundle.read(path).entries)]
+
+
+def _job(name, file, content, about, entry, scratch) -> _Job:
+    percentage, inputs = entry["percentage"], about["inputs"]
+    call = {"path": file, "signature": entry["signature"], "inputs": inputs, "values": {}}
+    if scratch is not None and entry.get("alone"):
+        call["path"] = scratch / f"{len(list(scratch.iterdir()))}.tflite"
+        call["path"].write_bytes(part.extract(content, about, percentage))
+        call["signature"] = merge.DEFAULT
+    elif about["mode"] == "percentage_input":
+        call["signature"] = merge.DEFAULT
+        call["inputs"] = {**inputs, merge.PERCENTAGE: {"shape": [1], "dtype": "int32"}}
+        call["values"] = {merge.PERCENTAGE: [percentage]}
+    known = {
+        "model": name,
+        "mode": about["mode"],
+        "storage": about["storage"],
+        "quantization": about["quantization"],
+        "file": file.name,
+        "file_bytes": len(content),
+        "batch_size": next(iter(inputs.values()))["shape"][0],
+    }
+    same = {key: entry[key] for key in ("percentage", "bytes", "multiply_adds", "accuracy")}
+    return _Job(call, known | same)
+
+
+def _summary(answers: list[dict]) -> dict:
+    """Returns the rest of a `Measurement` from the answers of a percentage's processes."""
+    seconds = np.concatenate([answer["seconds"] for answer in answers])
+    memory = [answer["memory"] for answer in answers]
+    return {
+        "latency": {
+            "min": float(seconds.min()),
+            "mean": float(seconds.mean()),
+            "median": float(np.median(seconds)),
+            "p90": float(np.quantile(seconds, 0.9)),
+            "p99": float(np.quantile(seconds, 0.99)),
+        },
+        "load": statistics.median(answer["load"] for answer in answers),
+        "memory": None if None in memory else max(memory),
+    }
+
+
+def _one_product() -> bytes:
+    """Returns the smallest model that makes the runtime set up its delegate: one product."""
+    model = flatbuffer.new_model("one product")
+    graph = flatbuffer.add_graph(model, "main")
+    x = graph.add_tensor("x", [1, 1], flatbuffer.Type.FLOAT32)
+    weight = np.ones((1, 1), "float32")
+    w = graph.add_tensor("w", [1, 1], flatbuffer.Type.FLOAT32, weight)
+    y = graph.add_tensor("y", [1, 1], flatbuffer.Type.FLOAT32)
+    options = schema.FullyConnectedOptionsT()
+    graph.add_operator(flatbuffer.Kind.FULLY_CONNECTED, [x, w, -1], [y], options)
+    graph.subgraph.inputs, graph.subgraph.outputs = [x], [y]
+    return flatbuffer.pack(model)
