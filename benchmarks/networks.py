@@ -1,11 +1,10 @@
 """The networks that `one_file.py` measures; as a script, trains the CNN on CIFAR-10.
 
-    python benchmarks/networks.py --output=cnn.keras --steps=4000
+`mlp` is 784-512-512-10. `cnn` has 3x3 convolutions 64, 64, 128, 128, 256, 256, a pool after each
+pair, global pooling and Dense 10, on 32x32x3. `cnn_bn` is the same with batch normalization after
+every convolution, statistics for each percentage.
 
-    mlp     784-512-512-10
-    cnn     3x3 convolutions 64, 64, 128, 128, 256, 256 with a pool after each pair, global pooling,
-            Dense 10, on 32x32x3
-    cnn_bn  the same with batch normalization after every convolution, statistics per percentage
+    python benchmarks/networks.py --output=cnn.keras --steps=4000
 """
 
 import keras

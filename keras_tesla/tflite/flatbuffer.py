@@ -8,6 +8,7 @@ Kind = schema.BuiltinOperator
 Type = schema.TensorType
 
 _IDENTIFIER = b"TFL3"
+_ALIGNMENT = 16  # bytes, of the constants inside a flatbuffer, says the schema
 _DTYPES = {
     Type.FLOAT32: "float32",
     Type.FLOAT16: "float16",
@@ -47,8 +48,12 @@ class _Builder(flatbuffers.Builder):
         return self._once(s, lambda: super(_Builder, self).CreateString(s, *args))
 
     def CreateNumpyVector(self, x):
-        key = x.dtype.str, x.tobytes()
-        return self._once(key, lambda: super(_Builder, self).CreateNumpyVector(x))
+        def write():
+            if x.dtype == np.uint8:
+                self.Prep(_ALIGNMENT, x.nbytes)  # the generated code knows no `force_align`
+            return super(_Builder, self).CreateNumpyVector(x)
+
+        return self._once((x.dtype.str, x.tobytes()), write)
 
     def _once(self, key, write):
         if key not in self._written:

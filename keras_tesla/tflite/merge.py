@@ -68,7 +68,7 @@ def merge(leaves: list[Leaf], percentage_input: bool, pool: Constants) -> Merged
     """
     writer = _Writer(pool, flatbuffer.new_model("keras_tesla"))
     if not percentage_input:
-        for leaf in leaves:
+        for leaf in reversed(leaves):  # what is run without a signature is the highest
             graph = writer.add_leaf(leaf)
             writer.add_signature(key(leaf.percentage), graph, leaf.inputs, leaf.outputs)
         return writer.done()
@@ -77,7 +77,7 @@ def merge(leaves: list[Leaf], percentage_input: bool, pool: Constants) -> Merged
     graphs = [writer.add_leaf(leaf) for leaf in leaves]
     selector = _Selector(writer, leaves, graphs, handed_on)
     selector.choose(chain)
-    for leaf, graph in zip(leaves, graphs, strict=True):
+    for leaf, graph in reversed(list(zip(leaves, graphs, strict=True))):
         selector.call(leaf, graph)
     return writer.done()
 

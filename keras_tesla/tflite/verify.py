@@ -78,7 +78,7 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> f
     """Returns what a quantized percentage may differ, from the converter's own file for it.
 
     Sharing one set of int8 weights must not cost more than quantization does: twice the spread of
-    the separately quantized file and a hundredth.
+    the separately quantized file, or a twentieth, since the converter leaves small weights alone.
 
     Args:
         content: The converter's file.
@@ -97,7 +97,7 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> f
             f" more than {_QUANTIZED}. Give more typical `representative_data`, or leave "
             "`quantization` out. Nothing was written."
         )
-    return 2 * spread + 0.01
+    return max(2 * spread, 0.05)
 
 
 def compare(content: bytes, cases: list[Case]) -> list[float]:

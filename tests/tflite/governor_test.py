@@ -86,6 +86,11 @@ def test_it_climbs_one_step_at_a_time_each_after_a_hold():
     assert stays(ran) == [(p, 10) for p in PERCENTAGES[:-1]] + [(100, 60)]
 
 
+def test_the_defaults_are_a_hold_of_30_calls_and_a_window_of_5():
+    made = Governor(PERCENTAGES, latency_budget=0.010, start=10)
+    assert stays(run(made, lambda p: 0.001, 69)) == [(10, 34), (20, 34), (30, 1)]
+
+
 def test_time_is_counted_in_calls_or_in_what_the_app_says():
     seconds = governor(start=10, hold=2.0, window=1)
     ran = run(seconds, lambda p: 0.001, 41, elapsed=0.25)

@@ -36,13 +36,13 @@ def mlp(percentages=PERCENTAGES):
     return _tesla(keras.Model(inputs, IDPDense(5, name="logits")(x), name="mlp"), percentages)
 
 
-def cnn(percentages=PERCENTAGES):
+def cnn(percentages=PERCENTAGES, width=16):
     """Convolutions with and without a stride, pooling, global pooling before the last layer."""
     inputs = keras.Input((8, 8, 3), name="image")
-    x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
-    x = IDPConv2D(16, 3, padding="same", activation="relu")(x)
+    x = layers.Conv2D(width, 3, padding="same", activation="relu")(inputs)
+    x = IDPConv2D(width, 3, padding="same", activation="relu")(x)
     x = layers.MaxPooling2D(2)(x)
-    x = IDPConv2D(24, 3, strides=2, activation="relu", profile="linear")(x)
+    x = IDPConv2D(3 * width // 2, 3, strides=2, activation="relu", profile="linear")(x)
     x = layers.GlobalAveragePooling2D()(x)
     return _tesla(keras.Model(inputs, IDPDense(5, name="logits")(x), name="cnn"), percentages)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.tflite import alone, convert, reading, runtime, verify
+from keras_tesla.tflite import alone, convert, flatbuffer, reading, runtime, verify
 from keras_tesla.tflite.flatbuffer import Kind
 from keras_tesla.tflite.leaf import Leaf
 from tests.tflite import networks
@@ -123,6 +123,17 @@ def jobs(exports):
     return sorted(made, key=lambda job: (job["file"], job["delegates"]))  # opens each file once
 
 
+@functools.cache
+def is_too_new(file) -> bool:
+    """Whether a file has a hybrid FULLY_CONNECTED with a scale for each channel.
+
+    The converter has written that since TensorFlow 2.17; tflite-runtime 2.14 refuses it.
+    """
+    codes = flatbuffer.unpack(pathlib.Path(file).read_bytes()).operatorCodes
+    dense = [c.version for c in codes if c.builtinCode == Kind.FULLY_CONNECTED]
+    return max(dense, default=0) >= 12
+
+
 @pytest.fixture(scope="module")
 def results(jobs, exports):
     """A function that runs all jobs in a runtime, once: {"job|output": array}."""
@@ -132,7 +143,11 @@ def results(jobs, exports):
         python = RUNTIMES / name / "bin/python" if name != NEWEST else pathlib.Path(sys.executable)
         if not python.exists():
             pytest.skip(f"{python} is missing; tools/setup_old_runtimes.sh installs it")
-        (exports.folder / "jobs.json").write_text(json.dumps(jobs))
+        oldest = name == "tflite-runtime-2.14.0"
+        taken = [job for job in jobs if not (oldest and is_too_new(job["file"]))]
+        # Only the converter's own kernels with int8 weights and float activations are too new.
+        assert len(taken) == len(jobs) or exports.quantization == "dynamic_range"
+        (exports.folder / "jobs.json").write_text(json.dumps(taken))
         done = subprocess.run(
             [python, SCRIPT, exports.folder / "jobs.json", exports.folder / "results.npz"],
             capture_output=True,
@@ -165,11 +180,13 @@ def test_every_construction_computes_in_old_runtimes_what_the_newest_does(
     name, results, jobs, exports
 ):
     old, newest = results(name), results(NEWEST)
-    assert old.keys() == newest.keys()
+    assert old
+    assert old.keys() <= newest.keys()
     served = {job["name"]: job["served"] for job in jobs}
     sizes = code_sizes(exports.folder) if exports.quantization == "int8" else {}
-    for key, expected in newest.items():
+    for key in old:
         job, output = key.split("|")
+        expected = newest[key]
         largest = max(1.0, np.abs(expected).max())
         allowed = {
             None: 1e-5 * largest,  # float32 sums in another order
@@ -186,7 +203,7 @@ def test_every_construction_computes_in_old_runtimes_what_the_newest_does(
 def test_a_percentage_input_runs_the_graph_of_the_next_higher_percentage(name, results, jobs):
     found = results(name)
     signatures = {(job["file"], job["delegates"], job["signature"]): job["name"] for job in jobs}
-    for job in jobs:
+    for job in jobs:  # of those that were not run nothing is found
         for output in [key.split("|")[1] for key in found if key.startswith(job["name"] + "|")]:
             for percentage in PERCENTAGES if job["values"] else ():
                 same = signatures[job["file"], job["delegates"], f"p{percentage}"]

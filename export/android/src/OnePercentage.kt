@@ -1,0 +1,150 @@
+package kerastesla
+
+import android.content.res.AssetManager
+import java.io.File
+import java.io.FileInputStream
+import java.io.IOException
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.nio.MappedByteBuffer
+import java.nio.channels.FileChannel
+import java.security.MessageDigest
+import java.util.zip.InflaterInputStream
+import kotlin.math.max
+
+/**
+ * One percentage of a file that holds several, as a plain model of its own: it costs the memory of
+ * that percentage only, and its weights are as every delegate takes them.
+ *
+ * The file holds for each percentage a compressed flatbuffer without weights, and the manifest says which bytes
+ * of the file go where behind it. `keras_tesla.tflite.alone` in Python writes and reads the same.
+ */
+object OnePercentage {
+    /**
+     * Maps a file of the assets into memory; it must not be compressed.
+     *
+     * @param path below the assets
+     */
+    fun map(assets: AssetManager, path: String): MappedByteBuffer =
+        assets.openFd(path).use {
+            val channel = FileInputStream(it.fileDescriptor).channel
+            channel.map(FileChannel.MapMode.READ_ONLY, it.startOffset, it.length)
+        }
+
+    /** Maps a file into memory. */
+    fun map(file: File): MappedByteBuffer =
+        FileInputStream(file).use {
+            it.channel.map(FileChannel.MapMode.READ_ONLY, 0, it.channel.size())
+        }
+
+    /**
+     * Returns one percentage in memory, for `Interpreter(ByteBuffer)`.
+     *
+     * @param content all bytes of the file
+     * @param percentage is served by the next higher one of the file, above the highest by the highest
+     * @throws IllegalArgumentException if the percentage has a file of its own, or what results is not
+     *   what was exported
+     */
+    fun extract(content: ByteBuffer, manifest: Manifest, percentage: Int): ByteBuffer {
+        val entry = manifest.entryFor(percentage)
+        val alone = recipe(entry)
+        val made = ByteBuffer.allocateDirect(alone.length).order(ByteOrder.nativeOrder())
+        try {
+            val flatbuffer = inflate(content, alone.offset, alone.size)
+            copy(flatbuffer, 0, made, 0, flatbuffer.capacity())
+            for ((to, from, size) in alone.copies) copy(content, from, made, to, size)
+            for ((to, from, shells, level) in alone.corners) {
+                unfold(content, from, made, to, manifest.shells[shells], level)
+            }
+        } catch (error: IndexOutOfBoundsException) {
+            throw IllegalArgumentException(damaged(entry), error)
+        } catch (error: IOException) { // of inflating
+            throw IllegalArgumentException(damaged(entry), error)
+        }
+        val digest = MessageDigest.getInstance("SHA-256").apply { update(made.duplicate()) }.digest()
+        val digits = digest.joinToString("") { "%02x".format(it) }
+        require(digits == alone.sha256) { damaged(entry) }
+        return made
+    }
+
+    /**
+     * Writes one percentage as a file, for `CompiledModel.create(path)` or `Interpreter(File)`, unless
+     * the folder holds it already.
+     *
+     * @param folder for example `context.cacheDir`; the name of the file is its SHA-256, so another
+     *   export never meets an old file
+     * @param content all bytes of the file of all percentages
+     */
+    fun extractTo(folder: File, content: ByteBuffer, manifest: Manifest, percentage: Int): File {
+        val file = File(folder, "${recipe(manifest.entryFor(percentage)).sha256}.tflite")
+        if (!file.exists()) {
+            val made = extract(content, manifest, percentage)
+            // Whole or not at all.
+            val unfinished = File.createTempFile("unfinished", null, folder)
+            try {
+                unfinished.outputStream().channel.use { while (made.hasRemaining()) it.write(made) }
+                check(unfinished.renameTo(file)) { "$unfinished cannot be renamed to $file." }
+            } finally {
+                unfinished.delete()
+            }
+        }
+        return file
+    }
+
+    private fun recipe(entry: Manifest.Entry): Manifest.Alone =
+        requireNotNull(entry.alone) {
+            "${entry.percentage} % has a file of its own: open ${entry.file}."
+        }
+
+    private fun damaged(entry: Manifest.Entry) =
+        "${entry.percentage} % of ${entry.file} is not what was exported. Copy the file and its " +
+            "manifest again."
+
+    private fun inflate(source: ByteBuffer, from: Int, size: Int): ByteBuffer {
+        val compressed = ByteBuffer.allocate(max(size, 0))
+        copy(source, from, compressed, 0, size)
+        return ByteBuffer.wrap(InflaterInputStream(compressed.array().inputStream()).readBytes())
+    }
+
+    private fun copy(source: ByteBuffer, from: Int, target: ByteBuffer, to: Int, size: Int) {
+        if (from < 0 || to < 0 || size < 0 || from > source.capacity() - size) {
+            throw IndexOutOfBoundsException("$size bytes from $from")
+        }
+        if (to > target.capacity() - size) throw IndexOutOfBoundsException("$size bytes to $to")
+        val run = source.duplicate()
+        run.limit(from + size).position(from)
+        target.duplicate().also { it.position(to) }.put(run)
+    }
+
+    /**
+     * Copies a corner of a nested weight: stored run by run as rows, columns, inner; wanted as rows,
+     * inner, columns.
+     */
+    private fun unfold(
+        source: ByteBuffer,
+        from: Int,
+        target: ByteBuffer,
+        to: Int,
+        shells: Manifest.Shells,
+        level: Int,
+    ) {
+        val width = shells.columns[level]
+        var at = from
+        fun run(row: Int, begin: Int, end: Int) {
+            for (column in begin until end) {
+                for (inner in 0 until shells.inner) {
+                    val place = to + ((row * shells.inner + inner) * width + column) * shells.item
+                    for (byte in 0 until shells.item) target.put(place + byte, source.get(at++))
+                }
+            }
+        }
+        var rows = 0
+        var columns = 0
+        for (i in 0..level) {
+            for (row in rows until shells.rows[i]) run(row, 0, shells.columns[i])
+            for (row in 0 until rows) run(row, columns, shells.columns[i])
+            rows = shells.rows[i]
+            columns = shells.columns[i]
+        }
+    }
+}
