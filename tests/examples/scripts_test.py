@@ -59,7 +59,7 @@ def test_the_export_tool_writes_what_the_example_wrote(trained, tmp_path):
         "export/export_tflite.py", f"--model={out}/tesla.keras", f"--output_dir={tmp_path}/tflite"
     )
     ours, theirs = (
-        {e["percentage"]: e["multiply_adds"] for e in json.loads(path.read_text())["entries"]}
+        {e["percentage"]: e["multiply_adds"] for e in json.loads(path.read_text())["percentages"]}
         for path in (out / "tflite" / "manifest.json", tmp_path / "tflite" / "manifest.json")
     )
     assert ours == theirs
