@@ -246,7 +246,7 @@ def _memory(name, folder):
                 cache = folder / f"cache_{number}"
                 if how == "cache":
                     _child(how, path, p, cache)  # the first start fills the cache
-                figures.append(min((_child(how, path, p, cache) for _ in range(3)), key=_peak))
+                figures.append(min((_child(how, path, p, cache) for _ in range(2)), key=_peak))
             found.append(
                 {
                     "network": name,
