@@ -17,6 +17,7 @@ and everything else in it is zero.
 """
 
 import hashlib
+import io
 import zlib
 
 from keras_tesla.tflite import constants, flatbuffer, merge
@@ -90,11 +91,11 @@ def shells(leaves) -> list[Shells]:
     return list(dict.fromkeys(w.shells for leaf in leaves for w in leaf.nested.values()))
 
 
-def extract(content: bytes, header: dict, percentage: int) -> bytes:
+def extract(content, header: dict, percentage: int) -> bytes:
     """Returns one percentage of a file as a plain .tflite file.
 
     Args:
-        content: All bytes of the file.
+        content: All bytes of the file, or what returns slices of them.
         header: What the file says of itself.
         percentage: Int, one of those that it holds.
 
@@ -103,17 +104,18 @@ def extract(content: bytes, header: dict, percentage: int) -> bytes:
     """
     (entry,) = (e for e in header["percentages"] if e["percentage"] == percentage)
     recipe = entry["alone"]
-    made = bytearray(recipe["length"])
+    # Written in place: beside the result there is memory for one weight only.
+    made = io.BytesIO(bytes(recipe["length"]))
     start, size = recipe["offset"], recipe["size"]
-    skeleton = zlib.decompress(content[start : start + size])
-    made[: len(skeleton)] = skeleton
+    made.write(zlib.decompress(content[start : start + size]))
     for to, source, count in recipe["copies"]:
-        made[to : to + count] = content[source : source + count]
+        made.seek(to)
+        made.write(content[source : source + count])
     for to, source, number, level in recipe["corners"]:
-        corner_shells = Shells(**header["shells"][number])
-        count = corner_shells.size(level)
-        corner = corner_shells.load(content[source : source + count], level)
-        made[to : to + count] = corner.tobytes()
-    if hashlib.sha256(made).hexdigest() != recipe["sha256"]:
+        form = Shells(**header["shells"][number])
+        made.seek(to)
+        made.write(form.load(content[source : source + form.size(level)], level).data)
+    result = made.getvalue()
+    if hashlib.sha256(result).hexdigest() != recipe["sha256"]:
         raise FileError(f"{percentage} % of the file is not what was exported.")
-    return bytes(made)
+    return result

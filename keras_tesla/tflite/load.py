@@ -115,10 +115,10 @@ class Model:
             return self._runners[percentage]
 
     def _alone(self, percentage) -> bytes:
-        with _mapped(self._path) as content:
+        with open(self._path, "rb") as file:
             if self.header["mode"] == "per_percentage":
-                return bytes(content)
-            return alone.extract(content, self.header, percentage)
+                return file.read()
+            return alone.extract(_Slices(file), self.header, percentage)
 
     def _interpreter(self, percentage):
         made = runtime.interpreter(self._alone(percentage), threads=self._threads)
@@ -134,6 +134,17 @@ class Model:
             unfinished.write_bytes(self._alone(percentage))
             unfinished.replace(path)
         return CachedRunner(path, path.with_suffix(".xnnpack"), self._threads)
+
+
+class _Slices:
+    """Reads slices of a file: what was read and is done with takes no memory."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def __getitem__(self, place: slice) -> bytes:
+        self._file.seek(place.start)
+        return self._file.read(place.stop - place.start)
 
 
 @contextlib.contextmanager
