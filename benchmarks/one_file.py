@@ -5,7 +5,7 @@ Each row is a percentage of a file (`network`, `mode`, `storage`, `quantization`
     bytes_ratio         the file over the float32 file of the network at 100 % alone
     latency_ratio       a call over one of the percentage's own file with the same quantization,
                         one thread, median over the rounds of ratios of calls taken by turns
-    latency_extra       the difference of the medians, seconds
+    latency_extra       the median of the differences, seconds
     max_abs_difference  between the file's outputs and Keras'
     accuracy, accuracy_alone   on the test split, of the file and of the percentage's own file; only
                         where `--cnn` names a trained network
@@ -42,8 +42,8 @@ from keras_tesla.tflite import runtime
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
 _CNN = flags.DEFINE_string("cnn", None, "Trained weights of `cnn`, from networks.py.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS, for a trained `cnn`.")
-_ROUNDS = flags.DEFINE_integer("rounds", 60, "Rounds of measurement.", lower_bound=1)
-_OPENINGS = flags.DEFINE_integer("openings", 3, "Times that files are opened.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 100, "Rounds of measurement.", lower_bound=1)
+_OPENINGS = flags.DEFINE_integer("openings", 5, "Times that files are opened.", lower_bound=1)
 _NETWORKS = flags.DEFINE_list("networks", ["mlp", "cnn", "cnn_bn"], "Those to measure.")
 _SECONDS = 2e-3  # calls that take less are timed together
 
@@ -85,8 +85,8 @@ def _caller(made, key, percentage):
 
 
 def _latencies(content, alone, entries, mode):
-    """{percentage: (ratio, seconds, seconds alone)}."""
-    ratios, seconds = {}, {}
+    """{percentage: (ratio, seconds, difference in seconds)}, medians over rounds and openings."""
+    calls: dict = {}
     for _ in range(_OPENINGS.value):
         made = runtime.interpreter(content)
         for entry in entries:
@@ -101,18 +101,17 @@ def _latencies(content, alone, entries, mode):
                 {"file": lambda n=times, f=both: f(n), "alone": lambda n=times, f=single: f(n)},
                 -(-_ROUNDS.value // _OPENINGS.value),
             )
-            ratios.setdefault(p, []).extend(
-                a / b for a, b in zip(measured["file"], measured["alone"], strict=True)
+            calls.setdefault(p, []).extend(
+                (a / times, b / times)
+                for a, b in zip(measured["file"], measured["alone"], strict=True)
             )
-            for name, values in measured.items():
-                seconds.setdefault((p, name), []).extend(v / times for v in values)
     return {
         p: (
-            statistics.median(ratios[p]),
-            statistics.median(seconds[p, "file"]),
-            statistics.median(seconds[p, "alone"]),
+            statistics.median(a / b for a, b in pairs),
+            statistics.median(a for a, _ in pairs),
+            statistics.median(a - b for a, b in pairs),
         )
-        for p in ratios
+        for p, pairs in calls.items()
     }
 
 
@@ -156,7 +155,7 @@ def _rows(name, tesla, folder, data):
         latencies = _latencies(content, own[quantization], bundle.entries, mode)
         for entry in bundle.entries:
             p = entry.percentage
-            ratio, seconds, alone = latencies[p]
+            ratio, seconds, extra = latencies[p]
             row = {
                 "network": name,
                 "mode": mode,
@@ -167,7 +166,7 @@ def _rows(name, tesla, folder, data):
                 "bytes_ratio": round(len(content) / whole, 4),
                 "latency": round(seconds, 9),
                 "latency_ratio": round(ratio, 3),
-                "latency_extra": round(seconds - alone, 9),
+                "latency_extra": round(extra, 9),
                 "max_abs_difference": entry.max_abs_difference,
             }
             if data is not None and quantization == "int8" and mode == "signatures":

@@ -20,6 +20,7 @@ flags.DEFINE_string("runs", None, "Folder with the runs' folders; default: use t
 DOCS = pathlib.Path(__file__).parent
 MNIST = DOCS / "results" / "mnist_mlp.json"
 STEPS = DOCS.parent / "benchmarks" / "training_step.json"
+ONE_FILE = DOCS.parent / "benchmarks" / "one_file.json"
 POINTS = [str(p) for p in range(10, 101, 5)]
 LABELS = {
     "idp": "original IDP, harmonic profile",
@@ -44,6 +45,22 @@ STEPS_INTRODUCTION = """\
 One aggregated step of ten percentages over one full-width step of plain Keras on the same backend,
 MLP 784-512-512-10, batch 128, interleaved medians. `mac_ratio` is what separately sliced passes
 with a shared first layer would cost in multiply-adds."""
+
+ONE_FILE_INTRODUCTION = """\
+## One file for all percentages
+
+Ten percentages, 10 .. 100 %, in one file, over files made for one percentage alone. `bytes`: the
+file over the float32 file of 100 %. `latency`: a call over one of the percentage's own file with
+the same quantization, one thread, calls by turns, several openings of the files; the greatest and
+the median of the ten percentages. `extra`: the greatest difference. `error`: the greatest
+difference between outputs and Keras. The networks are in `benchmarks/networks.py`."""
+ACCURACY_INTRODUCTION = """\
+int8, CIFAR-10 test split, percent. In one file all percentages share the codes of 100 %; `alone`
+is the converter's own int8 file of the percentage."""
+MEMORY_INTRODUCTION = """\
+Memory: growth of the process's resident memory until three calls were made. `alone`: one
+percentage opened with `load`, over its own file in the Interpreter. `second start`:
+`load(cache_dir=)`, the cache filled by an earlier start, over the own file opened the same way."""
 
 
 def mean(runs, point):
@@ -119,6 +136,55 @@ def steps_section():
     return [*lines, "", f"Machine: {machine}."]
 
 
+def one_file_section():
+    """The tables of one file for all percentages."""
+    measured = json.loads(ONE_FILE.read_text())
+    by_file = collections.defaultdict(list)
+    for row in measured["rows"]:
+        by_file[row["network"], row["mode"], row["storage"], row["quantization"]].append(row)
+    lines = [
+        "",
+        *ONE_FILE_INTRODUCTION.splitlines(),
+        "",
+        "| network | mode | storage | weights | bytes | latency, max | median | extra, us | error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (network, mode, storage, quantization), rows in by_file.items():
+        ratios = [row["latency_ratio"] for row in rows]
+        lines.append(
+            f"| {network} | {mode} | {storage} | {quantization or 'float32'} | "
+            f"{rows[0]['bytes_ratio']:.3f} | {max(ratios):.2f} | {statistics.median(ratios):.2f} | "
+            f"{1e6 * max(row['latency_extra'] for row in rows):.1f} | "
+            f"{max(row['max_abs_difference'] for row in rows):.1g} |"
+        )
+    quantized = [row for row in measured["rows"] if "accuracy" in row]
+    if quantized:
+        lines += [
+            "",
+            *ACCURACY_INTRODUCTION.splitlines(),
+            "",
+            "| | " + " | ".join(f"{row['percentage']} %" for row in quantized) + " |",
+            "|---|" + "---|" * len(quantized),
+        ]
+        for label, key in (("in one file", "accuracy"), ("alone", "accuracy_alone")):
+            figures = " | ".join(f"{100 * row[key]:.2f}" for row in quantized)
+            lines.append(f"| {label} | {figures} |")
+    lines += [
+        "",
+        *MEMORY_INTRODUCTION.splitlines(),
+        "",
+        "| network | opened | percentage | MB | ratio | ratio of peaks |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in measured["memory"]:
+        lines.append(
+            f"| {row['network']} | {row['what'].replace('_', ' ')} | {row['percentage']} | "
+            f"{row['resident'] / 1e6:.1f} | {row['ratio']:.2f} | {row['peak_ratio']:.2f} |"
+        )
+    machine = ", ".join(f"{key} {value}" for key, value in measured["machine"].items())
+    return [*lines, "", f"Machine: {machine}."]
+
+
 def main(_):
     if FLAGS.runs:
         runs = [
@@ -131,7 +197,7 @@ def main(_):
         by_method[run["flags"]["method"]].append(run)
     by_method = {method: by_method[method] for method in LABELS}
     page = ["# Results", "", "Written by `docs/make_results.py` from committed JSON.", ""]
-    page += mnist_section(by_method) + steps_section()
+    page += mnist_section(by_method) + steps_section() + one_file_section()
     (DOCS / "results.md").write_text("\n".join(page) + "\n")
     plots.accuracy_over_cost(
         {
