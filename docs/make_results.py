@@ -146,7 +146,7 @@ def one_file_section():
         "",
         *ONE_FILE_INTRODUCTION.splitlines(),
         "",
-        "| network | mode | storage | weights | bytes | latency, max | median | extra, us | error |",
+        "| network | mode | storage | weights | bytes | latency | median | extra, us | error |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (network, mode, storage, quantization), rows in by_file.items():
