@@ -108,7 +108,7 @@ def test_an_export_is_read_and_each_percentage_opened_alone(run_kotlin, tmp_path
     random = np.random.default_rng(0)
     typical = random.standard_normal((20, 8, 8, 3)).astype("float32")
     kt.tflite.export(
-        networks.cnn((100, 40, 10)),
+        networks.cnn((100, 40, 10), width=48),  # wide enough for int8 weights to be nested
         out,
         mode="signatures",
         quantization=quantization,
@@ -116,9 +116,10 @@ def test_an_export_is_read_and_each_percentage_opened_alone(run_kotlin, tmp_path
     )
     manifest = json.loads((out / "manifest.json").read_text())
     recipes = [entry["alone"] for entry in manifest["percentages"]]
-    if quantization is None:  # there is something to unfold, with several values a place
-        assert any(shells["inner"] > 1 for shells in manifest["shells"])
-        assert all(recipe["corners"] for recipe in recipes)
+    # There is something to unfold, with several values a place.
+    assert any(shells["inner"] > 1 for shells in manifest["shells"])
+    assert {shells["item"] for shells in manifest["shells"]} == {1 if quantization else 4}
+    assert all(recipe["corners"] for recipe in recipes)
     status, without = run_kotlin(TRACES)
     assert status == 0, without
     status, printed = run_kotlin(TRACES, out)
