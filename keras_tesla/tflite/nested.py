@@ -6,7 +6,8 @@ larger one adds, all corners share their bytes. A sparse tensor's description te
 DENSIFY, once at load, which row and columns each run of values belongs to.
 
 Within a row the order is columns, then `inner` (the positions of a convolution's kernel), so that a
-run is contiguous whatever the kernel's size.
+run is contiguous whatever the kernel's size. Where all corners have all rows, the rows belong to
+`inner` too: there is one row, and a corner is the beginning of the columns.
 """
 
 import dataclasses
@@ -97,6 +98,12 @@ class Descriptions:
             level: Index of the corner.
             shape: The tensor's shape `(rows, .., columns)`.
         """
+        description = schema.SparsityParametersT()
+        last = len(shape) - 1
+        if shells.rows[-1] == 1:
+            description.traversalOrder = [last, *range(last)]
+            description.dimMetadata = [_dense(shape[i]) for i in description.traversalOrder]
+            return description
         rows: list[int] = []
         ends = [0]
         used = 0
@@ -109,8 +116,6 @@ class Descriptions:
                 ends.append(lo)
             rows.append(row)
             ends.append(hi)
-        description = schema.SparsityParametersT()
-        last = len(shape) - 1
         description.traversalOrder = [0, last, *range(1, last)]
         description.dimMetadata = [
             self._compressed([0, used or len(rows)], rows),

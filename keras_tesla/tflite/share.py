@@ -145,11 +145,14 @@ def _nest(uses: list[_Use], whole: np.ndarray):
     if len(set(columns)) == 1:
         return  # rows only: as they are, they are the beginnings of each other
     rows = tuple(shape[0] for shape in shapes)
-    shells = Shells(rows, columns, math.prod(whole.shape[1:-1]) * count, whole.itemsize)
+    inner = math.prod(whole.shape[1:-1]) * count
+    if len(set(rows)) == 1:  # columns only: a run for each corner, whatever the rows
+        rows, inner = (1,) * len(rows), rows[0] * inner
+    shells = Shells(rows, columns, inner, whole.itemsize)
     if not _saves(shells):
         return
-    view = whole[: rows[-1]].reshape(rows[-1], -1, whole.shape[-1] // count)[..., : columns[-1]]
-    stored = shells.store(view)
+    top = whole[: shapes[-1][0]].reshape(rows[-1], inner, whole.shape[-1] // count)
+    stored = shells.store(top[..., : columns[-1]])
     for level, use in enumerate(uses):
         # XNNPACK takes no int8 FULLY_CONNECTED behind a DENSIFY, and none has positions.
         direct = use.weight.tensor == use.weight.operator.inputs[1]

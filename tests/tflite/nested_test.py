@@ -40,6 +40,7 @@ def test_every_corner_is_the_beginning_of_what_is_stored(shells):
 @hypothesis.given(shells(), st.data())
 def test_a_description_leads_to_the_corner(shells, data):
     """Reads a corner as DENSIFY does: by the description alone."""
+    hypothesis.assume(shells.rows[-1] > 1)
     level = data.draw(st.integers(0, len(shells.rows) - 1))
     rows, columns = shells.rows[level], shells.columns[level]
     whole = np.arange(shells.rows[-1] * shells.inner * shells.columns[-1], dtype="u4")
@@ -60,6 +61,19 @@ def test_a_description_leads_to_the_corner(shells, data):
     np.testing.assert_array_equal(corner, whole[:rows, :, :columns])
 
 
+def test_where_all_rows_are_kept_a_corner_is_the_beginning_of_the_columns():
+    """Five rows belong to `inner`: the axes follow each other, the columns' first, none sparse."""
+    shape = (5, 2, 3)
+    weight = np.arange(30, dtype="u4").reshape(shape)
+    shells = Shells((1, 1), (2, 3), inner=10, item=4)
+    stored = shells.store(weight.reshape(1, 10, 3))
+    described = Descriptions().describe(shells, 0, (5, 2, 2))
+    assert list(described.traversalOrder) == [2, 0, 1]
+    assert [d.denseSize for d in described.dimMetadata] == [2, 5, 2]
+    values = np.frombuffer(stored[: shells.size(0)], "u4").reshape(2, 5, 2)
+    np.testing.assert_array_equal(values.transpose(1, 2, 0), weight[..., :2])
+
+
 def test_corners_of_one_weight_share_their_lists():
     described, shells = Descriptions(), Shells((2, 4), (3, 5), 1, 4)
     small, large = (described.describe(shells, level, (4, 5)) for level in (0, 1))
@@ -70,8 +84,8 @@ def test_corners_of_one_weight_share_their_lists():
 
 @pytest.mark.parametrize("highest", [255, 256, 65535, 65536])
 def test_long_lists_take_wider_numbers(highest):
-    shells = Shells((1,), (highest + 1,), 1, 1)
-    described = Descriptions().describe(shells, 0, (1, highest + 1))
+    shells = Shells((2,), (highest + 1,), 1, 1)
+    described = Descriptions().describe(shells, 0, (2, highest + 1))
     values = described.dimMetadata[1].arrayIndices.values
     assert values[-1] == highest
     assert values.dtype.itemsize == (1 if highest < 256 else 2 if highest < 65536 else 4)
