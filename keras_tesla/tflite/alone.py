@@ -66,16 +66,17 @@ class Part:
         count = len(self._leaf.graph.tensors)
         copies: dict[int, list] = {}
         corners: dict[int, list] = {}
-        for tensor in range(count):
-            target = self._merged.source(percentage, tensor)
-            if target is None:
-                continue
+        targets = [(self._merged.source(percentage, tensor), tensor) for tensor in range(count)]
+        known = [(target.size, target, tensor) for target, tensor in targets if target is not None]
+        for _, target, tensor in sorted(known, key=lambda item: -item[0]):
             to = self._pool.offset(target.number)
+            if to in copies or to in corners:
+                continue  # a larger constant begins with this one
             if tensor in self._leaf.nested:
                 weight = self._leaf.nested[tensor]
                 source = merged.source(percentage, count + nested.index(tensor))
                 corners[to] = [to, place(source), shells.index(weight.shells), weight.level]
-            elif to not in copies or copies[to][2] < target.size:
+            else:
                 copies[to] = [to, place(merged.source(percentage, tensor)), target.size]
         return {
             "size": len(self.skeleton),

@@ -60,10 +60,20 @@ def convert(model, quantization=None, representative=None, int8_io=False) -> byt
 
 
 def output_names(model) -> list[str]:
-    """Returns the names of a model's outputs, flat: keys of a dict, else names of the layers."""
+    """Returns the names of a model's outputs, flat: keys of a dict, else names of the layers.
+
+    Further outputs of one layer are called `name_1`, `name_2`, ..
+    """
     if isinstance(model.output, dict):
         return sorted(model.output)
-    return list(model.output_names)
+    names: list[str] = []
+    for name in model.output_names:
+        unique, number = name, 0
+        while unique in names:
+            number += 1
+            unique = f"{name}_{number}"
+        names.append(unique)
+    return names
 
 
 def _with_named_outputs(model):

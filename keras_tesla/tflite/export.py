@@ -242,7 +242,7 @@ def _complete(content: bytes, sources: list[_Source], checked: Arguments) -> byt
             verify.compare(alone_content, [source.case(None)])
         entry["bytes"] = len(alone_content)
         entry["max_abs_difference"] = float(f"{difference:.3g}")
-        entry["latency"] = float(f"{runtime.latency(alone_content):.4g}")
+        entry["latency"] = float(f"{runtime.latency(alone_content, source.inputs):.4g}")
         entry["accuracy"] = None
         if checked.validation is not None:
             entry["accuracy"] = round(_accuracy(alone_content, *checked.validation), 6)

@@ -52,6 +52,7 @@ class Leaf:
         (signature,) = model.signatureDefs
         self.inputs = _named(signature.inputs)
         self.outputs = _named(signature.outputs)
+        self._separate_outputs()
         self.nested: dict[int, Nested] = {}
         self.own: set[int] = set()
         for tensor in self.graph.tensors:
@@ -59,6 +60,17 @@ class Leaf:
             tensor.shapeSignature = None  # the batch size is fixed
             if tensor.quantization is not None and tensor.quantization.scale is None:
                 tensor.quantization = None  # the converter writes an empty table
+
+    def _separate_outputs(self):
+        """Copies an output that is an input, or another output too: runtimes mix those up."""
+        taken = set(self.inputs.values())
+        for name, index in self.outputs.items():
+            if index in taken:
+                copied = self.graph.add_like(name, self.graph.tensors[index])
+                self.graph.add_reshape(index, copied, at=len(self.graph.operators))
+                self.outputs[name] = index = copied
+            taken.add(index)
+        self.graph.subgraph.outputs = list(self.outputs.values())
 
 
 def _short(name):

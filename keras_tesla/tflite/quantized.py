@@ -50,14 +50,28 @@ def rescale(graph: Graph, weight: Weight, whole: schema.TensorT, factors, bias):
     axis = -1 if weight.kind == Kind.DEPTHWISE_CONV_2D else 0
     outputs = weight.value.shape[axis]
     tensor = graph.tensors[weight.tensor]
+    codes = np.moveaxis(np.asarray(graph.array(weight.tensor)), axis, 0)
     tensor.quantization = scales(whole.quantization, outputs, factors)
     operator = weight.operator
     if len(operator.inputs) < 3 or operator.inputs[2] < 0:
         return
-    unit = _bias_unit(graph, operator)
     value = np.zeros(outputs) if bias is None else bias.astype("float64")
+    _widen_empty_channels(tensor.quantization, codes, graph.tensors[operator.inputs[0]], value)
+    unit = _bias_unit(graph, operator)
     counts = np.clip(np.round(value / unit), -(2**31), 2**31 - 1).astype(np.int32)
     operator.inputs[2] = _int32_bias(graph, counts, unit)
+
+
+def _widen_empty_channels(quantization, codes, x, bias):
+    """Gives channels without weights a scale in which their bias can be counted.
+
+    A scale that came from zeros is as good as any other, and may be too fine for 32 bits.
+    """
+    needed = np.abs(bias) / (np.asarray(x.quantization.scale, "float64") * 2.0**30)
+    if len(quantization.scale) > 1:
+        empty = ~codes.any(axis=tuple(range(1, codes.ndim)))
+        widened = np.maximum(quantization.scale, needed)
+        quantization.scale = np.where(empty, widened, quantization.scale).astype("float32")
 
 
 def zero_bias(graph: Graph, operator, outputs: int) -> int:

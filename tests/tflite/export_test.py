@@ -138,7 +138,8 @@ def test_a_latency_is_a_time():
     tesla = mlp()
     from keras_tesla.tflite import convert
 
-    assert 0 < runtime.latency(convert.convert(tesla.at(50)), runs=5) < 1
+    inputs = verify.example_inputs(tesla.network, 1)
+    assert 0 < runtime.latency(convert.convert(tesla.at(50)), inputs, runs=5) < 1
 
 
 # What is refused, and what is left behind then.

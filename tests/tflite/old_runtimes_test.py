@@ -71,7 +71,7 @@ def exports(request, conversion, tmp_path_factory):
         patch.setattr(convert, "convert", conversion)
         # That the newest runtime computes what Keras does is tested elsewhere.
         patch.setattr(verify, "compare", lambda content, cases: [0.0 for _ in cases])
-        patch.setattr(runtime, "latency", lambda content: 0.0)
+        patch.setattr(runtime, "latency", lambda content, inputs: 0.0)
         for mode, storage in CONSTRUCTIONS:
             kt.tflite.export(
                 network,

@@ -228,6 +228,80 @@ def test_int8_inputs_and_outputs_have_one_scale_for_all_percentages(tmp_path):
     assert len(scales) == 1
 
 
+# Networks that runtimes, the converter or shared bytes could trip over.
+
+
+def one_tensor_as_two_outputs():
+    inputs = keras.Input((6,), name="x")
+    y = IDPDense(3)(layers.Dense(8, activation="relu")(inputs))
+    return keras.Model(inputs, {"a": y, "b": y})
+
+
+def two_outputs_of_one_layer():
+    a, b = keras.Input((6,), name="a"), keras.Input((6,), name="b")
+    layer, last = layers.Dense(8, activation="relu"), IDPDense(3, name="logits")
+    return keras.Model([a, b], [last(layer(a)), last(layer(b))])
+
+
+def an_input_as_output():
+    inputs = keras.Input((6,), name="x")
+    y = IDPDense(3)(layers.Dense(8, activation="relu")(inputs))
+    return keras.Model(inputs, {"y": y, "x_again": inputs})
+
+
+def constant_kernels():
+    """Every weight is the beginning of every larger one."""
+    options = {"kernel_initializer": keras.initializers.Constant(1 / 32)}
+    inputs = keras.Input((16,), name="x")
+    x = layers.Dense(64, **options)(inputs)
+    x = IDPDense(48, **options)(IDPDense(64, **options)(x))
+    return keras.Model(inputs, IDPDense(40, **options)(x))
+
+
+def embedded_integers():
+    inputs = keras.Input((5,), dtype="int32", name="tokens")
+    x = layers.Flatten()(layers.Embedding(4, 6)(inputs))
+    return keras.Model(inputs, IDPDense(3)(layers.Dense(16, activation="relu")(x)))
+
+
+def channels_without_weights():
+    """A batch normalization with gamma 0: in int8 such a channel's scale says nothing."""
+    inputs = keras.Input((6, 6, 2), name="x")
+    x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
+    x = IDPConv2D(48, 3, padding="same")(x)
+    normalization = IDPBatchNormalization(PERCENTAGES)
+    x = layers.ReLU()(normalization(x))
+    normalization.gamma.assign(np.arange(48) % 3)
+    normalization.beta.assign(np.linspace(0.5, 2, 48))
+    return keras.Model(inputs, IDPDense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        one_tensor_as_two_outputs,
+        two_outputs_of_one_layer,
+        an_input_as_output,
+        constant_kernels,
+        embedded_integers,
+        channels_without_weights,
+    ],
+)
+def test_awkward_networks(build, quantization, tmp_path):
+    keras.utils.set_random_seed(0)
+    tesla = kt.TESLA(build(), PERCENTAGES)
+    typical = verify.example_inputs(tesla.network, 50)
+    bundle = kt.tflite.export(
+        tesla,
+        tmp_path / "out",
+        mode="percentage_input",
+        quantization=quantization,
+        representative_data=typical if quantization else None,
+    )
+    assert len(bundle.outputs) == len(tesla.network.outputs)
+
+
 # Random networks.
 
 
