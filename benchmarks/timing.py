@@ -45,6 +45,8 @@ def machine(threads: int) -> dict:
     Args:
         threads: Int, what the measurement was held to.
     """
-    from keras_tesla.tflite.machine import describe  # here: children choose their backend first
+    from keras_tesla.tflite.measure.machine import (
+        describe,  # here: children choose their backend first
+    )
 
     return describe(threads, ("keras", "tensorflow", "jax", "torch", "ai-edge-litert"))

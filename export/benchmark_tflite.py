@@ -9,9 +9,9 @@ import sys
 
 from absl import app, flags, logging
 
-from keras_tesla.tflite import textfile
-from keras_tesla.tflite.benchmark import benchmark
-from keras_tesla.tflite.child import MeasurementError
+from keras_tesla.tflite.measure import textfile
+from keras_tesla.tflite.measure.benchmark import benchmark
+from keras_tesla.tflite.measure.child import MeasurementError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("runs", 50, "Timed calls of each percentage in each round.", lower_bound=1)

@@ -7,8 +7,8 @@ import sys
 
 from absl import app, flags, logging
 
-from keras_tesla.tflite import report
-from keras_tesla.tflite.benchmark import Benchmark
+from keras_tesla.tflite.measure import report
+from keras_tesla.tflite.measure.benchmark import Benchmark
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", None, "The HTML page to be written.", required=True)

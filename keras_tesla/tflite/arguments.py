@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from keras_tesla.percentages import check_percentages
-from keras_tesla.tflite import convert, merge, verify
+from keras_tesla.tflite import convert, verify
+from keras_tesla.tflite.graphs import merge
 from keras_tesla.training.tesla import TESLA
 
 MODES = ("per_percentage", "signatures", "percentage_input")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 
-from keras_tesla.tflite.folder import MANIFEST
+from keras_tesla.tflite.files.folder import MANIFEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Entry:
         accuracy: Float, 0..1, on the `validation_data` of the export; None if there was none.
         latency: Seconds of one call on the machine that exported it, one thread, median.
         max_abs_difference: Largest difference between the file's outputs and Keras'.
-        alone: How it is opened alone, see `keras_tesla.tflite.alone`; None in a file of its own.
+        alone: How it is opened alone, see `keras_tesla.tflite.files.alone`; None in an own file.
     """
 
     percentage: int
@@ -51,7 +51,7 @@ class Bundle:
         not_shared: [{"weight": name, "percentage": int, "bytes": int, "reason": str}, ..]: the
             weights of a shared storage that need bytes of their own at a percentage.
         versions: {package: version} of what wrote it.
-        shells: The forms of nested weights, see `keras_tesla.tflite.alone`.
+        shells: The forms of nested weights, see `keras_tesla.tflite.files.alone`.
     """
 
     directory: pathlib.Path
@@ -84,12 +84,12 @@ class Bundle:
         return self.directory / self[percentage].file
 
     def benchmark(self, **kwargs):
-        """Measures every percentage on this machine; see `keras_tesla.tflite.benchmark`.
+        """Measures every percentage on this machine; see `keras_tesla.tflite.measure.benchmark`.
 
         Args:
-            **kwargs: Of `keras_tesla.tflite.benchmark.benchmark`.
+            **kwargs: Of `keras_tesla.tflite.measure.benchmark.benchmark`.
         """
-        from keras_tesla.tflite.benchmark import benchmark
+        from keras_tesla.tflite.measure.benchmark import benchmark
 
         return benchmark([self.directory], **kwargs)
 

@@ -9,26 +9,14 @@ import numpy as np
 from keras_tesla import conversion
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.narrowing.plan import narrow
-from keras_tesla.tflite import (
-    align,
-    alone,
-    arguments,
-    convert,
-    flatbuffer,
-    folder,
-    merge,
-    reading,
-    runtime,
-    share,
-    structure,
-    verify,
-    writing,
-)
-from keras_tesla.tflite import metadata as standard
+from keras_tesla.tflite import arguments, convert, runtime, verify
 from keras_tesla.tflite.arguments import Arguments
 from keras_tesla.tflite.bundle import Bundle, from_manifest
-from keras_tesla.tflite.constants import Constants
-from keras_tesla.tflite.leaf import Leaf
+from keras_tesla.tflite.files import alone, folder, reading, writing
+from keras_tesla.tflite.files import metadata as standard
+from keras_tesla.tflite.files.constants import Constants
+from keras_tesla.tflite.graphs import align, flatbuffer, merge, share, structure
+from keras_tesla.tflite.graphs.leaf import Leaf
 from keras_tesla.training.tesla import TESLA
 from keras_tesla.version import __version__
 

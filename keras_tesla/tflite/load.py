@@ -9,8 +9,9 @@ import threading
 import numpy as np
 
 from keras_tesla.percentages import check_percentage
-from keras_tesla.tflite import alone, archive, reading, runtime
+from keras_tesla.tflite import runtime
 from keras_tesla.tflite.cached import CachedRunner
+from keras_tesla.tflite.files import alone, archive, reading
 
 
 class Model:

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from keras_tesla.tflite.benchmark import Benchmark
-from tests.tflite import handmade
+from keras_tesla.tflite.measure.benchmark import Benchmark
+from tests.tflite.measure import handmade
 
 ROOT = pathlib.Path(__file__).parents[2]
 FEW = ("--runs=3", "--warmup=1", "--rounds=2")

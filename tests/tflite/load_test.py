@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.tflite import alone, archive, convert, reading, structure, verify
+from keras_tesla.tflite import convert, verify
+from keras_tesla.tflite.files import alone, archive, reading
+from keras_tesla.tflite.graphs import structure
 from tests.tflite import networks
 
 pytestmark = pytest.mark.tensorflow

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.tflite import alone, convert, flatbuffer, reading, runtime, verify
-from keras_tesla.tflite.flatbuffer import Kind
-from keras_tesla.tflite.leaf import Leaf
+from keras_tesla.tflite import convert, runtime, verify
+from keras_tesla.tflite.files import alone, reading
+from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.graphs.flatbuffer import Kind
+from keras_tesla.tflite.graphs.leaf import Leaf
 from tests.tflite import networks
 
 pytestmark = pytest.mark.tensorflow

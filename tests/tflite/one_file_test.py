@@ -13,7 +13,9 @@ from keras import layers
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-from keras_tesla.tflite import flatbuffer, reading, runtime, structure, verify
+from keras_tesla.tflite import runtime, verify
+from keras_tesla.tflite.files import reading
+from keras_tesla.tflite.graphs import flatbuffer, structure
 from tests.tflite import networks
 
 pytestmark = pytest.mark.tensorflow
@@ -417,7 +419,7 @@ def test_an_input_of_the_name_percentage_is_refused(tmp_path):
 
 def test_a_merge_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     """A nested weight whose last run went missing."""
-    from keras_tesla.tflite.nested import Shells
+    from keras_tesla.tflite.graphs.nested import Shells
 
     store = Shells.store
     monkeypatch.setattr(

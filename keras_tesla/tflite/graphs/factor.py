@@ -15,9 +15,9 @@ import math
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite import corners
-from keras_tesla.tflite.corners import Corner, Weight
-from keras_tesla.tflite.flatbuffer import Graph, Kind, Type
+from keras_tesla.tflite.graphs import corners
+from keras_tesla.tflite.graphs.corners import Corner, Weight
+from keras_tesla.tflite.graphs.flatbuffer import Graph, Kind, Type
 
 _Activation = schema.ActivationFunctionType
 # The multiplication of a number costs about as much time as so many multiply-adds of its

@@ -12,10 +12,13 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_tesla.percentages import check_percentages
-from keras_tesla.tflite import alone as part
-from keras_tesla.tflite import bundle, child, flatbuffer, machine, merge, reading, report, textfile
-from keras_tesla.tflite.folder import MANIFEST
-from keras_tesla.tflite.measurement import Measurement
+from keras_tesla.tflite import bundle
+from keras_tesla.tflite.files import alone as part
+from keras_tesla.tflite.files import reading
+from keras_tesla.tflite.files.folder import MANIFEST
+from keras_tesla.tflite.graphs import flatbuffer, merge
+from keras_tesla.tflite.measure import child, machine, report, textfile
+from keras_tesla.tflite.measure.measurement import Measurement
 
 _FORMAT = "keras_tesla benchmark 1"
 _DELEGATES = ("xnnpack", "none")
@@ -27,7 +30,7 @@ class Benchmark:
     """What `benchmark` measured.
 
     Args:
-        machine: Where and when; see `keras_tesla.tflite.machine.describe`.
+        machine: Where and when; see `keras_tesla.tflite.measure.machine.describe`.
         settings: {name: value} of how it was measured.
         measurements: One for each percentage of each export.
     """

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_tesla.tflite import report, svg
-from keras_tesla.tflite.benchmark import Benchmark
-from keras_tesla.tflite.measurement import LATENCY, Measurement
+from keras_tesla.tflite.measure import report, svg
+from keras_tesla.tflite.measure.benchmark import Benchmark
+from keras_tesla.tflite.measure.measurement import LATENCY, Measurement
 
 PERCENTAGES = list(range(100, 0, -10))
 HOSTILE = "</title></svg><script>alert(1)</script><img src=x onerror=\"alert('2')\">&amp;"

@@ -7,8 +7,8 @@ share one signature, its outputs have one scale: the finest that holds all of th
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite.flatbuffer import Kind, Type
-from keras_tesla.tflite.leaf import Leaf
+from keras_tesla.tflite.graphs.flatbuffer import Kind, Type
+from keras_tesla.tflite.graphs.leaf import Leaf
 
 
 def align(leaves: list[Leaf]):

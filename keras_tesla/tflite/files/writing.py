@@ -6,10 +6,11 @@ import json
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite import alone, archive, constants, flatbuffer, reading
-from keras_tesla.tflite.constants import Constants
-from keras_tesla.tflite.leaf import Leaf
-from keras_tesla.tflite.merge import Merged
+from keras_tesla.tflite.files import alone, archive, constants, reading
+from keras_tesla.tflite.files.constants import Constants
+from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.graphs.merge import Merged
 
 # Stands for an offset or a number that is not known yet: it takes as many bytes as any.
 UNKNOWN = 1 << 40
@@ -22,7 +23,7 @@ def write_one(content: bytes, header: dict, metadata: dict[str, bytes], labels) 
         content: Bytes of a .tflite file.
         header: What the file says of itself.
         metadata: {name: bytes} of further metadata entries.
-        labels: List of strings or None, see `keras_tesla.tflite.archive`.
+        labels: List of strings or None, see `keras_tesla.tflite.files.archive`.
     """
     model = flatbuffer.unpack(content)
     for name, data in {reading.ENTRY: _text(header), **metadata}.items():
@@ -41,7 +42,7 @@ def write_many(
     """Returns a file that holds several percentages.
 
     It consists of the flatbuffer of all percentages; the constants; a small flatbuffer for each
-    percentage, see `keras_tesla.tflite.alone`; the archive.
+    percentage, see `keras_tesla.tflite.files.alone`; the archive.
 
     Args:
         merged: From `merge.merge`.

@@ -6,8 +6,9 @@ No converter runs, so a test may make many; and they may be such as no export wr
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite import flatbuffer, writing
-from keras_tesla.tflite.flatbuffer import Kind, Type
+from keras_tesla.tflite.files import writing
+from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.graphs.flatbuffer import Kind, Type
 
 
 def header(percentages, mode="signatures", **changes):

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from keras_tesla.tflite import flatbuffer
-from keras_tesla.tflite.flatbuffer import Kind
+from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.graphs.flatbuffer import Kind
 
 _BRANCHES = ("thenSubgraphIndex", "elseSubgraphIndex")
 

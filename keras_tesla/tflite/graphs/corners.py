@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_tesla.tflite.flatbuffer import Graph, Kind
+from keras_tesla.tflite.graphs.flatbuffer import Graph, Kind
 
 # {kind of operator: place of its weight among the inputs}
 WEIGHT_INPUT = {

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite import flatbuffer, writing
-from keras_tesla.tflite.flatbuffer import Kind, Type
-from keras_tesla.tflite.metadata import ENTRY
-from keras_tesla.tflite.standard_metadata import Subgraph, Tensor, pack
+from keras_tesla.tflite.files import writing
+from keras_tesla.tflite.files.metadata import ENTRY
+from keras_tesla.tflite.files.standard_metadata import Subgraph, Tensor, pack
+from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.graphs.flatbuffer import Kind, Type
 
-READER = pathlib.Path(__file__).parents[2] / ".tools/runtimes/tflite-support-0.4.4/bin/python"
+READER = pathlib.Path(__file__).parents[3] / ".tools/runtimes/tflite-support-0.4.4/bin/python"
 
 IMAGE = Tensor(
     (1, 4, 6, 3),

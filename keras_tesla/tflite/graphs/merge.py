@@ -6,11 +6,12 @@ import dataclasses
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite import constants, flatbuffer
-from keras_tesla.tflite.constants import Constants
-from keras_tesla.tflite.flatbuffer import Graph, Kind, Type
-from keras_tesla.tflite.leaf import Leaf
-from keras_tesla.tflite.nested import Descriptions
+from keras_tesla.tflite.files import constants
+from keras_tesla.tflite.files.constants import Constants
+from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.graphs.flatbuffer import Graph, Kind, Type
+from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.graphs.nested import Descriptions
 
 PERCENTAGE = "percentage"
 DEFAULT = "serving_default"

@@ -1,14 +1,14 @@
 """What a file says of itself: a metadata entry in JSON, protected by a digest of the whole file.
 
-Every exported file ends with an archive that holds its SHA-256, see `keras_tesla.tflite.archive`. A
-damaged file is recognised by that before any runtime sees it.
+Every exported file ends with an archive that holds its SHA-256, see
+`keras_tesla.tflite.files.archive`. A damaged file is recognised by that before any runtime sees it.
 """
 
 import json
 
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite import archive
+from keras_tesla.tflite.files import archive
 
 ENTRY = "keras_tesla"  # name of the metadata entry
 FORMAT = 1

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from keras_tesla.tflite.nested import Descriptions, Shells
+from keras_tesla.tflite.graphs.nested import Descriptions, Shells
 
 _ascending = st.lists(st.integers(1, 9), min_size=1, max_size=5).map(
     lambda steps: tuple(int(n) for n in np.cumsum(steps))

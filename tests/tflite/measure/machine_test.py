@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from keras_tesla.tflite import machine
+from keras_tesla.tflite.measure import machine
 
 
 def test_it_names_the_machine_the_versions_and_the_day():

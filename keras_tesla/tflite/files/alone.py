@@ -11,7 +11,7 @@ In the header each percentage has, under `alone`,
     length, sha256  of what results
     copies          [[to, from, bytes], ..]: runs of bytes that are copied
     corners         [[to, from, shells, level], ..]: weights that are stored nested, see
-                    `keras_tesla.tflite.nested`; `shells` counts in the header's list of these
+                    `keras_tesla.tflite.graphs.nested`; `shells` counts in the header's list
 
 and everything else in it is zero.
 """
@@ -20,10 +20,11 @@ import hashlib
 import io
 import zlib
 
-from keras_tesla.tflite import constants, flatbuffer, merge
-from keras_tesla.tflite.constants import Constants
-from keras_tesla.tflite.nested import Shells
-from keras_tesla.tflite.reading import FileError
+from keras_tesla.tflite.files import constants
+from keras_tesla.tflite.files.constants import Constants
+from keras_tesla.tflite.files.reading import FileError
+from keras_tesla.tflite.graphs import flatbuffer, merge
+from keras_tesla.tflite.graphs.nested import Shells
 
 
 class Part:

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from keras_tesla.tflite import flatbuffer, merge, standard_metadata
-from keras_tesla.tflite.standard_metadata import Subgraph, Tensor
+from keras_tesla.tflite.files import standard_metadata
+from keras_tesla.tflite.files.standard_metadata import Subgraph, Tensor
+from keras_tesla.tflite.graphs import flatbuffer, merge
 
 ENTRY = "TFLITE_METADATA"
 _CHOICE = "Percentage of the dot-product terms; the next higher one of the file serves it."

@@ -13,7 +13,7 @@ import dataclasses
 import flatbuffers
 import numpy as np
 
-from keras_tesla.tflite import archive
+from keras_tesla.tflite.files import archive
 
 _IDENTIFIER = b"M001"
 _PARSER = "1.0.0"  # the schema that has all fields below

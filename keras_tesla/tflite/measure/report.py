@@ -3,8 +3,8 @@
 import html
 import pathlib
 
-from keras_tesla.tflite import svg, textfile
-from keras_tesla.tflite.measurement import Measurement
+from keras_tesla.tflite.measure import svg, textfile
+from keras_tesla.tflite.measure.measurement import Measurement
 
 
 def _or_none(value, text):

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from keras_tesla.tflite import archive
+from keras_tesla.tflite.files import archive
 
 BEFORE = b"PK\x05\x06 is no end record here" * 40
 

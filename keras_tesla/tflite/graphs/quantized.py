@@ -2,8 +2,8 @@
 
 The converter gives each percentage's weight scales of its own, so no bytes agree. Instead every
 percentage takes the corner of the codes at the highest percentage, with their scales (times its
-factors, see `keras_tesla.tflite.factor`); what stays its own are the ranges of its activations, and
-so its biases, which are counted in `input scale * weight scale`.
+factors, see `keras_tesla.tflite.graphs.factor`); what stays its own are the ranges of its
+activations, and so its biases, which are counted in `input scale * weight scale`.
 """
 
 import copy
@@ -11,8 +11,8 @@ import copy
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite.corners import Weight
-from keras_tesla.tflite.flatbuffer import Graph, Kind, Type
+from keras_tesla.tflite.graphs.corners import Weight
+from keras_tesla.tflite.graphs.flatbuffer import Graph, Kind, Type
 
 
 def scales(quantization, outputs: int, factors=None):

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from keras_tesla.tflite import flatbuffer
-from keras_tesla.tflite.flatbuffer import Graph
-from keras_tesla.tflite.nested import Shells
+from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.graphs.flatbuffer import Graph
+from keras_tesla.tflite.graphs.nested import Shells
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.tflite import child, flatbuffer, reading, writing
-from keras_tesla.tflite.benchmark import Benchmark, benchmark
-from keras_tesla.tflite.child import MeasurementError
-from keras_tesla.tflite.measurement import LATENCY, Measurement
-from tests.tflite import handmade, networks
+from keras_tesla.tflite.files import reading, writing
+from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.measure import child
+from keras_tesla.tflite.measure.benchmark import Benchmark, benchmark
+from keras_tesla.tflite.measure.child import MeasurementError
+from keras_tesla.tflite.measure.measurement import LATENCY, Measurement
+from tests.tflite import networks
+from tests.tflite.measure import handmade
 
 MODES = ["per_percentage", "signatures", "percentage_input"]
 FEW = {"runs": 2, "warmup": 0, "rounds": 1}

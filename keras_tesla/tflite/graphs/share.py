@@ -6,11 +6,11 @@ import math
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite import corners, factor, quantized
-from keras_tesla.tflite.corners import Corner, Weight
-from keras_tesla.tflite.flatbuffer import Graph, Kind, Type
-from keras_tesla.tflite.leaf import Leaf, Nested
-from keras_tesla.tflite.nested import Shells
+from keras_tesla.tflite.graphs import corners, factor, quantized
+from keras_tesla.tflite.graphs.corners import Corner, Weight
+from keras_tesla.tflite.graphs.flatbuffer import Graph, Kind, Type
+from keras_tesla.tflite.graphs.leaf import Leaf, Nested
+from keras_tesla.tflite.graphs.nested import Shells
 
 _NO_CORNER = "it is not the beginning of the weight at the highest percentage"
 _DEAR_FACTOR = "a factor for each channel behind it would cost more time than it is worth"

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_tesla.tflite import corners
-from keras_tesla.tflite.corners import Weight
-from keras_tesla.tflite.flatbuffer import Kind
+from keras_tesla.tflite.graphs import corners
+from keras_tesla.tflite.graphs.corners import Weight
+from keras_tesla.tflite.graphs.flatbuffer import Kind
 
 RANDOM = np.random.default_rng(0)
 
