@@ -35,7 +35,7 @@ class Model:
         self._path, self._threads, self._cache = os.fspath(path), threads, cache_dir
         with _mapped(self._path) as content:
             self.header = reading.read_header(content, f"{self._path!r}")
-            self._digest = archive.digest(content).decode()
+            self._digest = content[archive.DIGITS].decode()
         self.percentages = tuple(e["percentage"] for e in self.header["percentages"])
         self._opening = threading.Lock()
         self._runners: dict[int, tuple] = {}

@@ -20,16 +20,20 @@ from keras_tesla.tflite.graphs.corners import Corner, Weight
 from keras_tesla.tflite.graphs.flatbuffer import Graph, Kind, Type
 
 _Activation = schema.ActivationFunctionType
-# The multiplication of a number costs about as much time as so many multiply-adds of its
-# convolution (docs/decisions.md).
+# With fewer multiply-adds for each number that would be multiplied, the multiplication takes more
+# than some percent of the operator's time; and a corner that is at most such a part of the whole
+# weight is not worth any (docs/decisions.md).
 _MULTIPLY_ADDS = 64
+_PART = 64
 _SINKS = (Kind.MAX_POOL_2D, Kind.AVERAGE_POOL_2D, Kind.MEAN)
 
 
-def is_worth_it(graph: Graph, weight: Weight, corner: Corner) -> bool:
-    """Whether the multiplication behind a float weight takes little of its operator's time."""
+def is_worth_it(graph: Graph, weight: Weight, corner: Corner, whole: Weight) -> bool:
+    """Whether sharing a float weight saves bytes and its factor takes little time."""
     if corner.scale is None:
         return True
+    if _PART * weight.value.size <= whole.value.size:
+        return False
     shape = weight.value.shape
     depthwise = weight.kind == Kind.DEPTHWISE_CONV_2D
     multiply_adds = math.prod(shape[1:-1] if depthwise else shape[1:])

@@ -58,7 +58,7 @@ def share(leaves: list[Leaf], floats: list[Leaf], codes: Leaf | None = None) -> 
             if corner is None:
                 kept_own.append(_own_bytes(leaf, weight, _NO_CORNER))
             elif whole[corner.whole].value.dtype == np.int8 or factor.is_worth_it(
-                leaf.graph, weight, corner
+                leaf.graph, weight, corner, whole[corner.whole]
             ):
                 bias = corners.bias(float_leaf.graph, before.operator)
                 uses[corner.whole].append(_Use(leaf, weight, corner, bias))
