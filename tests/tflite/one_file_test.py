@@ -251,6 +251,20 @@ def an_input_as_output():
     return keras.Model(inputs, {"y": y, "x_again": inputs})
 
 
+def one_weight_with_and_without_a_pool():
+    """A layer called twice: behind one call a factor is cheap, behind the other it is not."""
+    inputs = keras.Input((8, 8, 4), name="x")
+    x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
+    convolution, normalization = IDPConv2D(24, 1), IDPBatchNormalization(PERCENTAGES)
+    a = layers.ReLU()(normalization(convolution(x)))
+    b = layers.ReLU()(normalization(convolution(layers.ReLU(max_value=1.0)(x))))
+    for number, weight in enumerate(w for w in normalization.weights if "variance" in w.name):
+        weight.assign(np.linspace(0.5, 1.5 + number, 24))
+    a = layers.GlobalAveragePooling2D()(a)
+    b = layers.GlobalAveragePooling2D()(IDPConv2D(24, 3)(b))
+    return keras.Model(inputs, IDPDense(3)(layers.Concatenate()([a, b])))
+
+
 def constant_kernels():
     """Every weight is the beginning of every larger one."""
     options = {"kernel_initializer": keras.initializers.Constant(1 / 32)}
@@ -284,6 +298,7 @@ def channels_without_weights():
     [
         one_tensor_as_two_outputs,
         two_outputs_of_one_layer,
+        one_weight_with_and_without_a_pool,
         an_input_as_output,
         constant_kernels,
         embedded_integers,

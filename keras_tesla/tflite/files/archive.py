@@ -22,7 +22,7 @@ import zipfile
 LABELS = "labels.txt"
 _SEAL = "keras_tesla"
 _END_RECORD = 22  # bytes
-_STRIDE = 1 << 20  # bytes that are read at a time
+_STRIDE = 1 << 16  # bytes that are read at a time; more would stay with the process
 DIGITS = slice(-_END_RECORD - 64, -_END_RECORD)  # where the digest stands in a file
 
 

@@ -61,7 +61,7 @@ def share(leaves: list[Leaf], floats: list[Leaf], codes: Leaf | None = None) -> 
                 leaf.graph, weight, corner, whole[corner.whole]
             ):
                 bias = corners.bias(float_leaf.graph, before.operator)
-                uses[corner.whole].append(_Use(leaf, weight, corner, bias))
+                uses[corner.whole].append(_Use(leaf, _unshared(leaf, weight), corner, bias))
             else:
                 kept_own.append(_own_bytes(leaf, weight, _DEAR_FACTOR))
     for weight, weight_uses in zip(whole, uses, strict=False):
@@ -78,6 +78,17 @@ def _alike(own, floats):
         a.kind == b.kind and a.value.shape == b.value.shape
         for a, b in zip(own, floats, strict=True)
     )
+
+
+def _unshared(leaf, weight):
+    """A weight whose tensor no other operator reads, as that of a layer that is called twice."""
+    graph, operator = leaf.graph, weight.operator
+    if sum(weight.tensor in other.inputs for other in graph.operators) == 1:
+        return weight
+    tensor = graph.tensors[weight.tensor]
+    own = graph.add_like(tensor.name, tensor, weight.value)
+    operator.inputs = [own if t == weight.tensor else t for t in operator.inputs]
+    return dataclasses.replace(weight, tensor=own)
 
 
 def _own_bytes(leaf, weight, reason):
