@@ -157,7 +157,9 @@ def one_file_section():
             f"{1e6 * max(row['latency_extra'] for row in rows):.1f} | "
             f"{max(row['max_abs_difference'] for row in rows):.1g} |"
         )
-    quantized = [row for row in measured["rows"] if "accuracy" in row]
+    quantized = [
+        row for row in measured["rows"] if "accuracy" in row and row["storage"] == "shared"
+    ]
     if quantized:
         lines += [
             "",
