@@ -4,7 +4,10 @@ Layers that compute with a leading part of their input channels, a model that tr
 percentages at once, and the export of each to LiteRT.
 """
 
-from keras_tesla import analysis, callbacks, data, layers, profiles, tflite, training
+from keras_tesla import analysis, callbacks, data, layers, literature, profiles, tflite, training
+from keras_tesla.analysis import summary
+from keras_tesla.calibration import recalibrate
+from keras_tesla.ordering import order_channels
 from keras_tesla.percentages import active_terms
 from keras_tesla.scope import current_percentage, percentage_scope
 from keras_tesla.training.tesla import TESLA
@@ -19,8 +22,12 @@ __all__ = [
     "current_percentage",
     "data",
     "layers",
+    "literature",
+    "order_channels",
     "percentage_scope",
     "profiles",
+    "recalibrate",
+    "summary",
     "tflite",
     "training",
 ]

@@ -80,6 +80,41 @@ def load(name: str, validation_size: float = 0.1, seed: int = 0, data_dir=None) 
     return Dataset(train, validation, test, classes)
 
 
+def batches(
+    split: Split, batch_size: int, seed: int = 0, augment: bool = False, flat: bool = False
+):
+    """Returns an endless shuffled stream of batches, the same for the same seed.
+
+    Args:
+        split: What to read.
+        batch_size: Int, examples of a batch.
+        seed: Int, of the order and the augmentation.
+        augment: Bool, whether images are shifted by up to 4 pixels (the border is reflected) and
+            half of them mirrored.
+        flat: Bool, whether an image becomes one row of numbers.
+
+    Returns:
+        A `tf.data.Dataset` of `(x, y)`; on JAX and PyTorch, too, TensorFlow reads the data.
+    """
+    import tensorflow as tf
+
+    height, width, channels = split.x.shape[1:]
+
+    def augmented(i, example):
+        x, y = example
+        seeds = tf.stack([tf.constant(seed, tf.int64), i])
+        x = tf.pad(x, [[4, 4], [4, 4], [0, 0]], "REFLECT")
+        x = tf.image.stateless_random_crop(x, (height, width, channels), seeds)
+        return tf.image.stateless_random_flip_left_right(x, seeds), y
+
+    x = split.x.reshape(len(split), -1) if flat else split.x
+    stream = tf.data.Dataset.from_tensor_slices((x, split.y)).shuffle(len(split), seed=seed)
+    stream = stream.repeat()
+    if augment:
+        stream = stream.enumerate().map(augmented, tf.data.AUTOTUNE)
+    return stream.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
 def _scaled(images, highest):
     return (np.asarray(images) / highest).astype("float32")
 

@@ -16,14 +16,31 @@ def test_the_public_names_are_these():
         "current_percentage",
         "data",
         "layers",
+        "literature",
+        "order_channels",
         "percentage_scope",
         "profiles",
+        "recalibrate",
+        "summary",
         "tflite",
         "training",
     ]
-    assert kt.analysis.__all__ == ["accuracy_over_cost", "multiply_adds"]
-    assert kt.callbacks.__all__ == ["TaskWiseEarlyStopping"]
-    assert kt.layers.__all__ == ["IDPBatchNormalization", "IDPConv2D", "IDPDense"]
+    assert kt.analysis.__all__ == [
+        "accuracy_over_cost",
+        "activation_gallery",
+        "class_activation_maps",
+        "multiply_adds",
+        "summary",
+    ]
+    assert kt.callbacks.__all__ == [
+        "AlternatingProfiles",
+        "MultiProfile",
+        "PercentageCSVLogger",
+        "RandomPercentages",
+        "TaskWiseEarlyStopping",
+    ]
+    assert kt.layers.__all__ == ["IDPBatchNormalization", "IDPConv2D", "IDPDense", "PerRange"]
+    assert kt.literature.__all__ == ["mlp", "vgg16"]
     assert kt.tflite.__all__ == [
         "Benchmark",
         "Bundle",

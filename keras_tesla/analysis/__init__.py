@@ -1,6 +1,15 @@
-"""What a model costs and what it brings."""
+"""What a model costs, what it brings and what it looks at."""
 
+from keras_tesla.analysis.activation_gallery import activation_gallery
+from keras_tesla.analysis.activation_maps import class_activation_maps
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.analysis.plots import accuracy_over_cost
+from keras_tesla.analysis.summary import summary
 
-__all__ = ["accuracy_over_cost", "multiply_adds"]
+__all__ = [
+    "accuracy_over_cost",
+    "activation_gallery",
+    "class_activation_maps",
+    "multiply_adds",
+    "summary",
+]

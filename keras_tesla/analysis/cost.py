@@ -1,4 +1,4 @@
-"""What a plain Keras model costs."""
+"""The multiply-adds of a plain Keras model."""
 
 import math
 
@@ -31,18 +31,31 @@ def multiply_adds(model) -> int:
     >>> multiply_adds(keras.Sequential([keras.Input((784,)), keras.layers.Dense(10)]))
     7840
     """
-    total = 0
-    for call in graph.read(model).calls:
-        layer = call.operation
-        if not isinstance(layer, _KERNEL_LAYERS):
-            continue
-        shape = call.output_tensors[0].shape[1:]
-        if None in shape:
-            raise ValueError(
-                f"The multiply-adds of layer {layer.name!r} depend on a dimension that is not "
-                f"known: its output has shape {shape}. Give `keras.Input` a full shape."
-            )
-        first = getattr(layer, "data_format", "channels_last") == "channels_first"
-        positions = math.prod(shape[1:] if first else shape[:-1])
-        total += positions * math.prod(layer.kernel.shape)
-    return total
+    return sum(
+        of_call(c.operation, c.output_tensors[0].shape, getattr(c.operation, "kernel", None))
+        for c in graph.read(model).calls
+    )
+
+
+def of_call(layer, output_shape, kernel) -> int:
+    """Returns the multiply-adds of one example through one call of a layer.
+
+    Args:
+        layer: The layer; it need not be built.
+        output_shape: What the call returns: a tuple with the batch. Its channels do not matter.
+        kernel: The kernel that the layer runs with.
+
+    Raises:
+        ValueError: If a dimension is unknown.
+    """
+    if not isinstance(layer, _KERNEL_LAYERS):
+        return 0
+    shape = output_shape[1:]
+    if None in shape:
+        raise ValueError(
+            f"The multiply-adds of layer {layer.name!r} depend on a dimension that is not "
+            f"known: its output has shape {shape}. Give `keras.Input` a full shape."
+        )
+    first = getattr(layer, "data_format", "channels_last") == "channels_first"
+    positions = math.prod(shape[1:] if first else shape[:-1])
+    return positions * math.prod(kernel.shape)

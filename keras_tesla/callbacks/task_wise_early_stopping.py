@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tesla.callbacks import optimizer_reset
+from keras_tesla.percentages import check_percentages
 from keras_tesla.training.tesla import TESLA
 
 
@@ -14,9 +16,11 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
 
     The tasks are the percentages from the highest to the lowest. Task t optimizes the aggregated
     loss of the first t percentages, starting from the best weights of task t - 1 with fresh
-    optimizer slots. When it has stopped improving its best weights are kept and the next task
-    begins; after the last one training ends. What EarlyStopping's words mean is what they mean
-    here, for each task on its own. Epochs are counted over all tasks.
+    optimizer slots. With `order="random"` (R-TESLA) each task is one percentage, drawn anew when
+    the last one has ended, until the epochs are used up. When a task has stopped improving its best
+    weights are kept and the next task begins; after the last one training ends. What
+    EarlyStopping's words mean is what they mean here, for each task on its own. Epochs are counted
+    over all tasks.
 
     A run that is killed goes on in the middle of its task if `keras.callbacks.BackupAndRestore`
     comes after this callback in the list: the state of the task is saved with the weights.
@@ -35,10 +39,16 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         start_from_epoch: Int, epochs of each task before monitoring begins.
         reset_optimizer: Bool, whether each task starts with fresh optimizer slots (the step count
             included, so a learning rate schedule starts again).
+        order: `"descending"` or `"random"`.
+        probabilities: Dict {percentage: positive weight}, what a random task is drawn from, such as
+            how often each percentage will run on the phone. Default: uniform.
+        seed: Int, of the random order.
 
     Raises:
         ValueError: At construction: a monitor whose direction cannot be known from its name, with
-            `mode="auto"`. When `fit` begins: a model that is no `TESLA`.
+            `mode="auto"`; an unknown order; probabilities that are not positive, or given for a
+            descending order. When `fit` begins: a model that is no `TESLA`; probabilities of
+            percentages that it does not train.
 
     Example:
 
@@ -61,11 +71,27 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         restore_best_weights=True,
         start_from_epoch=0,
         reset_optimizer=True,
+        order="descending",
+        probabilities=None,
+        seed=0,
     ):
         super().__init__()
         self.monitor = monitor
         self.verbose = verbose
         self.reset_optimizer = reset_optimizer
+        if order not in ("descending", "random"):
+            raise ValueError(f"`order` must be 'descending' or 'random'. Received: {order!r}")
+        if probabilities is not None:
+            if order != "random":
+                raise ValueError("`probabilities` are for `order='random'`.")
+            check_percentages(probabilities)
+            if not all(0 < float(w) < float("inf") for w in probabilities.values()):
+                raise ValueError(
+                    f"`probabilities` must be positive and finite. Received: {probabilities!r}"
+                )
+        self.order = order
+        self.probabilities = probabilities
+        self.seed = seed
         self._patience = patience
         self._last_patience = patience if last_patience is None else last_patience
         self._settings = {
@@ -86,7 +112,22 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
     @property
     def current_percentage(self) -> int:
         """The percentage of the current task."""
-        return self.model.percentages[self._task]
+        return self._tasks(self._task + 1)[-1]
+
+    def _tasks(self, count) -> tuple[int, ...]:
+        """The percentages of the first `count` tasks."""
+        known = self.model.percentages
+        if self.order == "descending":
+            return known[:count]
+        weights = np.array(
+            [(self.probabilities or dict.fromkeys(known, 1)).get(p, 0) for p in known]
+        )
+        # Drawn from the start, so that a run that goes on after a kill draws the same.
+        rng = np.random.default_rng(self.seed)
+        return tuple(int(p) for p in rng.choice(known, count, p=weights / weights.sum()))
+
+    def _is_last(self, task):
+        return self.order == "descending" and task + 1 == len(self.model.percentages)
 
     def on_train_begin(self, logs=None):
         if not isinstance(self.model, TESLA):
@@ -94,14 +135,20 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
                 "TaskWiseEarlyStopping drives the tasks of a keras_tesla.TESLA model. "
                 f"Received: {type(self.model).__name__}"
             )
+        unknown = sorted(set(self.probabilities or ()) - set(self.model.percentages))
+        if unknown:
+            raise ValueError(
+                f"The model's percentages are {list(self.model.percentages)}. Received "
+                f"probabilities of {unknown} in addition."
+            )
         self._stopper = None
 
     def on_epoch_begin(self, epoch, logs=None):
         # Not in `on_train_begin`: BackupAndRestore may load the weights there after us.
         if self._stopper is None:
             state = self.model.callback_state
-            self._start(int(state["task"]) if state else 0, epoch)
-            if state:
+            self._start(int(state["task"]) if "task" in state else 0, epoch)
+            if "task" in state:
                 self._restore(state)
             self.model.reset_metrics()
 
@@ -112,11 +159,11 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         self._stopper.on_epoch_end(epoch - self._begin, logs)
         if self.model.stop_training:
             self._finish(epoch)
-            if self._task + 1 < len(self.model.percentages):
+            if not self._is_last(self._task):
                 self.model.stop_training = False
                 self._start(self._task + 1, epoch + 1)
                 if self.reset_optimizer:
-                    _reset(self.model.optimizer, self.model.trainable_variables)
+                    optimizer_reset.reset(self.model.optimizer, self.model.trainable_variables)
         self.model.callback_state = self._state()
 
     def on_train_end(self, logs=None):
@@ -125,24 +172,25 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         self._stopper.on_train_end()
         # The epochs may be used up just when a task ends: the next one has begun, untrained.
         trained = self._task + (self._last_epoch >= self._begin)
-        untrained = self.model.percentages[trained:]
+        done = self._tasks(trained)
+        untrained = [p for p in self.probabilities or self.model.percentages if p not in done]
         self.model.callback_state = {}
         self.model.activate(self.model.percentages)
         self._stopper = None
         if untrained:
             warnings.warn(
-                f"Training ended before the tasks of {list(untrained)} %. Give `fit` more epochs, "
+                f"Training ended before the tasks of {untrained} %. Give `fit` more epochs, "
                 "or the tasks less patience.",
                 stacklevel=2,
             )
 
     def _start(self, task, epoch):
         self._task, self._begin = task, epoch
-        self.model.activate(self.model.percentages[: task + 1])
-        last = task + 1 == len(self.model.percentages)
+        tasks = self._tasks(task + 1)
+        self.model.activate(tasks if self.order == "descending" else tasks[-1:])
         self._stopper = keras.callbacks.EarlyStopping(
             monitor=self.monitor_of(self.current_percentage),
-            patience=self._last_patience if last else self._patience,
+            patience=self._last_patience if self._is_last(task) else self._patience,
             **self._settings,
         )
         self._stopper.set_model(self.model)
@@ -184,11 +232,3 @@ def _direction(monitor):
         f"Whether {monitor!r} should fall or rise cannot be told from its name. Pass `mode='min'` "
         "or `mode='max'`."
     )
-
-
-def _reset(optimizer, variables):
-    """Gives every variable of an optimizer its first value; the learning rate stays as it is."""
-    fresh = type(optimizer).from_config(optimizer.get_config())
-    fresh.build(variables)
-    for variable, first in zip(optimizer.variables, fresh.variables, strict=True):
-        variable.assign(first)

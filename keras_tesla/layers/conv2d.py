@@ -56,6 +56,16 @@ class IDPConv2D(IncompleteDotProduct, keras.layers.Conv2D):
         super().build(input_shape)
         self._build_profile(self.kernel.shape[-2])
 
+    def call(self, inputs):
+        if self.trained_range is None:
+            return super().call(inputs)
+        outputs = self.convolution_op(inputs, self.kernel)
+        if self.use_bias:
+            last = self.data_format == "channels_last"
+            shape = (1, 1, 1, -1) if last else (1, -1, 1, 1)
+            outputs = ops.add(outputs, ops.reshape(self.trained_bias(), shape))
+        return self.activation(outputs)
+
     def convolution_op(self, inputs, kernel):
         percentage = current_percentage()
         if not self._is_complete(percentage):
@@ -75,6 +85,6 @@ class IDPConv2D(IncompleteDotProduct, keras.layers.Conv2D):
         Shape: `(height, width, k, filters)` for k active channels.
         """
         active = self.active_terms(percentage)
-        kernel = ops.convert_to_tensor(self.kernel)[:, :, :active]
+        kernel = self._trained_kernel(ops.convert_to_tensor(self.kernel))[:, :, :active]
         gamma = self._incomplete_coefficients(active, kernel.dtype)
         return kernel if gamma is None else kernel * gamma

@@ -88,7 +88,7 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
         x = take(inputs, self.input_view(inputs.shape), self.terms, self.active_terms(percentage))
         x = ops.matmul(x, self.incomplete_kernel(percentage))
         if self.use_bias:
-            x = ops.add(x, self.bias)
+            x = ops.add(x, self.trained_bias())
         return self.activation(x)
 
     def input_view(self, input_shape) -> Channels:
@@ -101,7 +101,8 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
         Shape: `(positions * k, units)` for k active channels.
         """
         active = self.active_terms(percentage)
-        kernel = ops.reshape(self.kernel, (self.positions, self.terms, self.units))[:, :active]
+        kernel = ops.reshape(self.kernel, (self.positions, self.terms, self.units))
+        kernel = self._trained_kernel(kernel)[:, :active]
         gamma = self._incomplete_coefficients(active, kernel.dtype)
         if gamma is not None:
             kernel = kernel * gamma

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_tesla import profiles
-from keras_tesla.percentages import active_terms
+from keras_tesla.percentages import active_terms, check_percentage
 
 # To a type checker the mix-in is the layer that it completes.
 _Layer: Any = keras.Layer if TYPE_CHECKING else object
@@ -19,6 +20,14 @@ class IncompleteDotProduct(_Layer):
         profile: What `keras_tesla.profiles.get` takes. Default: `"all_one"`.
         trainable_profile: Bool. If true the coefficients are a weight of shape `(terms,)` that
             starts at `profile` and is kept non-increasing.
+
+    Attributes:
+        trained_range: None (default), or two percentages `(low, high)`, 0 <= low < high <= 100. Of
+            n channels those from `active_terms(n, low)` (from 0 for low = 0) up to
+            `active_terms(n, high)`, exclusive, are then in the range, and gradients reach only: the
+            kernel where its input channel and its output channel are, the bias where the output
+            channel is, the trainable profile where the input channel is. It changes no output and
+            is not saved. A compiled function must be compiled anew (`TESLA.activate`).
     """
 
     def __init__(self, *args, profile="all_one", trainable_profile=False, **kwargs):
@@ -32,6 +41,25 @@ class IncompleteDotProduct(_Layer):
         self.trainable_profile = trainable_profile
         self.terms: Any = None
         self.coefficients: Any = None
+        self.trained_range = None
+
+    @property
+    def trained_range(self) -> tuple[int, int] | None:
+        """The percentages between which gradients reach the weights; None: all weights train."""
+        return self._trained_range
+
+    @trained_range.setter
+    def trained_range(self, percentages):
+        if percentages is not None:
+            low, high = percentages
+            if low != 0:
+                check_percentage(low)
+            if low >= check_percentage(high):
+                raise ValueError(
+                    "`trained_range` must be None or two percentages (low, high) with "
+                    f"0 <= low < high. Received: {percentages}"
+                )
+        self._trained_range: Any = percentages
 
     def _build_profile(self, terms):
         """Fixes the number of terms of the complete dot product and their coefficients."""
@@ -53,13 +81,38 @@ class IncompleteDotProduct(_Layer):
 
     def _is_complete(self, percentage):
         """Whether the layer is its Keras class at `percentage`."""
-        return self.coefficients is None and self.active_terms(percentage) == self.terms
+        return (
+            self.coefficients is None
+            and self.trained_range is None
+            and self.active_terms(percentage) == self.terms
+        )
+
+    def trained_bias(self):
+        """Returns the bias `(outputs,)`; gradients reach its entries in `trained_range`."""
+        bias = ops.convert_to_tensor(self.bias)
+        return bias if self.trained_range is None else _train(bias, self._in_range(bias.shape[0]))
+
+    def _trained_kernel(self, kernel):
+        """The kernel `(.., terms, outputs)`; gradients reach its entries in `trained_range`."""
+        if self.trained_range is None:
+            return kernel
+        terms, outputs = (self._in_range(count) for count in kernel.shape[-2:])
+        return _train(kernel, terms[:, None] & outputs)
+
+    def _in_range(self, count):
+        """Which of `count` channels are in `trained_range`: bool array `(count,)`."""
+        low, high = self._trained_range
+        first = active_terms(count, low) if low else 0
+        return (np.arange(count) >= first) & (np.arange(count) < active_terms(count, high))
 
     def _incomplete_coefficients(self, active, dtype):
         """The first `active` coefficients as a column `(active, 1)`, or None for all-one."""
         if self.coefficients is None:
             return None
-        return ops.cast(ops.convert_to_tensor(self.coefficients)[:active, None], dtype)
+        coefficients = ops.convert_to_tensor(self.coefficients)
+        if self.trainable_profile and self.trained_range is not None:
+            coefficients = _train(coefficients, self._in_range(self.terms))
+        return ops.cast(coefficients[:active, None], dtype)
 
     def save_own_variables(self, store):
         super().save_own_variables(store)  # Keras' layers name the variables that they save
@@ -77,3 +130,8 @@ class IncompleteDotProduct(_Layer):
             "profile": profiles.serialize(self.profile),
             "trainable_profile": self.trainable_profile,
         }
+
+
+def _train(weight, mask):
+    """The weight, with gradients only where the mask is true."""
+    return ops.where(mask, weight, ops.stop_gradient(weight))

@@ -3,11 +3,11 @@
 import dataclasses
 
 from keras_tesla.channels import Channels
-from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense, PerRange
 from keras_tesla.narrowing.graph import Call, Graph, tensors
 from keras_tesla.narrowing.rules import Narrowed, Widths, rule_for
 
-_IDP = (IDPDense, IDPConv2D, IDPBatchNormalization)
+_DEPENDENT = (IDPDense, IDPConv2D, IDPBatchNormalization, PerRange)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ def narrow(graph: Graph, percentage: int) -> Plan:
     depends: set[int] = set()
     planned = []
     for call, widths, narrowed in reversed(steps):
-        varies = isinstance(call.operation, _IDP) or any(
+        varies = isinstance(call.operation, _DEPENDENT) or any(
             t.index in depends for t in call.input_tensors
         )
         if varies:

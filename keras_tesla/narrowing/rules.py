@@ -16,7 +16,7 @@ import keras
 from keras import layers, ops
 
 from keras_tesla.channels import Channels
-from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense, PerRange
 from keras_tesla.narrowing.graph import Call, Tensor
 
 
@@ -292,10 +292,14 @@ class _Projection(Rule):
         return Widths([out], [layer.active_terms(percentage)], [view])
 
     def narrow(self, call, percentage, widths):
+        if widths.outputs[0] is None and not isinstance(call.operation, (IDPDense, IDPConv2D)):
+            return None
+        return self.stock(call, percentage, widths)
+
+    def stock(self, call, percentage, widths) -> Narrowed:
+        """Returns the stock layer for the call, also where the layer would serve as it is."""
         layer, width = call.operation, widths.outputs[0]
         incomplete = isinstance(layer, (IDPDense, IDPConv2D))
-        if not incomplete and width is None:
-            return None
         config = {k: v for k, v in layer.get_config().items() if k not in _NOT_STOCK}
         if width is not None:
             config[self._size] = width
@@ -304,10 +308,36 @@ class _Projection(Rule):
             kernel = layer.incomplete_kernel(percentage) if incomplete else layer.kernel
             narrowed = {"kernel": ops.convert_to_tensor(kernel)[..., :width]}
             if layer.use_bias:
-                narrowed["bias"] = ops.convert_to_tensor(layer.bias)[:width]
+                bias = layer.trained_bias() if incomplete else ops.convert_to_tensor(layer.bias)
+                narrowed["bias"] = bias[:width]
             return narrowed
 
         return Narrowed(self._stock, config, weights, {})
+
+
+class _PerRange(Rule):
+    """What the rule of the layer says that runs at the percentage."""
+
+    def _chosen(self, call, percentage):
+        layer = call.operation.layer_at(percentage)
+        rule: Any = _RULES[type(layer)]  # a _Projection
+        return rule, dataclasses.replace(call, operation=layer)
+
+    def layouts(self, call, inputs):
+        rule, chosen = self._chosen(call, 100)  # class and shapes of all of its layers are the same
+        return rule.layouts(chosen, inputs)
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        rule, chosen = self._chosen(call, percentage)
+        return rule.widths(chosen, percentage, inputs, outputs, demand)
+
+    def narrow(self, call, percentage, widths):
+        rule, chosen = self._chosen(call, percentage)
+        narrowed = rule.stock(chosen, percentage, widths)
+        # The name of an output must not depend on the percentage.
+        return dataclasses.replace(
+            narrowed, config={**narrowed.config, "name": call.operation.name}
+        )
 
 
 # Config keys of a projection that its narrowed layer has not: the kernel has them folded in.
@@ -349,6 +379,7 @@ _RULES: dict[type | str, Rule] = {
     layers.Dense: _Projection(layers.Dense, "units"),
     IDPDense: _Projection(layers.Dense, "units"),
     IDPConv2D: _Projection(layers.Conv2D, "filters"),
+    PerRange: _PerRange(),
 }
 
 _UNKNOWN = Rule()

@@ -77,7 +77,7 @@ class _RunningSum(keras.Layer):
             ops.split(kernel, ends[:-1], axis=0),
             strict=True,
         )
-        total = ops.convert_to_tensor(layer.bias) if layer.use_bias else 0.0
+        total = layer.trained_bias() if layer.use_bias else 0.0
         sums = {}
         for end, (terms, rows) in zip(ends, parts, strict=True):
             total = ops.add(ops.matmul(terms, rows), total)

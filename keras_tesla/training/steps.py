@@ -4,6 +4,7 @@ On TensorFlow TESLA has its own `train_step`. On JAX and PyTorch Keras' own step
 they differentiate `compute_loss`, which TESLA overrides with the aggregated loss.
 """
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -34,13 +35,44 @@ class _TensorFlowStep(_Model):
         batch = tf.shape(keras.tree.flatten(x)[0])[0]
         self.metrics[0].update_state(undistributed(loss), sample_weight=batch)
         variables = self.trainable_weights
-        gradients = tape.gradient(scaled, variables)
+        # Zero, not None, for a weight that no active percentage uses: of None Keras would warn.
+        gradients = tape.gradient(
+            scaled,
+            [v.value for v in variables],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self.compute_metrics(x, y, outputs, sample_weight)
 
 
-class _KerasStep(_Model):
-    """Keras' own `train_step`."""
+class _JAXStep(_Model):
+    """Keras' own steps for JAX, each compiled from a function of its own.
+
+    `jax.jit` finds the trace of an equal function again, and a method equals itself whatever
+    percentages are active.
+    """
+
+    def make_train_function(self, force=False):
+        if force or self.train_function is None:
+            self.train_step = functools.partial(type(self).train_step, self)
+        super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        if force or self.test_function is None:
+            self.test_step = functools.partial(type(self).test_step, self)
+        super().make_test_function(force)
+
+
+class _TorchStep(_Model):
+    """Keras' own `train_step` for PyTorch; a weight that is not used has a gradient of zero."""
+
+    def zero_grad(self, set_to_none=True):
+        """Sets the gradients to zero: of None, for a weight that is not used, Keras would warn."""
+        import torch
+
+        super().zero_grad(set_to_none)
+        for variable in self.trainable_weights:
+            variable.value.grad = torch.zeros_like(variable.value)
 
 
 if keras.backend.backend() == "tensorflow":
@@ -53,7 +85,7 @@ if keras.backend.backend() == "tensorflow":
         return loss * tf.distribute.get_strategy().num_replicas_in_sync
 
 else:
-    TrainStep = _KerasStep
+    TrainStep = {"jax": _JAXStep, "torch": _TorchStep}[keras.backend.backend()]
 
     def undistributed(loss):
         """Returns the loss: only TensorFlow's replicas see a part of it."""

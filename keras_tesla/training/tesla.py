@@ -14,6 +14,7 @@ from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentage, check_percentages
 from keras_tesla.training import aggregation as aggregations
 from keras_tesla.training import checks, steps
+from keras_tesla.training import distillation as distillations
 from keras_tesla.training.view import PercentageView
 
 
@@ -32,6 +33,8 @@ class TESLA(steps.TrainStep, keras.Model):
         percentages: Iterable of distinct ints, 1..100: the tasks. Default: 100, 90, .., 10.
         aggregation: How the losses become one: `"sum"`, `"exponential"`, a dict
             {percentage: weight}, or a callable {percentage: loss} -> scalar.
+        distillation: None, `"in_place"`, or a `keras_tesla.training.distillation.
+            InPlaceDistillation`: whether the widest active percentage teaches the others.
         name: Optional name.
 
     Call arguments:
@@ -62,7 +65,14 @@ class TESLA(steps.TrainStep, keras.Model):
         Chang, Lin, Ou Yang, Lei, Chen: TESLA, 2018, https://openreview.net/forum?id=H1K6Tb-AZ
     """
 
-    def __init__(self, model, percentages=range(100, 0, -10), aggregation="sum", name=None):
+    def __init__(
+        self,
+        model,
+        percentages=range(100, 0, -10),
+        aggregation="sum",
+        distillation=None,
+        name=None,
+    ):
         percentages = check_percentages(percentages)
         aggregation = aggregations.get(aggregation)
         if isinstance(aggregation, aggregations.Weighted):
@@ -74,6 +84,7 @@ class TESLA(steps.TrainStep, keras.Model):
         self.network = model
         self.percentages = percentages
         self.aggregation = aggregation
+        self.distillation = distillations.get(distillation)
         # Keras would track the views as sub-layers if it saw them in an attribute.
         self._hidden = types.SimpleNamespace(
             graph=graph,
@@ -83,6 +94,7 @@ class TESLA(steps.TrainStep, keras.Model):
             sum_up=False,
             seen=None,
             state={},
+            functions={},
         )
         self._active = percentages
         for percentage in percentages:
@@ -102,7 +114,9 @@ class TESLA(steps.TrainStep, keras.Model):
         return tuple(self._active)
 
     def activate(self, percentages):
-        """Makes some percentages the active ones; the next step compiles anew.
+        """Makes some percentages the active ones; the next step uses them.
+
+        The first step with other percentages, variables to train or optimizer compiles anew.
 
         Args:
             percentages: Iterable of distinct ints, among those of the constructor.
@@ -116,16 +130,35 @@ class TESLA(steps.TrainStep, keras.Model):
             raise ValueError(
                 f"Only {list(self.percentages)} percent can be trained. Received: {unknown}"
             )
+        if keras.backend.backend() == "jax":
+            self.jax_state_sync()  # the state of the step so far goes back into the variables
         self._set_active(percentages)
         if self.compiled:
-            self.make_train_function(force=True)
+            self._use_function("train_function", self.make_train_function)
 
     def _set_active(self, percentages):
         self._active = percentages
         for percentage in percentages:
             self._view(percentage)
         if self.compiled:
-            self.make_test_function(force=True)
+            self._use_function("test_function", self.make_test_function)
+
+    def reset_metrics(self):
+        """Resets the metrics of all percentages, also of those that are not active now."""
+        super().reset_metrics()
+        for view in self._hidden.views.values():
+            view.reset_metrics()
+
+    def _use_function(self, name, make):
+        """Sets Keras' compiled step; percentages that come again find theirs again."""
+        trained = tuple(id(v) for v in self.trainable_variables)
+        key = (name, self._active, self._hidden.sum_up, id(self.optimizer), trained)
+        functions = self._hidden.functions
+        if key not in functions:
+            make(force=True)
+            # The optimizer is kept, so that no other one gets its id.
+            functions[key] = getattr(self, name), self.optimizer
+        setattr(self, name, functions[key][0])
 
     def _view(self, percentage) -> PercentageView:
         hidden = self._hidden
@@ -176,6 +209,7 @@ class TESLA(steps.TrainStep, keras.Model):
         hidden.jit_compile = jit_compile
         hidden.compiled = {"optimizer": None, "jit_compile": resolved, **kwargs}
         hidden.seen = None
+        hidden.functions.clear()
         hidden.views.clear()  # `trainable` may have changed since they were made
         for percentage in self._active:
             self._view(percentage)
@@ -214,7 +248,11 @@ class TESLA(steps.TrainStep, keras.Model):
         losses = {}
         for percentage in self._active:
             view = self._view(percentage)
-            loss = view.compute_loss(x, y, y_pred[f"p{percentage}"], sample_weight, training)
+            y_view = y_pred[f"p{percentage}"]
+            loss = view.compute_loss(x, y, y_view, sample_weight, training)
+            if training and self.distillation is not None and percentage != self._active[0]:
+                teacher = y_pred[f"p{self._active[0]}"]
+                loss = self.distillation(loss, teacher, y_view, sample_weight)
             losses[percentage] = loss
             view.loss_tracker.update_state(steps.undistributed(loss), sample_weight=batch)
         aggregate = aggregations.Sum() if self._hidden.sum_up else self.aggregation
@@ -325,13 +363,14 @@ class TESLA(steps.TrainStep, keras.Model):
             "model": keras.saving.serialize_keras_object(self.network),
             "percentages": list(self.percentages),
             "aggregation": keras.saving.serialize_keras_object(self.aggregation),
+            "distillation": keras.saving.serialize_keras_object(self.distillation),
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for key in ("model", "aggregation"):
+        for key in ("model", "aggregation", "distillation"):
             config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
         return cls(**config)
 

@@ -1,0 +1,230 @@
+"""Trains every row of the MNIST table: the papers' methods, later ones, and individual networks.
+
+    python examples/mnist_table.py --rows=joint_cosine,individual --seeds=0 --output_dir=out/mnist
+    python examples/mnist_table.py --output_dir=out/mnist
+    python docs/make_results.py --mnist=out/mnist
+
+The network is 784-100-100-10 with ReLU, the layer between the hidden ones incomplete. Each run
+writes `ROW/SEED/results.json`, with `log.csv` and logs for TensorBoard beside it; what is there
+already is not run again, so a killed table goes on. Every decision is made on the validation split;
+the test split is read once a run.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import time
+
+import keras
+import numpy as np
+from absl import app, flags, logging
+
+import keras_tesla as kt
+from keras_tesla import data, literature
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("rows", None, "Rows to train; default: all.")
+flags.DEFINE_list("seeds", [0, 1, 2], "Seeds of weights, order and splits.")
+flags.DEFINE_enum("dataset", "mnist", ["digits", "mnist", "fashion_mnist"], "What to learn.")
+flags.DEFINE_string("data_dir", None, "Folder of TFDS; default: that of TFDS_DATA_DIR.")
+flags.DEFINE_float("budget", 1.0, "Factor of all numbers of epochs, for a try.")
+flags.DEFINE_string("output_dir", "out/mnist_table", "Where the results go.")
+
+TRAINED = tuple(range(100, 0, -10))
+POINTS = tuple(range(10, 101, 5))
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """How one row is trained. The default budget is the paper's, 10,000 steps of 28 images."""
+
+    percentages: tuple = TRAINED
+    profile: str = "all_one"
+    trainable_profile: bool = False
+    ranges: tuple = ()  # of multi-profile IDP
+    tasks: str = ""  # descending, random (drawn until they stop) or sandwich (drawn each step)
+    distillation: str | None = None
+    cosine: bool = False
+    epochs: int = 50
+    steps_per_epoch: int = 200
+    batch_size: int = 28
+    individual: bool = False
+
+
+# A task ends, and the profile's turn comes, at the end of an epoch: the same steps in more of them.
+SHORT_EPOCHS = {"epochs": 100, "steps_per_epoch": 100}
+SHORTEST_EPOCHS = {"epochs": 500, "steps_per_epoch": 20}
+LONG = {"epochs": 20, "steps_per_epoch": 421, "batch_size": 128, "cosine": True}
+ROWS = {
+    "idp": Row((100,), profile="harmonic"),
+    "multi_profile": Row((100, 30), profile="linear", ranges=(30, 100)),
+    "tesla": Row(tasks="descending"),
+    "tesla_trainable": Row(tasks="descending", trainable_profile=True, **SHORT_EPOCHS),
+    "r_tesla": Row(tasks="random", **SHORTEST_EPOCHS),
+    "r_tesla_trainable": Row(tasks="random", trainable_profile=True, **SHORTEST_EPOCHS),
+    "joint": Row(),
+    "joint_cosine": Row(cosine=True),
+    "joint_distilled": Row(cosine=True, distillation="in_place"),
+    "sandwich_distilled": Row(
+        tuple(POINTS[::-1]), "all_one", False, (), "sandwich", "in_place", True
+    ),
+    "individual": Row(POINTS, cosine=True, individual=True),
+    "joint_long": Row(tuple(POINTS[::-1]), **LONG),
+    "distilled_long": Row(tuple(POINTS[::-1]), distillation="in_place", **LONG),
+    "individual_long": Row(POINTS, individual=True, **LONG),
+}
+
+
+def optimizer(row: Row):
+    """Adam 1e-3, or 2e-3 falling to zero as a cosine."""
+    if not row.cosine:
+        return keras.optimizers.Adam(1e-3)
+    steps = row.epochs * row.steps_per_epoch
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps))
+
+
+def fit(model, row: Row, dataset: data.Dataset, seed: int, callbacks=()):
+    """Trains a compiled or TESLA model for the row's budget."""
+    model.compile(
+        optimizer(row),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        # A step takes less time than a call of it; random tasks change from call to call.
+        steps_per_execution=1 if row.tasks == "sandwich" else 10,
+    )
+    validated = bool(row.tasks)
+    return model.fit(
+        data.batches(dataset.train, row.batch_size, seed=seed, flat=True),
+        steps_per_epoch=row.steps_per_epoch,
+        epochs=row.epochs,
+        validation_data=flat(dataset.validation) if validated else None,
+        validation_batch_size=1000,
+        callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks],
+        verbose=0,
+    )
+
+
+def flat(split: data.Split):
+    """Images as rows, and labels."""
+    return split.x.reshape(len(split), -1), split.y
+
+
+def callbacks(row: Row, seed: int) -> list:
+    """What drives the tasks of a row."""
+    driving: list = []
+    if row.tasks in ("descending", "random"):
+        driving.append(
+            kt.callbacks.TaskWiseEarlyStopping(
+                "val_p{percentage}_accuracy",
+                min_delta=0.002,
+                patience=1,
+                last_patience=row.epochs,
+                reset_optimizer=row.tasks == "descending",
+                order=row.tasks,
+                seed=seed,
+            )
+        )
+    if row.tasks == "sandwich":
+        driving.append(kt.callbacks.RandomPercentages(seed=seed))
+    if row.ranges:
+        share = row.epochs // len(row.ranges)
+        driving.append(kt.callbacks.MultiProfile(dict.fromkeys(row.ranges, share)))
+    if row.trainable_profile:
+        driving.append(kt.callbacks.AlternatingProfiles())
+    return driving
+
+
+def network(row: Row, features: int, classes: int, hidden: int = 100) -> keras.Model:
+    """The papers' MLP; with a first and last layer for each range if there are several."""
+    mlp = literature.mlp(features, classes, hidden, row.profile, row.trainable_profile)
+    if not row.ranges:
+        return mlp
+    first, middle, last = mlp.layers
+
+    def per_range(layer):
+        copies = {p: type(layer).from_config(layer.get_config()) for p in row.ranges}
+        for p, copy in copies.items():
+            copy.name = f"{layer.name}_{p}"
+        return kt.layers.PerRange(copies)
+
+    return keras.Sequential([mlp.inputs[0], per_range(first), middle, per_range(last)])
+
+
+def train_one(row: Row, dataset: data.Dataset, seed: int, folder: pathlib.Path) -> dict:
+    """Trains one scalable network; returns its accuracies."""
+    model = network(row, dataset.train.x[0].size, dataset.classes)
+    tesla = kt.TESLA(model, row.percentages, distillation=row.distillation)
+    logs = [
+        kt.callbacks.PercentageCSVLogger(folder / "log.csv"),
+        keras.callbacks.TensorBoard(folder / "tensorboard"),
+    ]
+    history = fit(tesla, row, dataset, seed, [*callbacks(row, seed), *logs])
+    tesla.save(folder / "tesla.keras")
+    found = {"epochs": len(history.epoch)}
+    for name, split in (("validation_accuracy", dataset.validation), ("accuracy", dataset.test)):
+        accuracy = tesla.evaluate(
+            *flat(split), batch_size=1000, percentages=POINTS, verbose=0, return_dict=True
+        )
+        found[name] = {str(p): float(accuracy[f"p{p}_accuracy"]) for p in POINTS}
+    return found
+
+
+def train_individual(row: Row, dataset: data.Dataset, seed: int) -> dict:
+    """Trains a network of its own for each percentage, as large as the scalable one is there."""
+    found = {"epochs": row.epochs, "validation_accuracy": {}, "accuracy": {}}
+    for p in row.percentages:
+        keras.utils.set_random_seed(seed)
+        scalable = literature.mlp(dataset.train.x[0].size, dataset.classes)
+        plain = kt.TESLA(scalable, [p]).at(p)  # the same shape, freshly initialized
+        fresh = keras.models.clone_model(plain)
+        fit(fresh, row, dataset, seed)
+        for name, split in (
+            ("validation_accuracy", dataset.validation),
+            ("accuracy", dataset.test),
+        ):
+            logs = fresh.evaluate(*flat(split), batch_size=1000, verbose=0, return_dict=True)
+            found[name][str(p)] = float(logs["accuracy"])
+    return found
+
+
+def run(name: str, row: Row, seed: int, folder: pathlib.Path) -> dict:
+    """Trains a row with a seed and returns what `results.json` holds."""
+    keras.utils.set_random_seed(seed)
+    dataset = data.load(FLAGS.dataset, seed=seed, data_dir=FLAGS.data_dir)
+    row = dataclasses.replace(row, epochs=max(2, round(row.epochs * FLAGS.budget)))
+    begin = time.monotonic()
+    if row.individual:
+        found = train_individual(row, dataset, seed)
+    else:
+        found = train_one(row, dataset, seed, folder)
+    return {
+        "row": name,
+        "seed": seed,
+        "dataset": FLAGS.dataset,
+        "settings": dataclasses.asdict(row),
+        "backend": keras.backend.backend(),
+        "seconds": round(time.monotonic() - begin),
+        **found,
+    }
+
+
+def main(_):
+    output = pathlib.Path(FLAGS.output_dir)
+    for seed in map(int, FLAGS.seeds):
+        for name in FLAGS.rows or ROWS:
+            folder = output / name / str(seed)
+            if not (folder / "results.json").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+                folder.mkdir(parents=True)
+                results = json.dumps(run(name, ROWS[name], seed, folder), indent=1)
+                (folder / "results.json.part").write_text(results + "\n")
+                (folder / "results.json.part").rename(folder / "results.json")
+            results = json.loads((folder / "results.json").read_text())
+            mean = 100 * np.mean([results["validation_accuracy"][str(p)] for p in POINTS])
+            print(f"{name} {seed}: {mean:.2f} % validation accuracy on average", flush=True)
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.WARNING)
+    app.run(main)

@@ -1,0 +1,219 @@
+"""Batch normalization statistics for percentages that were not trained."""
+
+import dataclasses
+import numbers
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tesla import cloning
+from keras_tesla.layers import IDPBatchNormalization
+from keras_tesla.narrowing import run as runner
+from keras_tesla.narrowing.live import LivePlan
+from keras_tesla.narrowing.plan import Plan, narrow
+from keras_tesla.percentages import check_percentages
+from keras_tesla.training.aggregation import Weighted
+from keras_tesla.training.tesla import TESLA
+
+
+def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
+    """Returns a copy of a TESLA model with batch normalization statistics measured on data.
+
+    At each of `percentages` the network runs over the same batches, as in inference, but each
+    `IDPBatchNormalization` normalizes by the mean and variance of the batch. Its statistics are
+    then the mean of those over the B batches, of n_b examples each:
+
+    `mean_p = sum_b n_b * mean_pb / sum_b n_b`, `variance_p = sum_b n_b * variance_pb / sum_b n_b`
+
+    So a network can be used at percentages that it was not trained at, and trained percentages get
+    statistics of the final weights. Statistics at other percentages, and all other weights, are
+    copied. `keras.layers.BatchNormalization` has one set for all percentages, which stays.
+
+    Args:
+        tesla: A `TESLA` model whose network has an `IDPBatchNormalization` layer. It is not
+            changed.
+        data: Inputs, as `keras.Model.predict` takes them: an array, a structure of arrays for a
+            model of several inputs, or a `tf.data.Dataset`, `keras.utils.PyDataset`, torch
+            `DataLoader` or generator of batches `(x,)`, `(x, y)` or `(x, y, sample_weight)`; only
+            x is used. It is read once. A few dozen batches as large as in training are enough.
+        percentages: Iterable of distinct ints, 1..100, to measure statistics at.
+        steps: Positive int, the number of batches to use. Default: all of the data.
+        batch_size: Positive int, the examples in a batch cut from arrays.
+
+    Returns:
+        A new `TESLA`, not compiled, whose `percentages` are those of `tesla` and the given ones. A
+        percentage that is new to an aggregation by weights has weight 0 in it.
+
+    Raises:
+        ValueError: If `tesla` is no `TESLA` model, it has no `IDPBatchNormalization`, a percentage
+            is none, `steps` or `batch_size` is not positive, or the data hold no batch.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)), IDPDense(4), IDPBatchNormalization([100, 50]), IDPDense(3)])
+    >>> tesla = TESLA(model, percentages=[100, 50])
+    >>> tesla = recalibrate(tesla, np.ones((6, 8)), percentages=[30])
+    >>> tesla.percentages
+    (100, 50, 30)
+
+    Reference:
+        Yu, Huang: Universally Slimmable Networks and Improved Training Techniques, 2019,
+        https://arxiv.org/abs/1903.05134
+    """
+    if not isinstance(tesla, TESLA):
+        raise ValueError(
+            "`recalibrate` takes a `keras_tesla.TESLA` model; wrap the network in one. "
+            f"Received: {tesla!r}"
+        )
+    percentages = check_percentages(percentages)
+    if data is None:
+        raise ValueError("`data` must hold the inputs of the network. Received: None")
+    _check_positive("batch_size", batch_size)
+    if steps is not None:
+        _check_positive("steps", steps)
+    if not any(isinstance(layer, IDPBatchNormalization) for layer in tesla.graph.layers):
+        raise ValueError(
+            "There is nothing to recalibrate: the network has no `IDPBatchNormalization` layer, "
+            "which has statistics for each percentage. "
+            f"Received layers: {[layer.name for layer in tesla.graph.layers]}"
+        )
+    calibrated = _extended(tesla, percentages)
+    plans = [_by_batch_statistics(narrow(calibrated.graph, p)) for p in percentages]
+    for variable, value in _measure(calibrated.network, plans, data, steps, batch_size):
+        variable.assign(value)
+    return calibrated
+
+
+def _check_positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}")
+
+
+def _extended(tesla, percentages):
+    """Returns a copy of `tesla` that has variables for the statistics at `percentages`, too."""
+
+    def clone_layer(layer):
+        if not isinstance(layer, IDPBatchNormalization):
+            return cloning.copy_of(layer)
+        union = sorted({*layer.percentages, *percentages})
+        return type(layer).from_config({**layer.get_config(), "percentages": union})
+
+    network, pairs = cloning.clone(tesla.network, clone_layer)
+    for old, new in pairs:
+        if isinstance(old, IDPBatchNormalization):
+            for source, target in _common_variables(old, new):
+                target.assign(np.array(ops.convert_to_numpy(source)))
+        else:
+            cloning.copy_weights(old, new)
+    aggregation = tesla.aggregation
+    if isinstance(aggregation, Weighted):
+        aggregation = Weighted({**dict.fromkeys(percentages, 0), **aggregation.weights})
+    union = {*tesla.percentages, *percentages}
+    return TESLA(network, union, aggregation, tesla.distillation, name=tesla.name)
+
+
+def _common_variables(old, new):
+    """Yields (variable of `old`, that of `new` with the same meaning).
+
+    Their names do not tell: the one without a percentage belongs to the highest.
+    """
+    for source, target in [(old.gamma, new.gamma), (old.beta, new.beta)]:
+        if source is not None:
+            yield source, target
+    for percentage in old.percentages:
+        yield from zip(old.statistics(percentage), new.statistics(percentage), strict=True)
+
+
+def _by_batch_statistics(plan: Plan) -> Plan:
+    """Returns a plan in which batch normalizations, told to train, take the batch's statistics.
+
+    With momentum 0 the batch's statistics are all that is left of the moving ones. Renormalization
+    is clipped to none.
+    """
+
+    def changed(step):
+        if not isinstance(step.call.operation, IDPBatchNormalization):
+            return step
+        config = {**step.narrowed.config, "momentum": 0.0, "trainable": True}
+        if step.call.operation.renorm:
+            config["renorm_momentum"] = 0.0
+            config["renorm_clipping"] = {"rmin": 1.0, "rmax": 1.0, "dmax": 0.0}
+        return dataclasses.replace(step, narrowed=dataclasses.replace(step.narrowed, config=config))
+
+    return dataclasses.replace(plan, steps=[changed(step) for step in plan.steps])
+
+
+def _measure(network, plans, data, steps, batch_size):
+    """Yields (variable, mean over the batches of data) of all statistics that the plans use."""
+    model = _BatchStatistics(network, plans)
+    try:
+        with warnings.catch_warnings():
+            # Nobody has promised that a generator goes on.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            sizes, measured = model.predict(data, batch_size=batch_size, steps=steps, verbose=0)
+    except UnboundLocalError as error:  # what Keras makes of data without a batch
+        raise ValueError(f"`data` must hold at least one batch. Received: {data!r}") from error
+    for variables, values in zip(model.statistics, measured, strict=True):
+        for variable, value in zip(variables, values, strict=True):
+            yield variable, np.average(value.astype("float64"), axis=0, weights=sizes)
+
+
+class _BatchStatistics(keras.Model):
+    """The statistics of a batch; a model, so that Keras feeds it any data and compiles it.
+
+    Args:
+        network: The full model.
+        plans: From `_by_batch_statistics`, all for the graph of `network`.
+
+    Returns (of a call):
+        `(size, statistics)`: the number of examples, shape `(1,)`, and for each of
+        `self.statistics` its values in the batch, each of shape `(1, channels)`.
+    """
+
+    def __init__(self, network, plans):
+        super().__init__(name="batch_statistics", dtype=network.dtype_policy, autocast=False)
+        self.network = network
+        self._lives = [LivePlan(plan) for plan in plans]
+        self.built = True
+
+    @property
+    def statistics(self):
+        """The lists of variables that are measured, for each percentage and layer."""
+        return [
+            layer.statistics(live.plan.percentage)
+            for live in self._lives
+            for layer in _normalizations(live.plan)
+        ]
+
+    def call(self, inputs):
+        size = ops.shape(keras.tree.flatten(inputs)[0])[0]
+        found = [statistics for live in self._lives for statistics in _run(live, inputs)]
+        return ops.reshape(ops.cast(size, "int32"), (1,)), found
+
+
+def _normalizations(plan):
+    """Returns the layers to measure among those that run, each once."""
+    operations = {id(step.call.operation): step.call.operation for step in plan.steps}
+    return [x for x in operations.values() if isinstance(x, IDPBatchNormalization)]
+
+
+def _run(live, inputs):
+    """Runs a plan and returns the batch's statistics of each of `_normalizations`."""
+    plan = live.plan
+    values = runner.bind_inputs(plan.graph, inputs)
+    found: dict[int, list] = {id(layer): [] for layer in _normalizations(plan)}
+    for step in plan.steps:
+        layer = step.call.operation
+        measured = id(layer) in found
+        # Dropout and its like infer.
+        values = live.run(values, [step], lambda loss: None, training=measured)
+        if measured:  # the sums are copies: the next run writes to the variables
+            found[id(layer)].append([v + 0.0 for v in layer.statistics(plan.percentage)])
+    # A layer called twice has the mean of its calls, as in training.
+    return [
+        [ops.mean(ops.stack(of_calls), axis=0)[None] for of_calls in zip(*calls, strict=True)]
+        for calls in found.values()
+    ]

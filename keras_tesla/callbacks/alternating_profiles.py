@@ -1,0 +1,122 @@
+"""AlternatingProfiles: weights and profile coefficients are trained by turns."""
+
+import keras
+import numpy as np
+
+from keras_tesla.callbacks import optimizer_reset
+from keras_tesla.training.tesla import TESLA
+
+_PREFIX = "alternating_profiles_"
+
+
+class AlternatingProfiles(keras.callbacks.Callback):
+    """Trains the weights in one epoch and the trainable profiles in the next, and so on.
+
+    In an even epoch (0, 2, ..) the coefficients are frozen, in an odd one everything else is. Each
+    has an optimizer of its own, whose slots stay over the other's epochs; the optimizer of the
+    coefficients is like the model's with half its learning rate. When other percentages become
+    active (`TaskWiseEarlyStopping`, put before this one in the list), the slots of both optimizers
+    start anew. The coefficients stay non-increasing by the layers' constraint, a running minimum.
+
+    To survive a kill put `keras.callbacks.BackupAndRestore` behind it.
+
+    Args:
+        optimizer: A `keras.optimizers.Optimizer` for the coefficients. Default: of the class and
+            config of the model's, with half its learning rate.
+
+    Raises:
+        ValueError: When `fit` begins: a model that is no `TESLA`, one without a trainable profile,
+            or one whose optimizer has a learning rate schedule, with no `optimizer` given.
+
+    Reference:
+        Chang, Lin, Ou Yang, Lei, Chen: TESLA, 2018, https://openreview.net/forum?id=H1K6Tb-AZ
+    """
+
+    def __init__(self, optimizer=None):
+        super().__init__()
+        self.optimizer = optimizer
+        self._optimizers: tuple = ()
+        self._variables: tuple[list, list] = ([], [])
+        self._active: tuple[int, ...] = ()
+
+    def on_train_begin(self, logs=None):
+        model = self.model
+        if not isinstance(model, TESLA):
+            raise ValueError(
+                "AlternatingProfiles trains the profiles of a keras_tesla.TESLA model. "
+                f"Received: {type(model).__name__}"
+            )
+        profiles = {
+            id(layer.coefficients)
+            for layer in model.graph.layers
+            if getattr(layer, "trainable_profile", False)
+        }
+        variables = model.trainable_variables
+        coefficients = [v for v in variables if id(v) in profiles]
+        if not coefficients:
+            raise ValueError(
+                "No layer of the model has a trainable profile. Make an IDP layer with "
+                "`trainable_profile=True`."
+            )
+        weights = [v for v in variables if id(v) not in profiles]
+        self._variables = (weights, coefficients)
+        own = _like(model.optimizer) if self.optimizer is None else self.optimizer
+        own.build(coefficients)
+        # The model's optimizer may have been built on all variables.
+        of_weights = type(model.optimizer).from_config(model.optimizer.get_config())
+        of_weights.build(weights)
+        self._optimizers = (model.optimizer, of_weights, own)
+        self._active = ()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        model = self.model
+        state = {
+            name.removeprefix(_PREFIX): value
+            for name, value in model.callback_state.items()
+            if name.startswith(_PREFIX)
+        }
+        if state and not self._active:  # loaded by BackupAndRestore
+            for i, optimizer in enumerate(self._optimizers[1:]):
+                for j, variable in enumerate(optimizer.variables):
+                    variable.assign(state[f"{i}_{j}"])
+            self._active = model.active_percentages
+        if self._active and self._active != model.active_percentages:
+            for optimizer, variables in zip(self._optimizers[1:], self._variables, strict=True):
+                optimizer_reset.reset(optimizer, variables)
+        self._active = model.active_percentages
+        self._train(epoch % 2)
+
+    def on_epoch_end(self, epoch, logs=None):
+        state = dict(self.model.callback_state)
+        for i, optimizer in enumerate(self._optimizers[1:]):
+            for j, variable in enumerate(optimizer.variables):
+                state[f"{_PREFIX}{i}_{j}"] = np.array(keras.ops.convert_to_numpy(variable))
+        self._train(None)
+        self.model.callback_state = state
+
+    def on_train_end(self, logs=None):
+        self._train(None)
+        self.model.callback_state = {
+            name: value
+            for name, value in self.model.callback_state.items()
+            if not name.startswith(_PREFIX)
+        }
+
+    def _train(self, which):
+        """Trains the weights (0), the coefficients (1), or, between epochs, all (None)."""
+        for i, variables in enumerate(self._variables):
+            for variable in variables:
+                variable.trainable = which in (None, i)
+        model = self.model
+        model.optimizer = self._optimizers[0 if which is None else 1 + which]
+        model.activate(model.active_percentages)
+
+
+def _like(optimizer):
+    config = optimizer.get_config()
+    if not isinstance(config["learning_rate"], float):
+        raise ValueError(
+            "Half of a learning rate schedule is not defined. Pass `optimizer=` for the profile "
+            f"coefficients. Received: {config['learning_rate']!r}"
+        )
+    return type(optimizer).from_config({**config, "learning_rate": config["learning_rate"] / 2})

@@ -1,0 +1,194 @@
+"""MultiProfile: ranges of percentages are trained one after the other, on weights of their own."""
+
+import itertools
+import warnings
+
+import keras
+
+from keras_tesla.callbacks import optimizer_reset
+from keras_tesla.layers import IDPConv2D, IDPDense, PerRange
+from keras_tesla.narrowing.graph import tensors
+from keras_tesla.percentages import check_percentages
+from keras_tesla.training.tesla import TESLA
+
+
+class MultiProfile(keras.callbacks.Callback):
+    """Trains a `TESLA` model range by range, from the lowest percentages to the highest.
+
+    A stage trains one range, from the end of the range before it (or 0) to its own highest
+    percentage, which alone is active. Of an incomplete layer it trains the kernel where both the
+    input and the output channel lie in the range, and the bias where the output channel does
+    (`IDPDense.trained_range`). Lower channels are used as they are, bit for bit. Of the `PerRange`
+    layers only the one of the range is used. So a stage does not touch what the stages before it
+    trained. Each begins with fresh optimizer slots. After the last one training stops, and all
+    percentages are active again.
+
+    One thing of a lower range does change: a complete last layer reads all outputs of the
+    incomplete layer before it, and a later stage trains the bias of the outputs in its own range.
+    With `use_bias=False` in that incomplete layer a trained range computes the same ever after.
+
+    The stage follows from the number of the epoch, so a run that is killed goes on in its stage
+    with `keras.callbacks.BackupAndRestore`.
+
+    Args:
+        epochs: Dict {highest percentage of the range: number of epochs}, such as
+            `{30: 25, 100: 25}` for 0-30 and 30-100 %. The keys are those of every `PerRange` layer
+            and trained percentages of the model.
+
+    Raises:
+        ValueError: At construction: no such dict. When `fit` begins: a model that is no `TESLA`,
+            was not made for these ranges, or has weights that every stage would train (layers with
+            weights other than IDPDense, IDPConv2D and PerRange; regularizers; constraints); an
+            optimizer that moves weights without a gradient (`weight_decay`, `use_ema`, Ftrl). When
+            an epoch begins behind the last range.
+
+    Example:
+
+    >>> profiles = MultiProfile({30: 10, 100: 15})
+    >>> profiles.range_of(9), profiles.range_of(10)
+    ((0, 30), (30, 100))
+
+    Reference:
+        McDanel, Teerapittayanon, Kung, 2017, https://arxiv.org/abs/1710.07830
+    """
+
+    def __init__(self, epochs):
+        super().__init__()
+        if not isinstance(epochs, dict):
+            raise ValueError(
+                "`epochs` must be a dict {highest percentage of the range: epochs}, for example "
+                f"{{30: 25, 100: 25}}. Received: {epochs!r}"
+            )
+        self.epochs = {p: epochs[p] for p in reversed(check_percentages(epochs))}
+        for count in self.epochs.values():
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(
+                    f"Each range needs a positive integer of epochs. Received: epochs={epochs}"
+                )
+        ends = list(itertools.accumulate(self.epochs.values()))
+        # {range: its first epoch and the one behind its last}
+        self._stages = dict(
+            zip(itertools.pairwise([0, *self.epochs]), itertools.pairwise([0, *ends]), strict=True)
+        )
+        self._range = None
+        self._done = 0
+
+    def range_of(self, epoch: int) -> tuple[int, int]:
+        """Returns the range, two percentages, that trains in an epoch; the first epoch is 0.
+
+        Raises:
+            ValueError: If the epoch comes after the last range.
+        """
+        for trained, (_, end) in self._stages.items():
+            if epoch < end:
+                return trained
+        raise ValueError(
+            f"The ranges take {sum(self.epochs.values())} epochs together. Received: a run that "
+            f"begins with epoch {epoch + 1}. Give a range more epochs, or leave the callback out."
+        )
+
+    def on_train_begin(self, logs=None):
+        _check(self.model, list(self.epochs))
+        self._range = None
+        self._done = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        trained = self.range_of(epoch)
+        if trained == self._range:
+            return
+        if epoch == self._stages[trained][0] and self.model.optimizer.built:
+            optimizer_reset.reset(self.model.optimizer, self.model.trainable_variables)
+        self._range = trained
+        self._train(trained, [trained[1]])
+        self.model.reset_metrics()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._done = epoch + 1
+        if self._done == sum(self.epochs.values()):
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self._range is None:
+            return
+        self._train(None, self.model.percentages)
+        untrained = [
+            f"{low}-{high}"
+            for (low, high), (begin, _) in self._stages.items()
+            if begin >= self._done
+        ]
+        if untrained:
+            warnings.warn(
+                f"Training ended before the ranges {untrained} %. Give `fit` "
+                f"{sum(self.epochs.values())} epochs.",
+                stacklevel=2,
+            )
+
+    def _train(self, trained_range, percentages):
+        for layer in self.model.graph.layers:
+            if isinstance(layer, (IDPDense, IDPConv2D)):
+                layer.trained_range = trained_range
+        self.model.activate(percentages)
+        self.model.make_train_function(force=True)  # one that has not seen another range
+
+
+def _check(model, highest):
+    """Refuses a model in which a stage would change what an earlier one trained."""
+    if not isinstance(model, TESLA):
+        raise ValueError(
+            "MultiProfile trains the ranges of a keras_tesla.TESLA model. "
+            f"Received: {type(model).__name__}"
+        )
+    missing = [p for p in highest if p not in model.percentages]
+    if missing:
+        raise ValueError(
+            f"The model must be trained at the end of each range. Received: ranges up to {highest}"
+            f", TESLA(percentages={list(model.percentages)})"
+        )
+    ends = {t.index for t in tensors(model.graph.outputs)}
+    for call in model.graph.calls:
+        layer = call.operation
+        if isinstance(layer, PerRange):
+            if list(layer.ranges) != highest:
+                raise ValueError(
+                    f"The ranges of layer {layer.name!r} must be those of MultiProfile. Received: "
+                    f"{list(layer.ranges)} and {highest}"
+                )
+        elif isinstance(layer, (IDPDense, IDPConv2D)):
+            if ends & {t.index for t in call.output_tensors}:
+                raise ValueError(
+                    f"Layer {layer.name!r} is an output of the model, and a range would train only "
+                    "a part of its outputs. Make the last layer a `PerRange` of complete layers."
+                )
+        elif getattr(layer, "trainable_variables", None):
+            raise ValueError(
+                f"Every range would train the weights of layer {layer.name!r} "
+                f"({type(layer).__name__}), so a later one would change what an earlier one "
+                "learned. Use a `PerRange` layer, set `trainable=False`, or make the layer without "
+                "trainable weights (`center=False, scale=False`)."
+            )
+    _check_only_gradients_move(model)
+
+
+def _check_only_gradients_move(model):
+    """Refuses what changes a weight whose gradient is zero."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    moves = [name for name in ("weight_decay", "use_ema") if getattr(optimizer, name, None)]
+    if moves or isinstance(optimizer, keras.optimizers.Ftrl):
+        raise ValueError(
+            "The optimizer would change the weights of ranges that are not trained. Use one "
+            f"without weight decay and averages, such as Adam. Received: {type(optimizer).__name__}"
+            + "".join(f", {name}={getattr(optimizer, name)}" for name in moves)
+        )
+    for layer in model.graph.layers:
+        for name in ("regularizer", "constraint"):
+            found = [
+                v.path
+                for v in layer.trainable_variables
+                # That of a profile leaves the coefficients before the range as they are.
+                if getattr(v, name) is not None and v is not getattr(layer, "coefficients", None)
+            ]
+            if found:
+                raise ValueError(
+                    f"A {name} would change the weights of ranges that are not trained. Make the "
+                    f"layers without it. Received: a {name} of {found}"
+                )
