@@ -5,6 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # The tests that hold on every Keras backend.
 PORTABLE := tests/layers tests/narrowing tests/training tests/callbacks tests/conversion_test.py \
+	tests/calibration_test.py tests/ordering_test.py tests/analysis/activation_maps_test.py \
 	tests/tflite/backend_test.py
 
 export TF_CPP_MIN_LOG_LEVEL := 3

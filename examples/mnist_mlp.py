@@ -18,7 +18,7 @@ from absl import app, flags, logging
 
 import keras_tesla as kt
 import keras_tesla.tflite
-from keras_tesla import data
+from keras_tesla import data, literature
 from keras_tesla.analysis import plots
 from keras_tesla.tflite.arguments import MODES
 
@@ -44,30 +44,9 @@ flags.DEFINE_enum("mode", "percentage_input", MODES, "What the .tflite files are
 flags.DEFINE_string("output_dir", "out/mnist_mlp", "Where the results go.")
 
 
-def build_model(features: int, classes: int, profile: str) -> keras.Model:
-    """The papers' MLP: first and last layer complete, the middle one incomplete."""
-    return keras.Sequential(
-        [
-            keras.Input((features,), name="image"),
-            keras.layers.Dense(100, activation="relu"),
-            kt.layers.IDPDense(100, activation="relu", profile=profile),
-            keras.layers.Dense(classes, name="logits"),
-        ],
-        name="mlp",
-    )
-
-
 def flat(split: data.Split):
     """Returns images as rows, and labels."""
     return split.x.reshape(len(split), -1), split.y
-
-
-def batches(split: data.Split):
-    """An endless shuffled stream of batches, the same for the same seed."""
-    import tensorflow as tf
-
-    stream = tf.data.Dataset.from_tensor_slices(flat(split)).shuffle(len(split), seed=FLAGS.seed)
-    return stream.repeat().batch(FLAGS.batch_size).prefetch(2)
 
 
 def train(tesla: kt.TESLA, dataset: data.Dataset):
@@ -89,7 +68,7 @@ def train(tesla: kt.TESLA, dataset: data.Dataset):
         metrics=["accuracy"],
     )
     return tesla.fit(
-        batches(dataset.train),
+        data.batches(dataset.train, FLAGS.batch_size, seed=FLAGS.seed, flat=True),
         steps_per_epoch=FLAGS.steps_per_epoch,
         epochs=FLAGS.epochs,
         validation_data=flat(dataset.validation),
@@ -130,7 +109,8 @@ def main(_):
             dataset.train.x[: FLAGS.train_size], dataset.train.y[: FLAGS.train_size]
         )
         dataset = data.Dataset(train_split, dataset.validation, dataset.test, dataset.classes)
-    model = build_model(dataset.train.x[0].size, dataset.classes, FLAGS.profile)
+    features = dataset.train.x[0].size
+    model = literature.mlp(features, dataset.classes, profile=FLAGS.profile)
     percentages = [100] if FLAGS.method == "idp" else [int(p) for p in FLAGS.percentages]
     tesla = kt.TESLA(model, percentages, aggregation=FLAGS.aggregation)
     history = train(tesla, dataset)

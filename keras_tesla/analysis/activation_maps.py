@@ -44,8 +44,8 @@ def class_activation_maps(model, images, classes=None, layer=None) -> np.ndarray
 
     Raises:
         ValueError: If the model is subclassed, not built, has other inputs or outputs, or no
-            feature map (of the layer); if the images have another shape than the model takes; or if the classes
-            are not n integers among those of the model.
+            feature map (of the layer); if the images have another shape than the model takes; or if
+            the classes are not n integers among those of the model.
 
     Example:
 

@@ -60,6 +60,8 @@ class AlternatingProfiles(keras.callbacks.Callback):
             )
         weights = [v for v in variables if id(v) not in profiles]
         self._variables = (weights, coefficients)
+        if not model.optimizer.built:  # BackupAndRestore loads it when the run goes on
+            model.optimizer.build(variables)
         own = _like(model.optimizer) if self.optimizer is None else self.optimizer
         own.build(coefficients)
         # The model's optimizer may have been built on all variables.

@@ -128,7 +128,6 @@ class MultiProfile(keras.callbacks.Callback):
             if isinstance(layer, (IDPDense, IDPConv2D)):
                 layer.trained_range = trained_range
         self.model.activate(percentages)
-        self.model.make_train_function(force=True)  # one that has not seen another range
 
 
 def _check(model, highest):

@@ -189,6 +189,12 @@ class _Reshape(_Channelwise):
         return Narrowed(type(layer), config, dict, {})
 
 
+def _has_constants(call) -> bool:
+    """Whether a merging layer was given a constant, which has channels that no layout tells."""
+    leaves = keras.tree.flatten((call.args, call.kwargs))
+    return not all(isinstance(x, (Tensor, bool, type(None))) for x in leaves)
+
+
 class _Merge(Rule):
     """Several inputs with equal channels, combined number by number (or broadcast)."""
 
@@ -197,10 +203,11 @@ class _Merge(Rule):
         same = len(set(inputs)) == 1 and all(
             len(t.shape) == len(y.shape) for t in call.input_tensors
         )
-        plain = isinstance(call.operation, keras.Layer) or all(
-            isinstance(x, (Tensor, int, float))
-            for x in keras.tree.flatten((call.args, call.kwargs))
-        )
+        if isinstance(call.operation, keras.Layer):
+            plain = not _has_constants(call)
+        else:
+            leaves = keras.tree.flatten((call.args, call.kwargs))
+            plain = all(isinstance(x, (Tensor, int, float)) for x in leaves)
         return [inputs[0] if same and plain else None]
 
     def widths(self, call, percentage, inputs, outputs, demand):
@@ -215,7 +222,7 @@ class _Concatenate(Rule):
     def layouts(self, call, inputs):
         (y,) = call.output_tensors
         axis = call.operation.axis % len(y.shape)
-        if any(v is None for v in inputs):
+        if any(v is None for v in inputs) or _has_constants(call):
             return [None]
         if all(v.axis == axis and v.copies == 1 for v in inputs):
             return [Channels(axis, sum(v.count for v in inputs))]

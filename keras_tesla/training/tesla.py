@@ -152,7 +152,8 @@ class TESLA(steps.TrainStep, keras.Model):
     def _use_function(self, name, make):
         """Sets Keras' compiled step; percentages that come again find theirs again."""
         trained = tuple(id(v) for v in self.trainable_variables)
-        key = (name, self._active, self._hidden.sum_up, id(self.optimizer), trained)
+        ranges = tuple(getattr(layer, "trained_range", None) for layer in self.graph.layers)
+        key = (name, self._active, self._hidden.sum_up, id(self.optimizer), trained, ranges)
         functions = self._hidden.functions
         if key not in functions:
             make(force=True)

@@ -216,3 +216,90 @@ def test_another_model_is_refused():
     plain.compile("sgd", LOSS)
     with pytest.raises(ValueError, match=r"keras_tesla\.TESLA model. Received: Sequential"):
         plain.fit(*examples(), verbose=0, callbacks=[kt.callbacks.TaskWiseEarlyStopping()])
+
+
+def test_random_tasks_are_one_percentage_each_until_it_stops():
+    tesla = compiled()
+    stopping = kt.callbacks.TaskWiseEarlyStopping(
+        "val_p{percentage}_accuracy", patience=1, order="random", seed=0
+    )
+    values = [0.5, 0.5, 0.4, 0.6, 0.6, 0.1, 0.1, 0.3, 0.3, 0.2, 0.2, 0.7]
+    #         task 1   | task 2         | 3       | 4       | 5       | 6, when the epochs end
+    active = run(tesla, stopping, values)
+    assert all(len(percentages) == 1 for percentages in active)
+    tasks = [active[i][0] for i in (0, 2, 5, 7, 9, 11)]
+    assert active == [(tasks[i],) for i in (0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5)]
+    assert len(set(tasks)) > 1
+    assert tesla.active_percentages == (100, 50, 20)
+    other = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=0, order="random", seed=1)
+    again = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=0, order="random", seed=0)
+    orders = [run(compiled(), stopping, [1.0] * 12) for stopping in (other, again)]
+    assert orders[0] != orders[1]
+    assert orders[1][0] == active[0]
+
+
+def test_random_tasks_come_as_often_as_they_will_run():
+    tesla = compiled()
+    stopping = kt.callbacks.TaskWiseEarlyStopping(
+        "val_loss", order="random", probabilities={100: 3.0, 20: 1.0}
+    )
+    stopping.set_model(tesla)
+    drawn = stopping._tasks(2000)
+    # 4 standard deviations of a share of .25 in 2000 draws are .039.
+    assert drawn.count(20) / 2000 == pytest.approx(0.25, abs=0.039)
+    assert drawn.count(50) == 0
+
+
+def test_untrained_random_tasks_are_named():
+    stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=5, order="random")
+    with pytest.warns(UserWarning, match="before the tasks of"):
+        run(compiled(), stopping, [1.0, 1.0])
+
+
+def test_random_tasks_go_on_after_a_kill(tmp_path):
+    def train(directory, epochs):
+        tesla = compiled()
+        stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1, order="random")
+        backup = keras.callbacks.BackupAndRestore(str(directory), delete_checkpoint=False)
+        return run(tesla, stopping, [1.0] * 8, epochs=epochs, callbacks=[backup])
+
+    whole = train(tmp_path / "whole", 8)
+
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 5:
+                raise KeyboardInterrupt
+
+    for others in ([Kill()], []):
+        tesla = compiled()
+        stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1, order="random")
+        backup = keras.callbacks.BackupAndRestore(str(tmp_path / "killed"))
+        script = Scripted("val_loss", [1.0] * 8)
+        try:
+            tesla.fit(
+                *examples(), epochs=8, verbose=0, callbacks=[script, stopping, backup, *others]
+            )
+        except KeyboardInterrupt:
+            assert others
+    assert script.active == whole[5:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"order": "ascending"}, "`order` must be 'descending' or 'random'. Received: 'ascending'"),
+        ({"probabilities": {50: 1.0}}, "`probabilities` are for `order='random'`"),
+        ({"order": "random", "probabilities": {50: 0.0}}, "must be positive and finite"),
+        ({"order": "random", "probabilities": {50: float("nan")}}, "must be positive and finite"),
+        ({"order": "random", "probabilities": {0: 1.0}}, "from 1 to 100"),
+    ],
+)
+def test_an_order_that_is_none(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kt.callbacks.TaskWiseEarlyStopping(**arguments)
+
+
+def test_probabilities_are_of_trained_percentages():
+    stopping = kt.callbacks.TaskWiseEarlyStopping(order="random", probabilities={33: 1.0})
+    with pytest.raises(ValueError, match=r"probabilities of \[33\] in addition"):
+        run(compiled(), stopping, [1.0])

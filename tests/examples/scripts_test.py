@@ -77,3 +77,43 @@ def test_the_export_tool_says_what_is_wrong(trained, tmp_path):
     )
     assert "[30] % were not trained" in printed
     assert not (tmp_path / "tflite").exists()
+
+
+def test_the_table_trains_every_row_once(tmp_path):
+    """Two epochs a row on the digits; what is there is not run again."""
+    rows = "idp,multi_profile,tesla_trainable,r_tesla,joint_distilled,sandwich_distilled"
+    command = [
+        "examples/mnist_table.py",
+        "--dataset=digits",
+        "--budget=.02",
+        "--seeds=0",
+        f"--rows={rows}",
+        f"--output_dir={tmp_path}",
+    ]
+    script(*command)
+    found = {path.parent.parent.name: path for path in tmp_path.glob("*/0/results.json")}
+    assert sorted(found) == sorted(rows.split(","))
+    for row, path in found.items():
+        results = json.loads(path.read_text())
+        assert results["row"] == row
+        assert list(results["accuracy"]) == [str(p) for p in range(10, 101, 5)]
+        assert (path.parent / "log.csv").read_text().startswith("epoch,split,percentage")
+        assert any((path.parent / "tensorboard").iterdir())
+    (tmp_path / "idp" / "0" / "results.json").unlink()  # as after a kill
+    times = {row: path.stat().st_mtime_ns for row, path in found.items() if row != "idp"}
+    assert "idp 0:" in script(*command)
+    assert times == {row: found[row].stat().st_mtime_ns for row in times}
+    assert found["idp"].exists()
+
+
+def test_individual_networks_are_as_large_as_the_scalable_one(tmp_path):
+    script(
+        "examples/mnist_table.py",
+        "--dataset=digits",
+        "--budget=.02",
+        "--seeds=0",
+        "--rows=individual",
+        f"--output_dir={tmp_path}",
+    )
+    results = json.loads((tmp_path / "individual" / "0" / "results.json").read_text())
+    assert sorted(results["accuracy"], key=int) == [str(p) for p in range(10, 101, 5)]

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_tesla.analysis.cost import multiply_adds
-from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense, PerRange
 from keras_tesla.narrowing import rules
 
 FEATURES = {0: (5,), 1: (6, 5), 2: (6, 6, 5), 3: (4, 4, 4, 5)}
@@ -156,6 +156,9 @@ NARROWED = {
         lambda: projection(IDPDense(8, name="wide", profile="linear", trainable_profile=True)),
     ],
     IDPConv2D: [lambda: projection(IDPConv2D(8, 2, name="wide", profile="linear"))],
+    PerRange: [
+        lambda: projection(PerRange({50: layers.Dense(8), 100: layers.Dense(8)}, name="wide"))
+    ],
     layers.Flatten: [flattened],
     layers.Reshape: [
         reshaped,
@@ -203,8 +206,9 @@ def test_narrows(make, check):
     model = make()
     extracted = check(model)
     assert width(extracted) == 4
-    assert multiply_adds(extracted) < multiply_adds(model)
-    assert width(check(model, 100)) == 8
+    full = check(model, 100)
+    assert width(full) == 8
+    assert multiply_adds(extracted) < multiply_adds(full)
 
 
 @pytest.mark.parametrize("name", sorted(rules._ELEMENTWISE - {"threshold"}))
@@ -218,6 +222,15 @@ def test_elementwise_activations_narrow(name, check):
 def test_activations_over_the_channels_do_not_narrow(name, check):
     assert width(check(through(layers.Activation(name), rank=0))) == 8
     assert width(check(projection(wide(0, activation=name)))) == 8
+
+
+@pytest.mark.parametrize("merge", [layers.Multiply, layers.Add, layers.Maximum])
+def test_merging_with_a_constant_does_not_narrow(merge, check):
+    """The constant has a number for each channel, which a slice of the other input would miss."""
+    inputs = keras.Input((6,))
+    y = layers.Dense(8, name="wide")(inputs)
+    merged = merge()([y, np.arange(1, 9, dtype="float32")[None]])
+    assert width(check(keras.Model(inputs, IDPDense(3)(merged)))) == 8
 
 
 # Layers that are not understood: right, and as wide as before.
