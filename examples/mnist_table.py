@@ -22,6 +22,7 @@ from absl import app, flags, logging
 
 import keras_tesla as kt
 from keras_tesla import data, literature
+from keras_tesla.training.distillation import InPlaceDistillation
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("rows", None, "Rows to train; default: all.")
@@ -44,7 +45,8 @@ class Row:
     trainable_profile: bool = False
     ranges: tuple = ()  # of multi-profile IDP
     tasks: str = ""  # descending, random (drawn until they stop) or sandwich (drawn each step)
-    distillation: str | None = None
+    distillation: float = 0.0  # share of in-place distillation in the narrower ones' loss
+    narrowest_weight: float = 1.0  # of the loss at 10 %; those of the others weigh 1
     cosine: bool = False
     epochs: int = 50
     steps_per_epoch: int = 200
@@ -65,13 +67,14 @@ ROWS = {
     "r_tesla_trainable": Row(tasks="random", trainable_profile=True, **SHORTEST_EPOCHS),
     "joint": Row(),
     "joint_cosine": Row(cosine=True),
-    "joint_distilled": Row(cosine=True, distillation="in_place"),
-    "sandwich_distilled": Row(
-        tuple(POINTS[::-1]), "all_one", False, (), "sandwich", "in_place", True
-    ),
+    "joint_all": Row(tuple(POINTS[::-1]), cosine=True),
+    "joint_weighted": Row(tuple(POINTS[::-1]), cosine=True, narrowest_weight=4.0),
+    "joint_distilled": Row(tuple(POINTS[::-1]), cosine=True, distillation=0.5),
+    "sandwich_distilled": Row(tuple(POINTS[::-1]), tasks="sandwich", distillation=1.0, cosine=True),
     "individual": Row(POINTS, cosine=True, individual=True),
     "joint_long": Row(tuple(POINTS[::-1]), **LONG),
-    "distilled_long": Row(tuple(POINTS[::-1]), distillation="in_place", **LONG),
+    "weighted_long": Row(tuple(POINTS[::-1]), narrowest_weight=4.0, **LONG),
+    "distilled_long": Row(tuple(POINTS[::-1]), distillation=0.5, **LONG),
     "individual_long": Row(POINTS, individual=True, **LONG),
 }
 
@@ -154,7 +157,10 @@ def network(row: Row, features: int, classes: int, hidden: int = 100) -> keras.M
 def train_one(row: Row, dataset: data.Dataset, seed: int, folder: pathlib.Path) -> dict:
     """Trains one scalable network; returns its accuracies."""
     model = network(row, dataset.train.x[0].size, dataset.classes)
-    tesla = kt.TESLA(model, row.percentages, distillation=row.distillation)
+    weights = dict.fromkeys(row.percentages, 1.0)
+    weights[row.percentages[-1]] = row.narrowest_weight
+    distillation = InPlaceDistillation(row.distillation) if row.distillation else None
+    tesla = kt.TESLA(model, row.percentages, weights, distillation)
     logs = [
         kt.callbacks.PercentageCSVLogger(folder / "log.csv"),
         keras.callbacks.TensorBoard(folder / "tensorboard"),

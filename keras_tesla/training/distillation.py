@@ -61,7 +61,8 @@ class InPlaceDistillation:
         return (1 - self.weight) * loss + self.weight * divergence
 
     def _divergence(self, teacher, student, sample_weight):
-        teacher = ops.stop_gradient(teacher)
+        teacher = ops.stop_gradient(ops.convert_to_tensor(teacher))
+        student = ops.convert_to_tensor(student)
         if self.from_logits:
             teacher = ops.softmax(teacher / self.temperature)
             student = ops.softmax(student / self.temperature)

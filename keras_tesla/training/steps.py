@@ -54,12 +54,14 @@ class _JAXStep(_Model):
 
     def make_train_function(self, force=False):
         if force or self.train_function is None:
-            self.train_step = functools.partial(type(self).train_step, self)
+            own_class: Any = type(self)
+            self.train_step = functools.partial(own_class.train_step, self)
         super().make_train_function(force)
 
     def make_test_function(self, force=False):
         if force or self.test_function is None:
-            self.test_step = functools.partial(type(self).test_step, self)
+            own_class: Any = type(self)
+            self.test_step = functools.partial(own_class.test_step, self)
         super().make_test_function(force)
 
 
