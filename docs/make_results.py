@@ -140,7 +140,8 @@ def mnist_section(by_row):
         "| | " + " | ".join(f"{p} %" for p in POINTS) + " |",
         "|---|" + "---|" * len(POINTS),
     ]
-    for row in ("joint_weighted", "individual", "weighted_long", "individual_long"):
+    compared = ("joint_weighted", "individual", "distilled_long", "individual_long")
+    for row in (row for row in compared if row in by_row):
         budget = "long" if row.endswith("_long") else "paper's budget"
         figures = " | ".join(f"{mean(by_row[row], p):.1f}" for p in POINTS)
         lines.append(f"| {LABELS[row]} ({budget}) | {figures} |")

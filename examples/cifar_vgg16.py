@@ -135,7 +135,11 @@ def main(_):
     )
     calibrated.save(output / "calibrated.keras")
     results = {
-        "flags": {flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(__name__)},
+        "flags": {
+            flag.name: flag.value
+            for flag in FLAGS.get_key_flags_for_module(__name__)
+            if not flag.name.endswith("_dir")  # where it ran is no part of the result
+        },
         "parameters": tesla.network.count_params(),
         "seconds": round(seconds),
         "backend": keras.backend.backend(),

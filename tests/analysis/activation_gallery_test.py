@@ -152,9 +152,9 @@ def test_without_labels_nothing_is_right_or_wrong(tmp_path, words):
 def recorded_maps(monkeypatch):
     calls = []
 
-    def maps(model, images, classes):
+    def maps(model, images, classes, layer):
         calls.append(classes)
-        return class_activation_maps(model, images, classes)
+        return class_activation_maps(model, images, classes, layer)
 
     # The function has taken the module's place in `keras_tesla.analysis`.
     monkeypatch.setitem(gallery.__globals__, "class_activation_maps", maps)

@@ -9,6 +9,8 @@ import keras_tesla as kt
 from keras_tesla.layers import IDPDense
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+# Every set of percentages compiles anew, on TensorFlow with XLA for seconds.
+JIT = False if keras.backend.backend() == "tensorflow" else "auto"
 
 
 def compiled(trainable=True, optimizer=None):
@@ -22,7 +24,9 @@ def compiled(trainable=True, optimizer=None):
         ]
     )
     tesla = kt.TESLA(model, [100, 50, 20])
-    tesla.compile(optimizer or keras.optimizers.Adam(0.01), LOSS, metrics=["accuracy"])
+    tesla.compile(
+        optimizer or keras.optimizers.Adam(0.01), LOSS, metrics=["accuracy"], jit_compile=JIT
+    )
     return tesla
 
 
