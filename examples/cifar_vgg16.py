@@ -96,9 +96,6 @@ def callbacks(output: pathlib.Path) -> list:
 
 def accuracies(tesla: kt.TESLA, split: data.Split) -> dict[str, float]:
     """Returns {percentage: accuracy 0..1} at all percentages of the model."""
-    tesla.compile(
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
-    )
     logs = tesla.evaluate(split.x, split.y, batch_size=500, verbose=0, return_dict=True)
     return {str(p): float(logs[f"p{p}_accuracy"]) for p in sorted(tesla.percentages)}
 
@@ -132,6 +129,9 @@ def main(_):
         data.batches(dataset.train, FLAGS.batch_size, seed=FLAGS.seed),
         points,
         steps=FLAGS.calibration_steps,
+    )
+    calibrated.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
     )
     calibrated.save(output / "calibrated.keras")
     results = {

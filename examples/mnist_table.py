@@ -87,8 +87,8 @@ def optimizer(row: Row):
     return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps))
 
 
-def fit(model, row: Row, dataset: data.Dataset, seed: int, callbacks=()):
-    """Trains a compiled or TESLA model for the row's budget."""
+def fit(model, row: Row, dataset: data.Dataset, seed: int, others=()):
+    """Trains a plain or TESLA model for the row's budget, with other callbacks."""
     model.compile(
         optimizer(row),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -96,14 +96,13 @@ def fit(model, row: Row, dataset: data.Dataset, seed: int, callbacks=()):
         # A step takes less time than a call of it; random tasks change from call to call.
         steps_per_execution=1 if row.tasks == "sandwich" else 10,
     )
-    validated = bool(row.tasks)
     return model.fit(
         data.batches(dataset.train, row.batch_size, seed=seed, flat=True),
         steps_per_epoch=row.steps_per_epoch,
         epochs=row.epochs,
-        validation_data=flat(dataset.validation) if validated else None,
+        validation_data=flat(dataset.validation) if row.tasks else None,
         validation_batch_size=1000,
-        callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks],
+        callbacks=[keras.callbacks.TerminateOnNaN(), *others],
         verbose=0,
     )
 
@@ -138,9 +137,11 @@ def callbacks(row: Row, seed: int) -> list:
     return driving
 
 
-def network(row: Row, features: int, classes: int, hidden: int = 100) -> keras.Model:
+def network(row: Row, features: int, classes: int) -> keras.Model:
     """The papers' MLP; with a first and last layer for each range if there are several."""
-    mlp = literature.mlp(features, classes, hidden, row.profile, row.trainable_profile)
+    mlp = literature.mlp(
+        features, classes, profile=row.profile, trainable_profile=row.trainable_profile
+    )
     if not row.ranges:
         return mlp
     first, middle, last = mlp.layers

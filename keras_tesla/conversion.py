@@ -49,7 +49,7 @@ def extract(plan: Plan, name: str, batch_size: int | None = None, dtype: str | N
     def call_step(step, args, kwargs):
         # A layer called twice stays one layer where both calls have the same width.
         original, narrowed = step.call.operation, step.narrowed
-        key = (id(original), str(step.widths.inputs), str(step.widths.outputs))
+        key = step.extracted_as
         if key in made and isinstance(original, keras.Layer):
             return made[key](*args, **kwargs)
         operation = made[key] = make(step)

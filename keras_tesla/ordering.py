@@ -309,12 +309,8 @@ def _concatenates_channels(call, outputs):
 
 def _is_narrowed(call, inputs, outputs):
     """Whether narrowing could compute the first output channel alone: no channels are mixed."""
-    constants = any(
-        hasattr(x, "shape") and not isinstance(x, graphs.Tensor)
-        for x in keras.tree.flatten((call.args, call.kwargs))
-    )
     widths = rule_for(call.operation).widths(call, 100, inputs, outputs, [1])
-    return widths.outputs == [1] and not constants  # a constant has an order of its own
+    return widths.outputs == [1]
 
 
 def _permute(use, permutations):

@@ -33,6 +33,39 @@ def test_a_seed_makes_the_same_splits_and_another_one_others():
     assert not np.array_equal(first.validation.y, other.validation.y)
 
 
+def test_batches_are_endless_and_the_same_for_the_same_seed():
+    split = data.load("digits").train
+    first, again, other = (
+        list(data.batches(split, 500, seed=s).take(6).as_numpy_iterator()) for s in (0, 0, 1)
+    )
+    assert all(x.shape == (500, 8, 8, 1) for x, _ in first)  # 3000 of 1294 images
+    for (x, y), (x_again, y_again) in zip(first, again, strict=True):
+        np.testing.assert_array_equal(x, x_again)
+        np.testing.assert_array_equal(y, y_again)
+    assert not np.array_equal(first[0][1], other[0][1])
+
+
+def test_each_image_keeps_its_label_and_comes_once_a_pass():
+    split = data.load("digits").train
+    (x, y) = next(data.batches(split, len(split), flat=True).as_numpy_iterator())
+    rows = sorted(zip(split.x.reshape(len(split), -1).tolist(), split.y, strict=True))
+    assert sorted(zip(x.tolist(), y, strict=True)) == rows
+
+
+def test_augmented_images_are_crops_of_the_padded_one_or_of_its_mirror():
+    """The oracle: all 9 x 9 shifts of an image, and their mirrors."""
+    image = np.random.default_rng(0).random((12, 12, 3), "float32")
+    split = data.Split(image[None], np.array([7]))
+    padded = np.pad(image, [(4, 4), (4, 4), (0, 0)], "reflect")
+    crops = [padded[i : i + 12, j : j + 12] for i in range(9) for j in range(9)]
+    expected = {c.tobytes() for crop in crops for c in (crop, np.ascontiguousarray(crop[:, ::-1]))}
+    x, y = next(data.batches(split, 400, augment=True).as_numpy_iterator())
+    seen = {crop.tobytes() for crop in x}
+    assert seen <= expected
+    assert len(seen) > 100  # of 162; 400 draws leave out a few
+    assert set(y) == {7}
+
+
 def test_other_names_and_shares_are_refused():
     with pytest.raises(ValueError, match="'digits' or one of"):
         data.load("imagenet")

@@ -106,11 +106,9 @@ def _costs(graph, percentage):
             running, weights = narrowed.cls.from_config(narrowed.config), named.values()
             kernel = named.get("kernel")
         costs[id(layer)][0] += cost.of_call(running, step.call.output_tensors[0].shape, kernel)
-        # Extraction makes one layer for each of these.
-        copy = (id(layer), str(step.widths.inputs), str(step.widths.outputs))
-        if copy in stored:
+        if step.extracted_as in stored:
             continue
-        stored.add(copy)
+        stored.add(step.extracted_as)
         for weight in weights:
             count = math.prod(weight.shape)
             dtype = np.dtype(keras.backend.standardize_dtype(weight.dtype))

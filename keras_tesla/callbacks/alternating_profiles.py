@@ -3,8 +3,7 @@
 import keras
 import numpy as np
 
-from keras_tesla.callbacks import optimizer_reset
-from keras_tesla.training.tesla import TESLA
+from keras_tesla.callbacks import checks, optimizer_reset
 
 _PREFIX = "alternating_profiles_"
 
@@ -40,12 +39,8 @@ class AlternatingProfiles(keras.callbacks.Callback):
         self._active: tuple[int, ...] = ()
 
     def on_train_begin(self, logs=None):
+        checks.check_model(self)
         model = self.model
-        if not isinstance(model, TESLA):
-            raise ValueError(
-                "AlternatingProfiles trains the profiles of a keras_tesla.TESLA model. "
-                f"Received: {type(model).__name__}"
-            )
         profiles = {
             id(layer.coefficients)
             for layer in model.graph.layers
@@ -71,17 +66,12 @@ class AlternatingProfiles(keras.callbacks.Callback):
         self._active = ()
 
     def on_epoch_begin(self, epoch, logs=None):
-        model = self.model
-        state = {
-            name.removeprefix(_PREFIX): value
-            for name, value in model.callback_state.items()
-            if name.startswith(_PREFIX)
-        }
-        if state and not self._active:  # loaded by BackupAndRestore
-            for i, optimizer in enumerate(self._optimizers[1:]):
-                for j, variable in enumerate(optimizer.variables):
-                    variable.assign(state[f"{i}_{j}"])
-            self._active = model.active_percentages
+        model, state = self.model, self.model.callback_state
+        if not self._active and f"{_PREFIX}active" in state:  # loaded by BackupAndRestore
+            for name, variable in self._slots():
+                variable.assign(state[name])
+            # A task may have ended just before the kill: its successor starts anew, as below.
+            self._active = tuple(int(p) for p in state[f"{_PREFIX}active"])
         if self._active and self._active != model.active_percentages:
             for optimizer, variables in zip(self._optimizers[1:], self._variables, strict=True):
                 optimizer_reset.reset(optimizer, variables)
@@ -89,12 +79,10 @@ class AlternatingProfiles(keras.callbacks.Callback):
         self._train(epoch % 2)
 
     def on_epoch_end(self, epoch, logs=None):
-        state = dict(self.model.callback_state)
-        for i, optimizer in enumerate(self._optimizers[1:]):
-            for j, variable in enumerate(optimizer.variables):
-                state[f"{_PREFIX}{i}_{j}"] = np.array(keras.ops.convert_to_numpy(variable))
+        slots = {name: np.array(keras.ops.convert_to_numpy(v)) for name, v in self._slots()}
+        own = {**slots, f"{_PREFIX}active": np.array(self._active)}
         self._train(None)
-        self.model.callback_state = state
+        self.model.callback_state = {**self.model.callback_state, **own}
 
     def on_train_end(self, logs=None):
         self._train(None)
@@ -103,6 +91,12 @@ class AlternatingProfiles(keras.callbacks.Callback):
             for name, value in self.model.callback_state.items()
             if not name.startswith(_PREFIX)
         }
+
+    def _slots(self):
+        """Yields (name in the saved state, variable) of both optimizers."""
+        for i, optimizer in enumerate(self._optimizers[1:]):
+            for j, variable in enumerate(optimizer.variables):
+                yield f"{_PREFIX}{i}_{j}", variable
 
     def _train(self, which):
         """Trains the weights (0), the coefficients (1), or, between epochs, all (None)."""

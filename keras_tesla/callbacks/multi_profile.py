@@ -5,11 +5,10 @@ import warnings
 
 import keras
 
-from keras_tesla.callbacks import optimizer_reset
+from keras_tesla.callbacks import checks, optimizer_reset
 from keras_tesla.layers import IDPConv2D, IDPDense, PerRange
 from keras_tesla.narrowing.graph import tensors
 from keras_tesla.percentages import check_percentages
-from keras_tesla.training.tesla import TESLA
 
 
 class MultiProfile(keras.callbacks.Callback):
@@ -88,6 +87,7 @@ class MultiProfile(keras.callbacks.Callback):
         )
 
     def on_train_begin(self, logs=None):
+        checks.check_model(self)
         _check(self.model, list(self.epochs))
         self._range = None
         self._done = 0
@@ -132,11 +132,6 @@ class MultiProfile(keras.callbacks.Callback):
 
 def _check(model, highest):
     """Refuses a model in which a stage would change what an earlier one trained."""
-    if not isinstance(model, TESLA):
-        raise ValueError(
-            "MultiProfile trains the ranges of a keras_tesla.TESLA model. "
-            f"Received: {type(model).__name__}"
-        )
     missing = [p for p in highest if p not in model.percentages]
     if missing:
         raise ValueError(

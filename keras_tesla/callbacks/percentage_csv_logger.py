@@ -1,6 +1,7 @@
 """PercentageCSVLogger: the logs of every percentage as a table."""
 
 import csv
+import os
 import re
 
 import keras
@@ -24,16 +25,11 @@ class PercentageCSVLogger(keras.callbacks.Callback):
     def __init__(self, filename):
         super().__init__()
         self.filename = filename
-        self._started = False
-
-    def on_train_begin(self, logs=None):
-        self._started = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        if not self._started and epoch == 0:
+        if epoch == 0 or not os.path.exists(self.filename):
             with open(self.filename, "w", newline="") as file:
                 csv.writer(file).writerow(self._COLUMNS)
-        self._started = True
 
     def on_epoch_end(self, epoch, logs=None):
         with open(self.filename, "a", newline="") as file:

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
+from keras_tesla.callbacks import checks
 from keras_tesla.percentages import check_percentages
-from keras_tesla.training.tesla import TESLA
 
 
 class RandomPercentages(keras.callbacks.Callback):
@@ -52,16 +52,11 @@ class RandomPercentages(keras.callbacks.Callback):
         for name, value in (("count", count), ("sets", sets)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}")
-        weights = {} if probabilities is None else dict(probabilities)
         if probabilities is not None:
-            check_percentages(weights)
-        if not all(0 < float(w) < float("inf") for w in weights.values()):
-            raise ValueError(
-                f"`probabilities` must be positive and finite. Received: {probabilities!r}"
-            )
+            checks.check_probabilities(probabilities)
         self.count = count
         self.always = always if always is None else tuple(always)
-        self.probabilities = weights
+        self.probabilities = probabilities
         self.sets = sets
         self.validation_percentages = validation_percentages
         self.seed = seed
@@ -70,13 +65,8 @@ class RandomPercentages(keras.callbacks.Callback):
         self._steps = np.random.default_rng(seed)
 
     def on_train_begin(self, logs=None):
-        model = self.model
-        if not isinstance(model, TESLA):
-            raise ValueError(
-                "RandomPercentages chooses the percentages of a keras_tesla.TESLA model. "
-                f"Received: {type(model).__name__}"
-            )
-        known = model.percentages
+        checks.check_model(self)
+        known = self.model.percentages
         always = (known[0], known[-1]) if self.always is None else self.always
         drawn = self.probabilities or {p: 1.0 for p in known if p not in always}
         validated = known if self.validation_percentages is None else self.validation_percentages

@@ -6,9 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tesla.callbacks import optimizer_reset
-from keras_tesla.percentages import check_percentages
-from keras_tesla.training.tesla import TESLA
+from keras_tesla.callbacks import checks, optimizer_reset
 
 
 class TaskWiseEarlyStopping(keras.callbacks.Callback):
@@ -84,11 +82,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         if probabilities is not None:
             if order != "random":
                 raise ValueError("`probabilities` are for `order='random'`.")
-            check_percentages(probabilities)
-            if not all(0 < float(w) < float("inf") for w in probabilities.values()):
-                raise ValueError(
-                    f"`probabilities` must be positive and finite. Received: {probabilities!r}"
-                )
+            checks.check_probabilities(probabilities)
         self.order = order
         self.probabilities = probabilities
         self.seed = seed
@@ -119,9 +113,8 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         known = self.model.percentages
         if self.order == "descending":
             return known[:count]
-        weights = np.array(
-            [(self.probabilities or dict.fromkeys(known, 1)).get(p, 0) for p in known]
-        )
+        weighted = self.probabilities or dict.fromkeys(known, 1)
+        weights = np.array([weighted.get(p, 0) for p in known])
         # Drawn from the start, so that a run that goes on after a kill draws the same.
         rng = np.random.default_rng(self.seed)
         return tuple(int(p) for p in rng.choice(known, count, p=weights / weights.sum()))
@@ -130,11 +123,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         return self.order == "descending" and task + 1 == len(self.model.percentages)
 
     def on_train_begin(self, logs=None):
-        if not isinstance(self.model, TESLA):
-            raise ValueError(
-                "TaskWiseEarlyStopping drives the tasks of a keras_tesla.TESLA model. "
-                f"Received: {type(self.model).__name__}"
-            )
+        checks.check_model(self)
         unknown = sorted(set(self.probabilities or ()) - set(self.model.percentages))
         if unknown:
             raise ValueError(

@@ -26,6 +26,11 @@ class Step:
     narrowed: Narrowed | None
     depends: bool
 
+    @property
+    def extracted_as(self) -> tuple:
+        """Equal for the calls that share a layer in an extracted model: one layer, one width."""
+        return id(self.call.operation), str(self.widths.inputs), str(self.widths.outputs)
+
     def is_done(self, values: dict) -> bool:
         """Whether `values`, by index of a tensor, hold what the call returns."""
         return all(t.index in values for t in self.call.output_tensors)

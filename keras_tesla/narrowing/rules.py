@@ -189,10 +189,10 @@ class _Reshape(_Channelwise):
         return Narrowed(type(layer), config, dict, {})
 
 
-def _has_constants(call) -> bool:
-    """Whether a merging layer was given a constant, which has channels that no layout tells."""
+def _has_arrays(call) -> bool:
+    """Whether constants are merged, which have channels that no layout tells; a number has none."""
     leaves = keras.tree.flatten((call.args, call.kwargs))
-    return not all(isinstance(x, (Tensor, bool, type(None))) for x in leaves)
+    return not all(isinstance(x, (Tensor, int, float, type(None))) for x in leaves)
 
 
 class _Merge(Rule):
@@ -203,12 +203,7 @@ class _Merge(Rule):
         same = len(set(inputs)) == 1 and all(
             len(t.shape) == len(y.shape) for t in call.input_tensors
         )
-        if isinstance(call.operation, keras.Layer):
-            plain = not _has_constants(call)
-        else:
-            leaves = keras.tree.flatten((call.args, call.kwargs))
-            plain = all(isinstance(x, (Tensor, int, float)) for x in leaves)
-        return [inputs[0] if same and plain else None]
+        return [inputs[0] if same and not _has_arrays(call) else None]
 
     def widths(self, call, percentage, inputs, outputs, demand):
         if outputs[0] is None or _is_regularized(call.operation):
@@ -222,7 +217,7 @@ class _Concatenate(Rule):
     def layouts(self, call, inputs):
         (y,) = call.output_tensors
         axis = call.operation.axis % len(y.shape)
-        if any(v is None for v in inputs) or _has_constants(call):
+        if any(v is None for v in inputs) or _has_arrays(call):
             return [None]
         if all(v.axis == axis and v.copies == 1 for v in inputs):
             return [Channels(axis, sum(v.count for v in inputs))]

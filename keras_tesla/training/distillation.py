@@ -61,8 +61,9 @@ class InPlaceDistillation:
         return (1 - self.weight) * loss + self.weight * divergence
 
     def _divergence(self, teacher, student, sample_weight):
-        teacher = ops.stop_gradient(ops.convert_to_tensor(teacher))
-        student = ops.convert_to_tensor(student)
+        # In float32 also under mixed precision, as Keras computes its losses.
+        teacher = ops.stop_gradient(ops.cast(teacher, keras.config.floatx()))
+        student = ops.cast(student, keras.config.floatx())
         if self.from_logits:
             teacher = ops.softmax(teacher / self.temperature)
             student = ops.softmax(student / self.temperature)
@@ -93,8 +94,6 @@ def get(identifier):
         return identifier
     if identifier == "in_place":
         return InPlaceDistillation()
-    if isinstance(identifier, dict):
-        return keras.saving.deserialize_keras_object(identifier)
     raise ValueError(
         "`distillation` must be None, 'in_place' or an `InPlaceDistillation`. "
         f"Received: {identifier!r}"

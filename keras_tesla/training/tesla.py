@@ -145,7 +145,8 @@ class TESLA(steps.TrainStep, keras.Model):
 
     def reset_metrics(self):
         """Resets the metrics of all percentages, also of those that are not active now."""
-        super().reset_metrics()
+        for metric in self._own_metrics():
+            metric.reset_state()
         for view in self._hidden.views.values():
             view.reset_metrics()
 

@@ -138,22 +138,25 @@ def test_with_tasks_both_optimizers_start_anew_in_each():
     assert counts[5:] == [((100, 50), n) for n in (steps, steps, 2 * steps)]
 
 
-def test_a_killed_run_goes_on_with_the_slots_of_both_optimizers(tmp_path):
+@pytest.mark.filterwarnings("ignore:Training ended before")  # two of three tasks are run
+@pytest.mark.parametrize("killed_at", [3, 5])  # within a task, and where the next one begins
+def test_a_killed_run_goes_on_with_the_slots_of_both_optimizers(killed_at, tmp_path):
     class Kill(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 3:
+            if epoch == killed_at:
                 raise KeyboardInterrupt
 
     def train(directory, *others):
         tesla = compiled()
         callbacks = [
+            kt.callbacks.TaskWiseEarlyStopping("loss", mode="max", patience=4),  # 5 epochs a task
             kt.callbacks.AlternatingProfiles(),
             keras.callbacks.BackupAndRestore(str(directory)),
             *others,
         ]
         try:
             tesla.fit(
-                *examples(), batch_size=16, epochs=6, shuffle=False, verbose=0, callbacks=callbacks
+                *examples(), batch_size=16, epochs=8, shuffle=False, verbose=0, callbacks=callbacks
             )
         except KeyboardInterrupt:
             assert others

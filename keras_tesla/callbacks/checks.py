@@ -1,0 +1,30 @@
+"""What callbacks for TESLA models refuse alike."""
+
+from keras_tesla.percentages import check_percentages
+from keras_tesla.training.tesla import TESLA
+
+
+def check_model(callback):
+    """Refuses to drive a model that has no percentages.
+
+    Raises:
+        ValueError: If the callback's model is no `TESLA`.
+    """
+    if not isinstance(callback.model, TESLA):
+        raise ValueError(
+            f"{type(callback).__name__} drives the training of a keras_tesla.TESLA model. "
+            f"Received: {type(callback.model).__name__}"
+        )
+
+
+def check_probabilities(probabilities):
+    """Refuses weights of percentages that cannot be drawn from.
+
+    Raises:
+        ValueError: If a key is no percentage, or a weight is not positive and finite.
+    """
+    check_percentages(probabilities)
+    if not all(0 < float(w) < float("inf") for w in probabilities.values()):
+        raise ValueError(
+            f"`probabilities` must be positive and finite. Received: {probabilities!r}"
+        )
