@@ -133,7 +133,8 @@ def callbacks(row: Row, seed: int) -> list:
         share = row.epochs // len(row.ranges)
         driving.append(kt.callbacks.MultiProfile(dict.fromkeys(row.ranges, share)))
     if row.trainable_profile:
-        driving.append(kt.callbacks.AlternatingProfiles())
+        reset = row.tasks == "descending"
+        driving.append(kt.callbacks.AlternatingProfiles(reset_optimizer=reset))
     return driving
 
 

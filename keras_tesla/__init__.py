@@ -7,6 +7,7 @@ percentages at once, and the export of each to LiteRT.
 from keras_tesla import analysis, callbacks, data, layers, literature, profiles, tflite, training
 from keras_tesla.analysis import summary
 from keras_tesla.calibration import recalibrate
+from keras_tesla.conversion import to_idp
 from keras_tesla.ordering import order_channels
 from keras_tesla.percentages import active_terms
 from keras_tesla.scope import current_percentage, percentage_scope
@@ -29,5 +30,6 @@ __all__ = [
     "recalibrate",
     "summary",
     "tflite",
+    "to_idp",
     "training",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_tesla
-from keras_tesla import conversion
+from keras_tesla import extraction
 from keras_tesla.narrowing import graph, plan, run
 from keras_tesla.narrowing.live import LivePlan
 
@@ -53,7 +53,7 @@ def _run_three_ways(model, x, percentage):
     with keras_tesla.percentage_scope(percentage):
         scoped = model(x)
     values = live.run(run.bind_inputs(planned.graph, x), planned.steps, add_loss=lambda loss: None)
-    extracted = conversion.extract(planned, "extracted")
+    extracted = extraction.extract(planned, "extracted")
     return types.SimpleNamespace(
         scoped=_numpy(scoped),
         live=_numpy(run.outputs_of(planned, values)),

@@ -100,12 +100,14 @@ def _costs(graph, percentage):
         if not isinstance(layer, keras.Layer):
             continue
         if narrowed is None:
-            running, weights, kernel = layer, layer.weights, getattr(layer, "kernel", None)
+            running, weights = layer, layer.weights
+            named = cost.kernels_of(layer)
         else:
             named = narrowed.weights()
             running, weights = narrowed.cls.from_config(narrowed.config), named.values()
-            kernel = named.get("kernel")
-        costs[id(layer)][0] += cost.of_call(running, step.call.output_tensors[0].shape, kernel)
+        costs[id(layer)][0] += cost.of_call(
+            running, step.call.input_tensors[0].shape, step.call.output_tensors[0].shape, named
+        )
         if step.extracted_as in stored:
             continue
         stored.add(step.extracted_as)

@@ -15,13 +15,15 @@ class AlternatingProfiles(keras.callbacks.Callback):
     has an optimizer of its own, whose slots stay over the other's epochs; the optimizer of the
     coefficients is like the model's with half its learning rate. When other percentages become
     active (`TaskWiseEarlyStopping`, put before this one in the list), the slots of both optimizers
-    start anew. The coefficients stay non-increasing by the layers' constraint, a running minimum.
+    start anew, unless `reset_optimizer` is False: short random tasks learn more with slots that
+    stay. The coefficients stay non-increasing by the layers' constraint, a running minimum.
 
     To survive a kill put `keras.callbacks.BackupAndRestore` behind it.
 
     Args:
         optimizer: A `keras.optimizers.Optimizer` for the coefficients. Default: of the class and
             config of the model's, with half its learning rate.
+        reset_optimizer: Bool, whether a new task starts with fresh slots of both optimizers.
 
     Raises:
         ValueError: When `fit` begins: a model that is no `TESLA`, one without a trainable profile,
@@ -31,9 +33,10 @@ class AlternatingProfiles(keras.callbacks.Callback):
         Chang, Lin, Ou Yang, Lei, Chen: TESLA, 2018, https://openreview.net/forum?id=H1K6Tb-AZ
     """
 
-    def __init__(self, optimizer=None):
+    def __init__(self, optimizer=None, reset_optimizer=True):
         super().__init__()
         self.optimizer = optimizer
+        self.reset_optimizer = reset_optimizer
         self._optimizers: tuple = ()
         self._variables: tuple[list, list] = ([], [])
         self._active: tuple[int, ...] = ()
@@ -72,7 +75,8 @@ class AlternatingProfiles(keras.callbacks.Callback):
                 variable.assign(state[name])
             # A task may have ended just before the kill: its successor starts anew, as below.
             self._active = tuple(int(p) for p in state[f"{_PREFIX}active"])
-        if self._active and self._active != model.active_percentages:
+        changed = self._active and self._active != model.active_percentages
+        if changed and self.reset_optimizer:
             for optimizer, variables in zip(self._optimizers[1:], self._variables, strict=True):
                 optimizer_reset.reset(optimizer, variables)
         self._active = model.active_percentages

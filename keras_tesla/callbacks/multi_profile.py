@@ -6,8 +6,9 @@ import warnings
 import keras
 
 from keras_tesla.callbacks import checks, optimizer_reset
-from keras_tesla.layers import IDPConv2D, IDPDense, PerRange
+from keras_tesla.layers import IncompleteDotProduct, PerRange
 from keras_tesla.narrowing.graph import tensors
+from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentages
 
 
@@ -17,14 +18,11 @@ class MultiProfile(keras.callbacks.Callback):
     A stage trains one range, from the end of the range before it (or 0) to its own highest
     percentage, which alone is active. Of an incomplete layer it trains the kernel where both the
     input and the output channel lie in the range, and the bias where the output channel does
-    (`IDPDense.trained_range`). Lower channels are used as they are, bit for bit. Of the `PerRange`
-    layers only the one of the range is used. So a stage does not touch what the stages before it
-    trained. Each begins with fresh optimizer slots. After the last one training stops, and all
-    percentages are active again.
-
-    One thing of a lower range does change: a complete last layer reads all outputs of the
-    incomplete layer before it, and a later stage trains the bias of the outputs in its own range.
-    With `use_bias=False` in that incomplete layer a trained range computes the same ever after.
+    (`IDPDense.trained_range`). Where every percentage computes all outputs, because a complete
+    layer reads them, the range cuts the inputs alone and the first stage trains the bias. Lower
+    channels are used as they are, bit for bit. Of the `PerRange` layers only the one of the range
+    is used. So a range computes the same ever after its stage. Each begins with fresh optimizer
+    slots. After the last one training stops, and all percentages are active again.
 
     The stage follows from the number of the epoch, so a run that is killed goes on in its stage
     with `keras.callbacks.BackupAndRestore`.
@@ -37,7 +35,7 @@ class MultiProfile(keras.callbacks.Callback):
     Raises:
         ValueError: At construction: no such dict. When `fit` begins: a model that is no `TESLA`,
             was not made for these ranges, or has weights that every stage would train (layers with
-            weights other than IDPDense, IDPConv2D and PerRange; regularizers; constraints); an
+            weights other than incomplete ones and PerRange; regularizers; constraints); an
             optimizer that moves weights without a gradient (`weight_decay`, `use_ema`, Ftrl). When
             an epoch begins behind the last range.
 
@@ -124,9 +122,14 @@ class MultiProfile(keras.callbacks.Callback):
             )
 
     def _train(self, trained_range, percentages):
-        for layer in self.model.graph.layers:
-            if isinstance(layer, (IDPDense, IDPConv2D)):
+        graph = self.model.graph
+        widths = narrow(graph, min(self.epochs)).widths
+        for call in graph.calls:
+            layer = call.operation
+            if isinstance(layer, IncompleteDotProduct):
                 layer.trained_range = trained_range
+                (outputs,) = call.output_tensors
+                layer.complete_outputs = widths[outputs.index] is None
         self.model.activate(percentages)
 
 
@@ -147,7 +150,7 @@ def _check(model, highest):
                     f"The ranges of layer {layer.name!r} must be those of MultiProfile. Received: "
                     f"{list(layer.ranges)} and {highest}"
                 )
-        elif isinstance(layer, (IDPDense, IDPConv2D)):
+        elif isinstance(layer, IncompleteDotProduct):
             if ends & {t.index for t in call.output_tensors}:
                 raise ValueError(
                     f"Layer {layer.name!r} is an output of the model, and a range would train only "

@@ -1,8 +1,21 @@
 """Keras layers that depend on the percentage."""
 
 from keras_tesla.layers.batch_normalization import IDPBatchNormalization
+from keras_tesla.layers.conv1d import IDPConv1D
 from keras_tesla.layers.conv2d import IDPConv2D
+from keras_tesla.layers.conv2d_transpose import IDPConv2DTranspose
 from keras_tesla.layers.dense import IDPDense
+from keras_tesla.layers.incomplete import IncompleteDotProduct
 from keras_tesla.layers.per_range import PerRange
+from keras_tesla.layers.separable_conv2d import IDPSeparableConv2D
 
-__all__ = ["IDPBatchNormalization", "IDPConv2D", "IDPDense", "PerRange"]
+__all__ = [
+    "IDPBatchNormalization",
+    "IDPConv1D",
+    "IDPConv2D",
+    "IDPConv2DTranspose",
+    "IDPDense",
+    "IDPSeparableConv2D",
+    "IncompleteDotProduct",
+    "PerRange",
+]

@@ -100,13 +100,8 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
 
         Shape: `(positions * k, units)` for k active channels.
         """
-        active = self.active_terms(percentage)
         kernel = ops.reshape(self.kernel, (self.positions, self.terms, self.units))
-        kernel = self._trained_kernel(kernel)[:, :active]
-        gamma = self._incomplete_coefficients(active, kernel.dtype)
-        if gamma is not None:
-            kernel = kernel * gamma
-        return ops.reshape(kernel, (self.positions * active, self.units))
+        return ops.reshape(self._incomplete(kernel, percentage), (-1, self.units))
 
     def get_config(self):
         return {**super().get_config(), "input_channels": self.input_channels}

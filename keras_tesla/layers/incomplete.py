@@ -1,4 +1,4 @@
-"""What IDPDense and IDPConv2D share: the profile and the number of active terms."""
+"""What all incomplete layers share: the profile and the number of active terms."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ class IncompleteDotProduct(_Layer):
             kernel where its input channel and its output channel are, the bias where the output
             channel is, the trainable profile where the input channel is. It changes no output and
             is not saved. A compiled function must be compiled anew (`TESLA.activate`).
+        complete_outputs: Bool, default False: whether `trained_range` cuts the inputs alone,
+            because every percentage computes all outputs, as before a complete layer. The bias is
+            then trained by a range that begins at 0.
     """
 
     def __init__(self, *args, profile="all_one", trainable_profile=False, **kwargs):
@@ -42,6 +45,7 @@ class IncompleteDotProduct(_Layer):
         self.terms: Any = None
         self.coefficients: Any = None
         self.trained_range = None
+        self.complete_outputs = False
 
     @property
     def trained_range(self) -> tuple[int, int] | None:
@@ -90,20 +94,45 @@ class IncompleteDotProduct(_Layer):
     def trained_bias(self):
         """Returns the bias `(outputs,)`; gradients reach its entries in `trained_range`."""
         bias = ops.convert_to_tensor(self.bias)
-        return bias if self.trained_range is None else _train(bias, self._in_range(bias.shape[0]))
+        if self.trained_range is None:
+            return bias
+        return _train(bias, self._outputs_in_range(bias.shape[0], self.trained_range[0] == 0))
 
     def _trained_kernel(self, kernel):
         """The kernel `(.., terms, outputs)`; gradients reach its entries in `trained_range`."""
         if self.trained_range is None:
             return kernel
-        terms, outputs = (self._in_range(count) for count in kernel.shape[-2:])
-        return _train(kernel, terms[:, None] & outputs)
+        terms, outputs = kernel.shape[-2:]
+        return _train(
+            kernel, self._in_range(terms)[:, None] & self._outputs_in_range(outputs, True)
+        )
+
+    def _trained_terms(self, kernel):
+        """The kernel `(.., terms, multiplier)`; gradients reach its terms in `trained_range`."""
+        if self.trained_range is None:
+            return kernel
+        return _train(kernel, self._in_range(kernel.shape[-2])[:, None])
+
+    def _outputs_in_range(self, count, complete):
+        """Which of `count` outputs train; `complete` for all of them with `complete_outputs`."""
+        return np.full(count, complete) if self.complete_outputs else self._in_range(count)
 
     def _in_range(self, count):
         """Which of `count` channels are in `trained_range`: bool array `(count,)`."""
         low, high = self._trained_range
         first = active_terms(count, low) if low else 0
         return (np.arange(count) >= first) & (np.arange(count) < active_terms(count, high))
+
+    def incomplete_weights(self, percentage: int) -> dict:
+        """Returns {name: tensor} of the kernels that the stock layer runs with at `percentage`."""
+        return {"kernel": self.incomplete_kernel(percentage)}
+
+    def _incomplete(self, kernel, percentage):
+        """The active terms of a kernel `(.., terms, outputs)`, profile folded in."""
+        active = self.active_terms(percentage)
+        kernel = self._trained_kernel(kernel)[..., :active, :]
+        gamma = self._incomplete_coefficients(active, kernel.dtype)
+        return kernel if gamma is None else kernel * gamma
 
     def _incomplete_coefficients(self, active, dtype):
         """The first `active` coefficients as a column `(active, 1)`, or None for all-one."""
@@ -115,13 +144,14 @@ class IncompleteDotProduct(_Layer):
         return ops.cast(coefficients[:active, None], dtype)
 
     def save_own_variables(self, store):
-        super().save_own_variables(store)  # Keras' layers name the variables that they save
-        if self.trainable_profile and self.built:
+        super().save_own_variables(store)
+        # Some of Keras' layers save the variables that they name, others save all of them.
+        if self.trainable_profile and self.built and len(store.keys()) < len(self.weights):
             store["profile"] = self.coefficients
 
     def load_own_variables(self, store):
         super().load_own_variables(store)
-        if self.trainable_profile and self.built:
+        if self.trainable_profile and self.built and "profile" in set(store.keys()):
             self.coefficients.assign(store["profile"])
 
     def get_config(self):

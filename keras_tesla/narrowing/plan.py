@@ -3,11 +3,11 @@
 import dataclasses
 
 from keras_tesla.channels import Channels
-from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense, PerRange
+from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct, PerRange
 from keras_tesla.narrowing.graph import Call, Graph, tensors
 from keras_tesla.narrowing.rules import Narrowed, Widths, rule_for
 
-_DEPENDENT = (IDPDense, IDPConv2D, IDPBatchNormalization, PerRange)
+_DEPENDENT = (IncompleteDotProduct, IDPBatchNormalization, PerRange)
 
 
 @dataclasses.dataclass(frozen=True)

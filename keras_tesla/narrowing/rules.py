@@ -16,7 +16,16 @@ import keras
 from keras import layers, ops
 
 from keras_tesla.channels import Channels
-from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense, PerRange
+from keras_tesla.layers import (
+    IDPBatchNormalization,
+    IDPConv1D,
+    IDPConv2D,
+    IDPConv2DTranspose,
+    IDPDense,
+    IDPSeparableConv2D,
+    IncompleteDotProduct,
+    PerRange,
+)
 from keras_tesla.narrowing.graph import Call, Tensor
 
 
@@ -122,8 +131,10 @@ class _ElementwiseActivation(_Channelwise):
 
 class _Dropout(_Channelwise):
     def layouts(self, call, inputs):
-        # A noise shape is written for the full number of channels.
-        return [inputs[0] if getattr(call.operation, "noise_shape", None) is None else None]
+        shape, view = getattr(call.operation, "noise_shape", None), inputs[0]
+        # A noise shape may be written for the full number of channels.
+        fits = shape is None or (view and shape[view.axis] in (None, 1))
+        return [view if fits else None]
 
 
 class _ScalarRescaling(_Channelwise):
@@ -267,9 +278,11 @@ class _BatchNormalization(_Channelwise):
 class _Projection(Rule):
     """A layer with a kernel, last axis outputs: each output channel is a dot product."""
 
-    def __init__(self, stock: type, size: str):
+    def __init__(self, stock: type, size: str, kernels=("kernel",), outputs_axis=-1):
         self._stock = stock
         self._size = size
+        self._kernels = kernels  # the last one has the outputs
+        self._outputs_axis = outputs_axis
 
     def _axis(self, call, rank):
         return rank - 1 if self._stock is layers.Dense else _channel_axis(call.operation, rank)
@@ -288,33 +301,106 @@ class _Projection(Rule):
             or getattr(layer, "groups", 1) > 1
         ):
             out = None
-        if not isinstance(layer, (IDPDense, IDPConv2D)):
+        if not isinstance(layer, IncompleteDotProduct):
             return Widths([out], [None], [None])
         view = layer.input_view(call.input_tensors[0].shape)
         return Widths([out], [layer.active_terms(percentage)], [view])
 
     def narrow(self, call, percentage, widths):
-        if widths.outputs[0] is None and not isinstance(call.operation, (IDPDense, IDPConv2D)):
+        if widths.outputs[0] is None and not isinstance(call.operation, IncompleteDotProduct):
             return None
         return self.stock(call, percentage, widths)
 
     def stock(self, call, percentage, widths) -> Narrowed:
         """Returns the stock layer for the call, also where the layer would serve as it is."""
         layer, width = call.operation, widths.outputs[0]
-        incomplete = isinstance(layer, (IDPDense, IDPConv2D))
+        incomplete = isinstance(layer, IncompleteDotProduct)
         config = {k: v for k, v in layer.get_config().items() if k not in _NOT_STOCK}
         if width is not None:
             config[self._size] = width
 
         def weights():
-            kernel = layer.incomplete_kernel(percentage) if incomplete else layer.kernel
-            narrowed = {"kernel": ops.convert_to_tensor(kernel)[..., :width]}
+            if incomplete:
+                narrowed = layer.incomplete_weights(percentage)
+            else:
+                narrowed = {n: ops.convert_to_tensor(getattr(layer, n)) for n in self._kernels}
+            last = self._kernels[-1]
+            outputs = (..., slice(width), *[slice(None)] * (-1 - self._outputs_axis))
+            narrowed[last] = narrowed[last][outputs]
             if layer.use_bias:
                 bias = layer.trained_bias() if incomplete else ops.convert_to_tensor(layer.bias)
                 narrowed["bias"] = bias[:width]
             return narrowed
 
         return Narrowed(self._stock, config, weights, {})
+
+
+class _Depthwise(_Channelwise):
+    """Each input channel has `depth_multiplier` output channels, side by side."""
+
+    def layouts(self, call, inputs):
+        layer, view = call.operation, inputs[0]
+        axis = _channel_axis(layer, len(call.input_tensors[0].shape))
+        agrees = (
+            view and (view.axis, view.copies) == (axis, 1) and _is_elementwise(layer.activation)
+        )
+        return [Channels(axis, view.count * layer.depth_multiplier) if agrees else None]
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        if demand[0] is None:
+            return super().widths(call, percentage, inputs, outputs, demand)
+        reads = -(-demand[0] // call.operation.depth_multiplier)
+        (writes,) = super().widths(call, percentage, inputs, outputs, demand).outputs
+        if writes is None:
+            return Rule.widths(self, call, percentage, inputs, outputs, demand)
+        return Widths([reads * call.operation.depth_multiplier], [reads], list(inputs))
+
+    def narrow(self, call, percentage, widths):
+        layer, reads, width = call.operation, widths.inputs[0], widths.outputs[0]
+        if width is None:
+            return None
+
+        def weights():
+            narrowed = {"kernel": ops.convert_to_tensor(layer.kernel)[..., :reads, :]}
+            if layer.use_bias:
+                narrowed["bias"] = ops.convert_to_tensor(layer.bias)[:width]
+            return narrowed
+
+        return Narrowed(type(layer), layer.get_config(), weights, {})
+
+
+class _GroupNormalization(_Channelwise):
+    """A group of channels is normalized by its own statistics: whole groups can be left out."""
+
+    def layouts(self, call, inputs):
+        x, view = call.input_tensors[0], inputs[0]
+        agrees = view and view.copies == 1 and call.operation.axis % len(x.shape) == view.axis
+        return [view if agrees else None]
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        widths = super().widths(call, percentage, inputs, outputs, demand)
+        if widths.outputs[0] is None:
+            return widths
+        size = inputs[0].count // call.operation.groups
+        width = -(-demand[0] // size) * size
+        return dataclasses.replace(widths, outputs=[width], inputs=[width, *widths.inputs[1:]])
+
+    def narrow(self, call, percentage, widths):
+        layer, width = call.operation, widths.outputs[0]
+        if width is None:
+            return None
+        config = layer.get_config()
+        full = call.input_tensors[0].shape[layer.axis]
+        config["groups"] = width * layer.groups // full
+        variables = {n: getattr(layer, n) for n in ("gamma", "beta")}
+        return Narrowed(
+            type(layer),
+            config,
+            lambda: {
+                n: ops.convert_to_tensor(v)[:width] for n, v in variables.items() if v is not None
+            },
+            {},
+        )
 
 
 class _PerRange(Rule):
@@ -345,6 +431,8 @@ class _PerRange(Rule):
 # Config keys of a projection that its narrowed layer has not: the kernel has them folded in.
 _NOT_STOCK = {"profile", "trainable_profile", "input_channels", "lora_rank", "lora_alpha"}
 
+_SEPARABLE = ("depthwise_kernel", "pointwise_kernel")
+
 _CHANNELWISE_LAYERS = {
     *(layers.ELU, layers.GaussianDropout, layers.GaussianNoise, layers.Identity),
     *(layers.LeakyReLU, layers.ReLU),
@@ -370,6 +458,15 @@ _RULES: dict[type | str, Rule] = {
             "Conv": _Projection(getattr(layers, f"Conv{rank}D"), "filters"),
         }.items()
     },
+    **{
+        layer: _Projection(layer, "filters", outputs_axis=-2)
+        for layer in (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+    },
+    **{
+        layer: _Projection(layer, "filters", _SEPARABLE)
+        for layer in (layers.SeparableConv1D, layers.SeparableConv2D)
+    },
+    **dict.fromkeys([layers.DepthwiseConv1D, layers.DepthwiseConv2D], _Depthwise()),
     layers.Flatten: _Flatten(),
     layers.Reshape: _Reshape(),
     layers.Concatenate: _Concatenate(),
@@ -378,9 +475,13 @@ _RULES: dict[type | str, Rule] = {
     **dict.fromkeys(["Add", "Maximum", "Minimum", "Multiply", "Subtract"], _Merge()),
     layers.BatchNormalization: _BatchNormalization(),
     IDPBatchNormalization: _BatchNormalization(),
+    layers.GroupNormalization: _GroupNormalization(),
     layers.Dense: _Projection(layers.Dense, "units"),
     IDPDense: _Projection(layers.Dense, "units"),
+    IDPConv1D: _Projection(layers.Conv1D, "filters"),
     IDPConv2D: _Projection(layers.Conv2D, "filters"),
+    IDPConv2DTranspose: _Projection(layers.Conv2DTranspose, "filters", outputs_axis=-2),
+    IDPSeparableConv2D: _Projection(layers.SeparableConv2D, "filters", _SEPARABLE),
     PerRange: _PerRange(),
 }
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import keras
 import numpy as np
 
-from keras_tesla import conversion
+from keras_tesla import extraction
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.tflite import arguments, convert, runtime, verify
@@ -138,7 +138,7 @@ class _Source:
     def __init__(self, tesla, percentage, batch_size, quantization, int8_io, checked: Arguments):
         self.percentage, self.quantization = percentage, quantization
         plan = narrow(tesla.graph, percentage)
-        model = conversion.extract(plan, f"p{percentage}", batch_size, dtype="float32")
+        model = extraction.extract(plan, f"p{percentage}", batch_size, dtype="float32")
         self.multiply_adds = multiply_adds(model)
         self.floats = self.content = convert.convert(model)
         if quantization is not None:

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.layers import IDPBatchNormalization, IDPDense, IncompleteDotProduct
 from keras_tesla.narrowing.graph import Graph
 from keras_tesla.narrowing.plan import layouts
 
@@ -22,10 +22,12 @@ def check_graph(graph: Graph):
                 f"{hidden.name!r}, which narrowing cannot see there. Use the IDP layer directly; "
                 "IDPDense takes inputs of any rank."
             )
-    if not any(isinstance(layer, (IDPDense, IDPConv2D)) for layer in graph.layers):
+    if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
         raise ValueError(
-            "The model has no IDPDense or IDPConv2D layer, so every percentage would be the same "
-            f"network. Received layers: {[layer.name for layer in graph.layers]}"
+            "The model has no incomplete layer (IDPDense, IDPConv2D and their like), so every "
+            "percentage would be the same network. Put one in, or convert the model with "
+            "`keras_tesla.to_idp`. "
+            f"Received layers: {[layer.name for layer in graph.layers]}"
         )
     where = layouts(graph)
     for call in graph.calls:
@@ -71,7 +73,7 @@ def jit_compile(graph: Graph):
 
 
 def _is_idp(layer):
-    return isinstance(layer, (IDPDense, IDPConv2D, IDPBatchNormalization))
+    return isinstance(layer, (IncompleteDotProduct, IDPBatchNormalization))
 
 
 def _inside(layer):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tesla import conversion
+from keras_tesla import extraction
 from keras_tesla.narrowing import graph as graphs
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing import running
@@ -339,7 +339,7 @@ class TESLA(steps.TrainStep, keras.Model):
                 it.
         """
         plan = narrow(self.graph, check_percentage(percentage))
-        return conversion.extract(plan, f"{self.network.name}_p{percentage}")
+        return extraction.extract(plan, f"{self.network.name}_p{percentage}")
 
     # Saving.
 

@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 from keras_tesla.analysis.cost import multiply_adds
-from keras_tesla.conversion import extract
+from keras_tesla.extraction import extract
 from keras_tesla.layers import IDPDense
 from keras_tesla.narrowing import graph
 from keras_tesla.narrowing.plan import narrow

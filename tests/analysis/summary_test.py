@@ -294,7 +294,7 @@ def test_a_model_that_is_not_built():
 
 def test_a_model_without_incomplete_layers():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="plain")])
-    with pytest.raises(ValueError, match=r"no IDPDense or IDPConv2D layer.* \['plain'\]"):
+    with pytest.raises(ValueError, match=r"no incomplete layer.* \['plain'\]"):
         summary(model)
 
 

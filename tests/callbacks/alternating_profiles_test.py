@@ -121,7 +121,8 @@ def test_everything_trains_again_afterwards():
     assert not same(before[1], weights(tesla))
 
 
-def test_with_tasks_both_optimizers_start_anew_in_each():
+@pytest.mark.parametrize("reset", [True, False])
+def test_with_tasks_both_optimizers_start_anew_in_each_unless_told_otherwise(reset):
     tesla = compiled()
     counts = []
 
@@ -129,13 +130,17 @@ def test_with_tasks_both_optimizers_start_anew_in_each():
         def on_epoch_end(self, epoch, logs=None):
             counts.append((self.model.active_percentages, int(self.model.optimizer.iterations)))
 
-    tasks = kt.callbacks.TaskWiseEarlyStopping("loss", mode="max", patience=4)  # 5 epochs a task
+    tasks = kt.callbacks.TaskWiseEarlyStopping(  # 5 epochs a task
+        "loss", mode="max", patience=4, reset_optimizer=reset
+    )
+    alternating = kt.callbacks.AlternatingProfiles(reset_optimizer=reset)
     with pytest.warns(UserWarning, match=r"before the tasks of \[20\] %"):
-        run(tesla, kt.callbacks.AlternatingProfiles(), 8, others=[Count(), tasks])
+        run(tesla, alternating, 8, others=[Count(), tasks])
     steps = 4
     # 5 epochs of the first task: weights, profiles, weights, profiles, weights.
     assert [count for _, count in counts[:5]] == [steps, steps, 2 * steps, 2 * steps, 3 * steps]
-    assert counts[5:] == [((100, 50), n) for n in (steps, steps, 2 * steps)]
+    begun = [0, 0, steps] if reset else [2 * steps, 3 * steps, 3 * steps]
+    assert counts[5:] == [((100, 50), n + steps) for n in begun]
 
 
 @pytest.mark.filterwarnings("ignore:Training ended before")  # two of three tasks are run

@@ -6,7 +6,15 @@ import pytest
 from keras import layers, ops
 
 from keras_tesla.analysis.cost import multiply_adds
-from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense, PerRange
+from keras_tesla.layers import (
+    IDPBatchNormalization,
+    IDPConv1D,
+    IDPConv2D,
+    IDPConv2DTranspose,
+    IDPDense,
+    IDPSeparableConv2D,
+    PerRange,
+)
 from keras_tesla.narrowing import rules
 
 FEATURES = {0: (5,), 1: (6, 5), 2: (6, 6, 5), 3: (4, 4, 4, 5)}
@@ -63,7 +71,9 @@ def inputs_of(model):
 
 def width(model, name="wide"):
     """The output channels of a layer of the extracted model."""
-    return model.get_layer(name).kernel.shape[-1]
+    layer = model.get_layer(name)
+    first = getattr(layer, "data_format", None) == FIRST
+    return layer.output.shape[1 if first else -1]
 
 
 @pytest.fixture
@@ -102,8 +112,12 @@ NARROWED = {
     },
     **{
         kind: [lambda kind=kind: through(kind(0.3))]
-        for kind in (layers.GaussianDropout, layers.GaussianNoise, layers.Dropout)
+        for kind in (layers.GaussianDropout, layers.GaussianNoise)
     },
+    layers.Dropout: [
+        lambda noise_shape=noise_shape: through(layers.Dropout(0.3, noise_shape=noise_shape))
+        for noise_shape in (None, (None, 1, 1, 1), (None, 1, 1, None))
+    ],
     layers.AlphaDropout: [lambda: through(layers.AlphaDropout(0.3), rank=0)],
     layers.SpatialDropout1D: [lambda: through(layers.SpatialDropout1D(0.3), rank=1)],
     layers.SpatialDropout2D: [lambda: through(layers.SpatialDropout2D(0.3))],
@@ -155,7 +169,42 @@ NARROWED = {
         lambda: projection(IDPDense(8, name="wide", profile="linear")),
         lambda: projection(IDPDense(8, name="wide", profile="linear", trainable_profile=True)),
     ],
+    IDPConv1D: [lambda: projection(IDPConv1D(8, 2, name="wide", profile="linear"))],
     IDPConv2D: [lambda: projection(IDPConv2D(8, 2, name="wide", profile="linear"))],
+    IDPConv2DTranspose: [
+        lambda: projection(IDPConv2DTranspose(8, 2, name="wide", profile="linear")),
+    ],
+    IDPSeparableConv2D: [
+        lambda m=m: projection(
+            IDPSeparableConv2D(8, 2, depth_multiplier=m, name="wide", profile="linear")
+        )
+        for m in (1, 3)
+    ],
+    **{
+        layer: [
+            lambda layer=layer: projection(layer(8, 2, name="wide")),
+            lambda layer=layer: projection(
+                layer(8, 2, name="wide", use_bias=False, activation="relu")
+            ),
+        ]
+        for layer in (
+            *(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose),
+            *(layers.SeparableConv1D, layers.SeparableConv2D),
+        )
+    },
+    **{
+        kind: [
+            lambda kind=kind, rank=rank: through(kind(2), rank),
+            lambda kind=kind, rank=rank: through(
+                kind(2, depth_multiplier=3, use_bias=False, activation="relu"), rank
+            ),
+        ]
+        for rank, kind in [(1, layers.DepthwiseConv1D), (2, layers.DepthwiseConv2D)]
+    },
+    layers.GroupNormalization: [
+        lambda: through(layers.GroupNormalization(4)),
+        lambda: through(layers.GroupNormalization(-1, scale=False)),
+    ],
     PerRange: [
         lambda: projection(PerRange({50: layers.Dense(8), 100: layers.Dense(8)}, name="wide"))
     ],
@@ -288,11 +337,10 @@ TRAPS = {
     "Softmax": lambda: through(layers.Softmax()),
     "PReLU": lambda: through(layers.PReLU(shared_axes=[1, 2])),
     "LayerNormalization": lambda: through(layers.LayerNormalization()),
-    "GroupNormalization": lambda: through(layers.GroupNormalization(4)),
+    "GroupNormalization of one group": lambda: through(layers.GroupNormalization(1)),
+    "GroupNormalization of rows": lambda: through(layers.GroupNormalization(2, axis=1)),
+    "Depthwise softmax": lambda: through(layers.DepthwiseConv2D(2, activation="softmax")),
     "UnitNormalization": lambda: through(layers.UnitNormalization()),
-    "DepthwiseConv2D": lambda: through(layers.DepthwiseConv2D(2)),
-    "SeparableConv2D": lambda: through(layers.SeparableConv2D(8, 2)),
-    "Conv2DTranspose": lambda: through(layers.Conv2DTranspose(8, 2)),
     "MultiHeadAttention": lambda: through(lambda x: layers.MultiHeadAttention(2, 4)(x, x), rank=1),
     "LSTM": lambda: through(layers.LSTM(8), rank=1),
     "ActivityRegularization": lambda: through(layers.ActivityRegularization(l2=0.1)),

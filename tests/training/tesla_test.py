@@ -415,7 +415,7 @@ def test_percentages_that_are_none_are_refused(percentages, message):
 
 def test_a_model_without_an_idp_layer_is_refused():
     plain = keras.Sequential([keras.Input((6,)), layers.Dense(3, name="only")])
-    with pytest.raises(ValueError, match=r"no IDPDense or IDPConv2D.*only"):
+    with pytest.raises(ValueError, match=r"no incomplete layer.*only"):
         kt.TESLA(plain)
 
 

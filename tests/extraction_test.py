@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from keras_tesla import percentage_scope
-from keras_tesla.conversion import extract
+from keras_tesla.extraction import extract
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
 from keras_tesla.narrowing import graph
 from keras_tesla.narrowing.plan import narrow
@@ -218,3 +218,12 @@ def test_a_saved_model_runs_without_keras_tesla(tmp_path):
     )
     assert made.returncode == 0, made.stderr
     assert_equal(dict(np.load(files[2])), extracted(images()))
+
+
+def test_an_adapted_normalization(assert_same_three_ways):
+    """It computes with values that are made of its weights when it has adapted."""
+    x = np.random.default_rng(0).normal(3, 2, (50, 4)).astype("float32")
+    normalization = layers.Normalization()
+    normalization.adapt(x)
+    model = keras.Sequential([keras.Input((4,)), normalization, layers.Dense(6), IDPDense(2)])
+    assert_same_three_ways(model, x, 50)

@@ -1,0 +1,85 @@
+"""Turning a model at a percentage into a plain Keras model."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tesla import cloning
+from keras_tesla.channels import indices, take
+from keras_tesla.narrowing import run as runner
+from keras_tesla.narrowing.plan import Plan
+
+
+def extract(plan: Plan, name: str, batch_size: int | None = None, dtype: str | None = None):
+    """Builds the plain Keras model that computes a plan.
+
+    It consists of stock layers with narrowed copies of the weights, the profile folded into the
+    kernels, and of slices where several layers read different prefixes of one tensor. Keras saves,
+    loads and exports it without keras_tesla.
+
+    Args:
+        plan: From `keras_tesla.narrowing.plan.narrow`.
+        name: The new model's name.
+        batch_size: Int to fix the batch, None to leave it open.
+        dtype: Dtype policy of all layers, for example `"float32"`; None: that of each layer.
+
+    Returns:
+        A Functional `keras.Model`, not compiled.
+    """
+    made: dict[tuple, keras.Layer] = {}
+    taken: set[str] = set(plan.graph.input_names)
+
+    def make(step):
+        operation, narrowed = step.call.operation, step.narrowed
+        cls, config = type(operation), operation.get_config()
+        if narrowed is not None:
+            cls, config = narrowed.cls, dict(narrowed.config)
+        if isinstance(operation, keras.Layer):
+            unique, number = config["name"], 0
+            while unique in taken:
+                number += 1
+                unique = f"{config['name']}_{number}"
+            taken.add(unique)
+            config = {**config, "name": unique, **({"dtype": dtype} if dtype else {})}
+        else:
+            config.pop("name", None)  # Keras finds one that the slices do not have
+        if cls is keras.layers.Lambda:  # its config has no globals of the function
+            return cls(operation.function, arguments=operation.arguments, name=config["name"])
+        return cls.from_config(config)
+
+    def call_step(step, args, kwargs):
+        # A layer called twice stays one layer where both calls have the same width.
+        original, narrowed = step.call.operation, step.narrowed
+        key = step.extracted_as
+        if key in made and isinstance(original, keras.Layer):
+            return made[key](*args, **kwargs)
+        operation = made[key] = make(step)
+        outputs = operation(*args, **kwargs)
+        if narrowed is not None:
+            for weight, value in narrowed.weights().items():
+                # A copy: JAX would let the two models share a buffer and give it away.
+                getattr(operation, weight).assign(np.array(ops.convert_to_numpy(value)))
+        elif isinstance(operation, keras.Layer):
+            cloning.copy_weights(original, operation)
+        return outputs
+
+    graph = plan.graph
+    symbolic = [
+        keras.Input(batch_shape=(batch_size or t.shape[0], *t.shape[1:]), dtype=t.dtype, name=n)
+        for t, n in zip(keras.tree.flatten(graph.inputs), graph.input_names, strict=True)
+    ]
+    inputs = keras.tree.pack_sequence_as(graph.inputs, symbolic)
+    values = runner.bind_inputs(graph, inputs)
+    values = runner.run(plan, values, plan.steps, call_step, _take_masked)
+    return keras.Model(inputs, runner.outputs_of(plan, values), name=name)
+
+
+def _take_masked(x, view, have, want):
+    """`take` that hands on the Keras mask: a slice would drop it, a Dense layer keeps it."""
+    if want == have or getattr(x, "_keras_mask", None) is None:
+        return take(x, view, have, want)
+    # A kernel of columns of the identity: each output is one input, times 1, plus zeros.
+    selection = keras.layers.Dense(view.copies * want, use_bias=False, dtype=x.dtype)
+    outputs = selection(x)
+    selection.set_weights([np.eye(x.shape[-1])[:, indices(view, have, want)]])
+    return outputs

@@ -1,0 +1,64 @@
+"""IDPConv1D: a Conv1D layer that can leave out its last input channels."""
+
+import keras
+from keras import ops
+
+from keras_tesla.layers.convolution import IncompleteConvolution
+
+
+@keras.saving.register_keras_serializable("keras_tesla")
+class IDPConv1D(IncompleteConvolution, keras.layers.Conv1D):
+    """`keras.layers.Conv1D` over an incomplete dot product.
+
+    At percentage p each filter j reads the first `k = max(1, floor(p / 100 * n))` of its n input
+    channels:
+
+    `y_j = activation(b_j + sum_{i < k} gamma_i * (w_ij (*) x_i))`, with `(*)` the convolution.
+
+    With `groups > 1` a filter has `n = channels / groups` input channels, and the first k of each
+    group are read. At 100 % and with the all-one profile the layer is `keras.layers.Conv1D`: same
+    weights, same arguments, equal numbers.
+
+    Args:
+        filters: Positive int, number of output channels.
+        kernel_size: Int, in steps.
+        profile: The coefficients gamma: a name, a `keras_tesla.profiles.Profile`, an array of n
+            floats, or a function of n. Default: `"all_one"`.
+        trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
+        **kwargs: All other arguments of `keras.layers.Conv1D`, `padding="causal"` included.
+
+    Input shape:
+        `(batch, steps, channels)`, or `(batch, channels, steps)` with
+        `data_format="channels_first"`; float.
+
+    Output shape:
+        That of `keras.layers.Conv1D`.
+
+    Raises:
+        ValueError: At construction or build: a profile that increases, is not finite or has the
+            wrong length, and whatever `keras.layers.Conv1D` refuses.
+
+    Example:
+
+    >>> layer = IDPConv1D(1, 1, kernel_initializer="ones")
+    >>> with percentage_scope(50):
+    ...     layer(np.array([[[1.0, 2.0, 4.0, 8.0]]])).numpy().item()
+    3.0
+
+    Reference:
+        McDanel, Teerapittayanon, Kung, 2017, https://arxiv.org/abs/1710.07830
+    """
+
+    def _convolve(self, inputs, kernel):
+        if self.padding != "causal":
+            return self.convolution_op(inputs, kernel)
+        before = self.dilation_rate[0] * (self.kernel_size[0] - 1)
+        steps = 1 if self.data_format == "channels_last" else 2
+        return ops.conv(
+            ops.pad(inputs, [(before, 0) if axis == steps else (0, 0) for axis in range(3)]),
+            kernel,
+            strides=list(self.strides),
+            padding="valid",
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )

@@ -1,0 +1,47 @@
+"""What the incomplete convolutions share."""
+
+from keras import ops
+
+from keras_tesla.channels import Channels, take
+from keras_tesla.layers.incomplete import IncompleteDotProduct
+from keras_tesla.scope import current_percentage
+
+
+class IncompleteConvolution(IncompleteDotProduct):
+    """Mix-in over a Keras convolution. A subclass says where its kernel differs."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self._build_profile(self._terms_of_kernel())
+
+    def call(self, inputs):
+        percentage = current_percentage()
+        if self._is_complete(percentage):
+            return super().call(inputs)
+        view = self.input_view(inputs.shape)
+        x = take(inputs, view, self.terms, self.active_terms(percentage))
+        outputs = self._convolve(x, **self.incomplete_weights(percentage))
+        if self.use_bias:
+            last = self.data_format == "channels_last"
+            ones = (1,) * self.rank
+            shape = (1, *ones, -1) if last else (1, -1, *ones)
+            outputs = ops.add(outputs, ops.reshape(self.trained_bias(), shape))
+        return self.activation(outputs)
+
+    def input_view(self, input_shape) -> Channels:
+        """Returns where the channels of a filter lie in an input of `input_shape`."""
+        axis = len(input_shape) - 1 if self.data_format == "channels_last" else 1
+        return Channels(axis, self.terms, copies=getattr(self, "groups", 1))
+
+    def incomplete_kernel(self, percentage: int):
+        """Returns the kernel of the active terms, profile folded in.
+
+        Shape: `(*kernel_size, k, filters)` for k active channels.
+        """
+        return self._incomplete(ops.convert_to_tensor(self.kernel), percentage)
+
+    def _terms_of_kernel(self):
+        return self.kernel.shape[-2]
+
+    def _convolve(self, inputs, kernel):
+        return self.convolution_op(inputs, kernel)
