@@ -28,7 +28,7 @@ ONE_FILE = DOCS.parent / "benchmarks" / "one_file.json"
 POINTS = [str(p) for p in range(10, 101, 5)]
 LABELS = {
     "idp": "original IDP, harmonic profile",
-    "multi_profile": "multi-profile IDP, linear profile",
+    "multi_profile": "multi-profile IDP, harmonic profile",
     "tesla": "TESLA, task by task",
     "tesla_trainable": "TESLA, trainable coefficients",
     "r_tesla": "R-TESLA",
@@ -62,11 +62,10 @@ was read once a run. Mean and standard deviation are over the seeds. Individual 
 CIFAR_INTRODUCTION = """\
 ## CIFAR-10, VGG-16 of a quarter width
 
-VGG-16 with a quarter of the filters (16 .. 128), on a CPU, and a short budget: {epochs} epochs of
-{steps_per_epoch} batches of {batch_size}, about {passes:.0f} passes over 45,000 images, one seed.
-These are not the figures of the full network: its command is below. Test accuracy in percent, batch
-normalization statistics measured anew for each percentage; trained are 100, 60, 40 and 20 % (the
-original IDP: 100 % alone)."""
+VGG-16 with a quarter of the filters (16 .. 128), on a CPU, one seed, and a short budget: epochs of
+{steps_per_epoch} batches of {batch_size}, {share:.2f} of a pass over 45,000 images each. These are
+not the figures of the full network: its command is below. Test accuracy in percent; batch
+normalization statistics are measured anew for each percentage; the trained ones are bold."""
 STEPS_INTRODUCTION = """\
 ## A training step
 
@@ -162,15 +161,15 @@ def cifar_section():
     """The table of the quarter-width VGG-16."""
     runs = json.loads(CIFAR.read_text())
     flags_ = runs[0]["flags"]
-    passes = flags_["epochs"] * flags_["steps_per_epoch"] * flags_["batch_size"] / 45_000
+    share = flags_["steps_per_epoch"] * flags_["batch_size"] / 45_000
     points = sorted(runs[0]["accuracy"], key=int)
     lines = [
         "",
-        *CIFAR_INTRODUCTION.format(**flags_, passes=passes).splitlines(),
+        *CIFAR_INTRODUCTION.format(**flags_, share=share).splitlines(),
         "",
-        "| method | " + " | ".join(f"{p} %" for p in points) + " |",
-        "|---|" + "---|" * len(points),
-        "| multiply-adds, million | "
+        "| method | epochs | " + " | ".join(f"{p} %" for p in points) + " |",
+        "|---|---|" + "---|" * len(points),
+        "| multiply-adds, million | | "
         + " | ".join(f"{runs[0]['multiply_adds'][p] / 1e6:.1f}" for p in points)
         + " |",
     ]
@@ -180,15 +179,19 @@ def cifar_section():
         name = label.get(method, method) + (
             " with distillation" if run["flags"]["distillation"] else ""
         )
-        figures = " | ".join(f"{100 * run['accuracy'][p]:.1f}" for p in points)
-        lines.append(f"| {name} | {figures} |")
+        trained = ["100"] if method == "idp" else run["flags"]["percentages"]
+        figures = [f"{100 * run['accuracy'][p]:.1f}" for p in points]
+        marked = [f"**{x}**" if p in trained else x for p, x in zip(points, figures, strict=True)]
+        lines.append(f"| {name} | {run['flags']['epochs']} | {' | '.join(marked)} |")
     return [
         *lines,
         "",
         "![class activation maps](images/cifar_activation_maps.png)",
         "",
-        "Grad-CAM of the joint network on validation images at the third block's last feature map",
-        "(8x8 places), for the true class; below it the predicted class. 30 % was not trained.",
+        "Grad-CAM of the network trained at 30 % on validation images, at the third block's last",
+        "feature map (8x8 places), for the true class; below it the predicted class. At 100 % the",
+        "map covers the object or its telling part. At 30 % it still does, but for the airplane,",
+        "where sky and ground are left, and the cat, where two points are. The deer has none at 50 %.",
         "",
         "The full network on a GPU, not run yet: `KERAS_BACKEND=jax python examples/cifar_vgg16.py",
         "--dataset=cifar100 --method=sandwich --distillation --epochs=200",

@@ -60,7 +60,7 @@ SHORTEST_EPOCHS = {"epochs": 500, "steps_per_epoch": 20}
 LONG = {"epochs": 20, "steps_per_epoch": 421, "batch_size": 128, "cosine": True}
 ROWS = {
     "idp": Row((100,), profile="harmonic"),
-    "multi_profile": Row((100, 30), profile="linear", ranges=(30, 100)),
+    "multi_profile": Row((100, 30), profile="harmonic", ranges=(30, 100)),
     "tesla": Row(tasks="descending"),
     "tesla_trainable": Row(tasks="descending", trainable_profile=True, **SHORT_EPOCHS),
     "r_tesla": Row(tasks="random", **SHORTEST_EPOCHS),

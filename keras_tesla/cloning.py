@@ -48,5 +48,5 @@ def copy_weights(source, target):
     """Gives the layer `target` the weights of its equal `source`."""
     # A copy: JAX would let the two share a buffer and give it away.
     target.set_weights([np.array(weight) for weight in source.get_weights()])
-    if hasattr(target, "finalize_state"):  # an adapted Normalization computes with values made of them
+    if hasattr(target, "finalize_state"):  # a Normalization computes with values made of them
         target.finalize_state()

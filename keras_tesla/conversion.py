@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_tesla import cloning
+from keras_tesla import cloning, profiles
 from keras_tesla.channels import Channels
 from keras_tesla.layers import (
     IDPBatchNormalization,
@@ -132,6 +132,7 @@ def to_idp(
             "`percentages` must include 100, at which the model stays as it is. "
             f"Received: {list(percentages)}"
         )
+    profile = profiles.get(profile)
     graph = graphs.read(model)
     reading = _Reading(graph, _chosen(skip, graph), input_complete)
     if not reading.twins:
@@ -154,12 +155,13 @@ def to_idp(
 
     copy, pairs = cloning.clone(model, clone_layer)
     for old, new in pairs:
-        if isinstance(new, IDPBatchNormalization):
-            _copy_statistics(old, new)
-        elif id(old) in reading.twins:
-            _copy_kernels(old, new)
-        else:
+        twin = reading.twins.get(id(old))
+        if twin is None:
             cloning.copy_weights(old, new)
+        elif twin is IDPBatchNormalization:
+            _copy_statistics(old, new)
+        else:
+            _copy_kernels(old, new)
     copy.conversion_report = reading.report()
     return copy
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras_tesla import extraction
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.narrowing.plan import narrow
+from keras_tesla.scope import percentage_scope
 from keras_tesla.tflite import arguments, convert, runtime, verify
 from keras_tesla.tflite.arguments import Arguments
 from keras_tesla.tflite.bundle import Bundle, from_manifest
@@ -256,11 +257,12 @@ def _accuracy(content, inputs, labels) -> float:
 
 
 def _expected(tesla, percentage, inputs, model):
-    """What Keras computes: on the live weights, not on those that were converted."""
+    """What Keras computes: on the live weights and not narrowed, unlike what was converted."""
     names = [t.name for t in tesla.network.inputs]
     x = keras.tree.pack_sequence_as(tesla.graph.inputs, [inputs[name] for name in names])
-    outputs = tesla.predict(x, percentage=percentage, verbose=0)
-    flat = keras.tree.flatten(outputs)
+    with percentage_scope(percentage):
+        outputs = tesla.network(x, training=False)
+    flat = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(outputs)]
     return dict(zip(convert.output_names(model), flat, strict=True))
 
 

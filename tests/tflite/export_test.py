@@ -15,7 +15,7 @@ from keras import layers
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-from keras_tesla.tflite import runtime, verify
+from keras_tesla.tflite import convert, runtime, verify
 
 pytestmark = pytest.mark.tensorflow
 
@@ -231,11 +231,15 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
-    tesla, other = mlp(), mlp()
-    other.set_weights([w + 0.01 for w in other.get_weights()])
-    monkeypatch.setattr(tesla, "predict", other.predict)
+    right = convert.convert
+
+    def wrong(model, *arguments):
+        model.set_weights([w + 0.01 for w in model.get_weights()])
+        return right(model, *arguments)
+
+    monkeypatch.setattr(convert, "convert", wrong)
     with pytest.raises(kt.tflite.VerificationError, match=r"100 %: output 'logits'.*differs"):
-        kt.tflite.export(tesla, tmp_path / "out")
+        kt.tflite.export(mlp(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
