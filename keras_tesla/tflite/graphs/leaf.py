@@ -74,8 +74,8 @@ class Leaf:
 
 
 def _short(name):
-    """`p50_1/conv_1/Relu;p50_1/conv_1/Add;..` as `conv_1/Relu`: the same at all percentages."""
-    return name.split(";")[0].split("/", 1)[-1]
+    """`conv_1/Relu;conv_1/Add;..` as `conv_1/Relu`."""
+    return name.split(";")[0]
 
 
 def _named(entries):
