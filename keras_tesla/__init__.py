@@ -4,7 +4,17 @@ Layers that compute with a leading part of their input channels, a model that tr
 percentages at once, and the export of each to LiteRT.
 """
 
-from keras_tesla import analysis, callbacks, data, layers, literature, profiles, tflite, training
+from keras_tesla import (
+    analysis,
+    callbacks,
+    compression,
+    data,
+    layers,
+    literature,
+    profiles,
+    tflite,
+    training,
+)
 from keras_tesla.analysis import summary
 from keras_tesla.calibration import recalibrate
 from keras_tesla.conversion import to_idp
@@ -20,6 +30,7 @@ __all__ = [
     "active_terms",
     "analysis",
     "callbacks",
+    "compression",
     "current_percentage",
     "data",
     "layers",

@@ -1,6 +1,7 @@
 """Making the layers of an ordinary Keras model incomplete."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ from keras_tesla.narrowing.rules import rule_for
 from keras_tesla.percentages import check_percentages
 
 # Exactly these classes: a subclass may compute something else.
-_INCOMPLETE: dict[type, type] = {
+_INCOMPLETE: dict[type, Any] = {
     layers.Dense: IDPDense,
     layers.Conv1D: IDPConv1D,
     layers.Conv2D: IDPConv2D,
@@ -194,8 +195,9 @@ class _Reading:
     """
 
     def __init__(self, graph, skipped, input_complete):
-        self.twins: dict[int, type] = {}
+        self.twins: dict[int, Any] = {}
         self.input_channels: dict[int, int | None] = {}
+        self._counts: dict[int, int] = {}
         self._graph = graph
         self._skipped = skipped
         self._keep_inputs = input_complete
@@ -277,6 +279,7 @@ class _Reading:
         if len(views) > 1:
             return "is called on inputs of different channels"
         ((count, copies),) = views
+        self._counts[id(layer)] = count
         self.input_channels[id(layer)] = count if copies > 1 else None
         return None
 
@@ -298,9 +301,7 @@ class _Reading:
         if twin is IDPBatchNormalization:
             return "has statistics for each percentage"
         if twin is not None:
-            (x,) = call.input_tensors
-            view = self._raw.get(x.index) or self._where[x.index]
-            return f"reads a part of its {view.count} input channels"
+            return f"reads a part of its {self._counts[id(layer)]} input channels"
         if type(layer) is layers.BatchNormalization:
             skipped = id(layer) in self._skipped
             return "skipped" if skipped else "its input is the same at every percentage"

@@ -13,6 +13,7 @@ def test_the_public_names_are_these():
         "active_terms",
         "analysis",
         "callbacks",
+        "compression",
         "current_percentage",
         "data",
         "layers",
@@ -23,6 +24,7 @@ def test_the_public_names_are_these():
         "recalibrate",
         "summary",
         "tflite",
+        "to_idp",
         "training",
     ]
     assert kt.analysis.__all__ == [
@@ -39,7 +41,26 @@ def test_the_public_names_are_these():
         "RandomPercentages",
         "TaskWiseEarlyStopping",
     ]
-    assert kt.layers.__all__ == ["IDPBatchNormalization", "IDPConv2D", "IDPDense", "PerRange"]
+    assert kt.compression.__all__ == [
+        "cluster",
+        "prune",
+        "prune_2_4",
+        "pruning_callback",
+        "quantization_aware",
+        "strip",
+        "to_tf_keras",
+        "to_tflite",
+    ]
+    assert kt.layers.__all__ == [
+        "IDPBatchNormalization",
+        "IDPConv1D",
+        "IDPConv2D",
+        "IDPConv2DTranspose",
+        "IDPDense",
+        "IDPSeparableConv2D",
+        "IncompleteDotProduct",
+        "PerRange",
+    ]
     assert kt.literature.__all__ == ["mlp", "vgg16"]
     assert kt.tflite.__all__ == [
         "Benchmark",

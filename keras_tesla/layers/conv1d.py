@@ -49,14 +49,14 @@ class IDPConv1D(IncompleteConvolution, keras.layers.Conv1D):
         McDanel, Teerapittayanon, Kung, 2017, https://arxiv.org/abs/1710.07830
     """
 
-    def _convolve(self, inputs, kernel):
+    def _convolve(self, inputs, *kernels):
         if self.padding != "causal":
-            return self.convolution_op(inputs, kernel)
+            return self.convolution_op(inputs, *kernels)
         before = self.dilation_rate[0] * (self.kernel_size[0] - 1)
         steps = 1 if self.data_format == "channels_last" else 2
         return ops.conv(
             ops.pad(inputs, [(before, 0) if axis == steps else (0, 0) for axis in range(3)]),
-            kernel,
+            *kernels,
             strides=list(self.strides),
             padding="valid",
             dilation_rate=self.dilation_rate,

@@ -61,10 +61,10 @@ class IDPConv2DTranspose(IncompleteConvolution, keras.layers.Conv2DTranspose):
     def _terms_of_kernel(self):
         return self.kernel.shape[-1]
 
-    def _convolve(self, inputs, kernel):
+    def _convolve(self, inputs, *kernels):
         return ops.conv_transpose(
             inputs,
-            kernel,
+            *kernels,
             strides=list(self.strides),
             padding=self.padding,
             output_padding=self.output_padding,

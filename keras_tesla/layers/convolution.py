@@ -20,7 +20,7 @@ class IncompleteConvolution(IncompleteDotProduct):
             return super().call(inputs)
         view = self.input_view(inputs.shape)
         x = take(inputs, view, self.terms, self.active_terms(percentage))
-        outputs = self._convolve(x, **self.incomplete_weights(percentage))
+        outputs = self._convolve(x, *self.incomplete_weights(percentage).values())
         if self.use_bias:
             last = self.data_format == "channels_last"
             ones = (1,) * self.rank
@@ -43,5 +43,5 @@ class IncompleteConvolution(IncompleteDotProduct):
     def _terms_of_kernel(self):
         return self.kernel.shape[-2]
 
-    def _convolve(self, inputs, kernel):
-        return self.convolution_op(inputs, kernel)
+    def _convolve(self, inputs, *kernels):
+        return self.convolution_op(inputs, *kernels)

@@ -67,11 +67,10 @@ class IDPSeparableConv2D(IncompleteConvolution, keras.layers.SeparableConv2D):
     def _terms_of_kernel(self):
         return self.depthwise_kernel.shape[-2]
 
-    def _convolve(self, inputs, depthwise_kernel, pointwise_kernel):
+    def _convolve(self, inputs, *kernels):
         return ops.separable_conv(
             inputs,
-            depthwise_kernel,
-            pointwise_kernel,
+            *kernels,
             strides=self.strides,
             padding=self.padding,
             dilation_rate=self.dilation_rate,
