@@ -4,9 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # The tests that hold on every Keras backend.
-PORTABLE := tests/layers tests/narrowing tests/training tests/callbacks tests/conversion_test.py \
-	tests/calibration_test.py tests/ordering_test.py tests/analysis/activation_maps_test.py \
+PORTABLE := tests/layers tests/narrowing tests/training tests/callbacks tests/extraction_test.py \
+	tests/conversion_test.py tests/conversion_random_graphs_test.py tests/calibration_test.py \
+	tests/ordering_test.py tests/analysis/activation_maps_test.py \
 	tests/tflite/backend_test.py
+
+# Tracing takes most of the time, and that runs on one core.
+PYTEST := $(BIN)/pytest --numprocesses=2 --dist=worksteal
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
@@ -18,10 +22,10 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/mnist_mlp.py --dataset=digits --epochs=30 --output_dir=out/demo
 
 test: lint
-	KERAS_BACKEND=tensorflow $(BIN)/pytest --doctest-modules keras_tesla tests \
+	KERAS_BACKEND=tensorflow $(PYTEST) --doctest-modules keras_tesla tests \
 		--cov=keras_tesla --cov-report=term-missing --cov-fail-under=90
-	KERAS_BACKEND=jax $(BIN)/pytest -m "not tensorflow" $(PORTABLE)
-	KERAS_BACKEND=torch $(BIN)/pytest -m "not tensorflow" $(PORTABLE)
+	KERAS_BACKEND=jax $(PYTEST) -m "not tensorflow" $(PORTABLE)
+	KERAS_BACKEND=torch $(PYTEST) -m "not tensorflow" $(PORTABLE)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

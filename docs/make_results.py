@@ -18,12 +18,15 @@ from keras_tesla.analysis import plots
 FLAGS = flags.FLAGS
 flags.DEFINE_string("mnist", None, "Folder of examples/mnist_table.py.")
 flags.DEFINE_string("cifar", None, "Folder with the folders of examples/cifar_vgg16.py.")
+flags.DEFINE_string("converted", None, "Folder with that of examples/convert_pretrained.py.")
 
 DOCS = pathlib.Path(__file__).parent
 MNIST = DOCS / "results" / "mnist_table.json"
 CIFAR = DOCS / "results" / "cifar_vgg16.json"
 EXPORTED = DOCS / "results" / "mnist_mlp.json"
 STEPS = DOCS.parent / "benchmarks" / "training_step.json"
+APPLICATIONS = DOCS.parent / "benchmarks" / "applications.json"
+CONVERTED = DOCS / "results" / "convert_pretrained.json"
 ONE_FILE = DOCS.parent / "benchmarks" / "one_file.json"
 POINTS = [str(p) for p in range(10, 101, 5)]
 LABELS = {
@@ -66,6 +69,22 @@ VGG-16 with a quarter of the filters (16 .. 128), on a CPU, one seed, and a shor
 {steps_per_epoch} batches of {batch_size}, {share:.2f} of a pass over 45,000 images each. These are
 not the figures of the full network: its command is below. Test accuracy in percent; batch
 normalization statistics are measured anew for each percentage; the trained ones are bold."""
+CONVERTED_INTRODUCTION = """\
+## A trained network, converted
+
+A network of inverted residual blocks like MobileNetV2, {width} of its width, trained as usual on
+{dataset} ({epochs} epochs of {steps_per_epoch} batches of {batch_size}), converted by `to_idp`, and
+trained on at all percentages with in-place distillation. One seed; test accuracy in percent, batch
+normalization statistics measured at each percentage. `from scratch`: the same network trained at
+all percentages from the start. Again: `python examples/convert_pretrained.py --from_scratch
+--width={width} --steps_per_epoch={steps_per_epoch}`."""
+APPLICATIONS_INTRODUCTION = """\
+## Networks of keras.applications, converted
+
+Made incomplete by `to_idp`, images of {size}x{size}, untrained: multiply-adds and latency of a
+.tflite file at a percentage over those at 100 %; one thread, calls by turns, medians of ratios. The
+square of the percentage is .250, .090 and .010. Why some are above and one is below it:
+[converting](converting.md)."""
 STEPS_INTRODUCTION = """\
 ## A training step
 
@@ -200,6 +219,52 @@ def cifar_section():
     ]
 
 
+def machine_line(measured):
+    """What a benchmark ran on."""
+    return f"Machine: {', '.join(f'{k} {v}' for k, v in measured['machine'].items())}."
+
+
+def converted_section():
+    """The table of the converted and fine-tuned network."""
+    (run,) = json.loads(CONVERTED.read_text())
+    options, points = run["flags"], list(run["multiply_adds"])
+    epochs = {"trained on": run["epochs"]["trained on"], "from scratch": run["epochs"]["plain"]}
+    lines = [
+        "",
+        *CONVERTED_INTRODUCTION.format(**options).splitlines(),
+        "",
+        "| | epochs at all percentages | " + " | ".join(f"{p} %" for p in points) + " |",
+        "|---|---|" + "---|" * len(points),
+        "| multiply-adds, million | | "
+        + " | ".join(f"{run['multiply_adds'][p] / 1e6:.2f}" for p in points)
+        + " |",
+    ]
+    for name, found in run["accuracy"].items():
+        figures = " | ".join(f"{100 * found['test'][p]:.1f}" for p in points)
+        lines.append(f"| {name} | {epochs.get(name, 0)} | {figures} |")
+    return lines
+
+
+def applications_section():
+    """The table of the converted networks of keras.applications."""
+    measured = json.loads(APPLICATIONS.read_text())
+    rows = measured["rows"]
+    points = list(rows[0]["multiply_adds"])[1:]
+    heads = [f"{what} at {p} %" for p in points for what in ("multiply-adds", "latency")]
+    lines = [
+        "",
+        *APPLICATIONS_INTRODUCTION.format(size=rows[0]["size"]).splitlines(),
+        "",
+        f"| network | multiply-adds at 100 %, million | {' | '.join(heads)} |",
+        "|---|---|" + "---|" * len(heads),
+    ]
+    for row in rows:
+        figures = [f"{row[x][p]:.3f}" for p in points for x in ("multiply_adds", "latency")]
+        million = row["multiply_adds_at_100"] / 1e6
+        lines.append(f"| {row['network']} | {million:.1f} | {' | '.join(figures)} |")
+    return [*lines, "", machine_line(measured)]
+
+
 def steps_section():
     """The table of the training step's cost."""
     measured = json.loads(STEPS.read_text())
@@ -216,8 +281,7 @@ def steps_section():
             f"{row['ratio_to_plain_step']:.2f} | {row['mac_ratio']:.2f} | {row['step_ms']:.2f} | "
             f"{row['plain_step_ms']:.2f} |"
         )
-    machine = ", ".join(f"{key} {value}" for key, value in measured["machine"].items())
-    return [*lines, "", f"Machine: {machine}."]
+    return [*lines, "", machine_line(measured)]
 
 
 def one_file_section():
@@ -267,8 +331,7 @@ def one_file_section():
             f"| {row['network']} | {row['what'].replace('_', ' ')} | {row['percentage']} | "
             f"{row['resident'] / 1e6:.1f} | {row['ratio']:.2f} | {row['peak_ratio']:.2f} |"
         )
-    machine = ", ".join(f"{key} {value}" for key, value in measured["machine"].items())
-    return [*lines, "", f"Machine: {machine}."]
+    return [*lines, "", machine_line(measured)]
 
 
 def collect(folder, pattern, path):
@@ -282,11 +345,14 @@ def main(_):
         collect(FLAGS.mnist, "*/*/results.json", MNIST)
     if FLAGS.cifar:
         collect(FLAGS.cifar, "*/results.json", CIFAR)
+    if FLAGS.converted:
+        collect(FLAGS.converted, "results.json", CONVERTED)
     by_row = collections.defaultdict(list)
     for run in json.loads(MNIST.read_text()):
         by_row[run["row"]].append(run)
     page = ["# Results", "", "Written by `docs/make_results.py` from committed JSON.", ""]
-    page += mnist_section(by_row) + cifar_section() + steps_section() + one_file_section()
+    page += mnist_section(by_row) + cifar_section() + converted_section() + applications_section()
+    page += steps_section() + one_file_section()
     (DOCS / "results.md").write_text("\n".join(page) + "\n")
     plots.accuracy_over_cost(
         {

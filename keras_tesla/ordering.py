@@ -15,11 +15,11 @@ from keras import layers, ops
 
 from keras_tesla import cloning
 from keras_tesla.channels import Channels
-from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.layers import IDPBatchNormalization, IDPConv1D, IDPConv2D, IDPDense
 from keras_tesla.narrowing import graph as graphs
 from keras_tesla.narrowing.rules import rule_for
 
-_IDP = (IDPDense, IDPConv2D)
+_IDP = (IDPDense, IDPConv1D, IDPConv2D)
 # Exactly these classes: a subclass may compute something else.
 _PROJECTIONS = {layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, *_IDP}
 _DEPTHWISE = {layers.DepthwiseConv1D, layers.DepthwiseConv2D}
@@ -43,8 +43,8 @@ def order_channels(model):
     them are permuted together, through activations, batch normalizations, depthwise convolutions,
     pooling, `Flatten`, merges and layers called twice. Channels that are added together are ordered
     together, the parts of a concatenation each for itself. Inputs and outputs of the model, and
-    what a layer reads or writes that is not understood (your own, a grouped convolution), keep
-    their order.
+    what a layer reads or writes that is not understood (your own, a grouped, transposed or
+    separable convolution), keep their order.
 
     At lower percentages other channels are left out than before: train on, or at least
     `recalibrate` the batch normalizations.

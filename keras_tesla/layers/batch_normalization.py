@@ -74,7 +74,8 @@ class IDPBatchNormalization(keras.layers.BatchNormalization):
         if percentage not in self._statistics:
             raise ValueError(
                 f"Layer {self.name!r} has statistics for {list(self.percentages)} percent. "
-                f"Received: {percentage}. Pass it in `percentages` when the layer is made."
+                f"Received: {percentage}. Pass it in `percentages` when the layer is made, or to "
+                "`to_idp`."
             )
         return self._statistics[percentage]
 
