@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import keras_tesla
+
 pytestmark = pytest.mark.tensorflow
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -119,3 +121,46 @@ def test_individual_networks_are_as_large_as_the_scalable_one(tmp_path):
     )
     results = json.loads((tmp_path / "individual" / "0" / "results.json").read_text())
     assert sorted(results["accuracy"], key=int) == [str(p) for p in range(10, 101, 5)]
+
+
+def test_a_model_of_ones_own_is_converted_trained_on_and_exported(tmp_path):
+    """On the digits; killed runs find the models that they saved."""
+    import keras
+
+    mine = keras.Sequential(
+        [
+            keras.Input((8, 8, 1), name="image"),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    mine.compile("adam", loss)
+    digits = keras_tesla.data.load("digits")
+    mine.fit(digits.train.x, digits.train.y, epochs=20, verbose=0)
+    mine.save(tmp_path / "mine.keras")
+    arguments = (
+        "examples/convert_pretrained.py",
+        "--dataset=digits",
+        f"--model={tmp_path}/mine.keras",
+        "--percentages=100,50",
+        "--tune_epochs=10",
+        "--batch_size=64",
+        "--noaugment",
+        f"--output_dir={tmp_path}/out",
+    )
+    printed = script(*arguments)
+    assert "IDPConv2D" in printed  # the report
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    before, after = (
+        results["accuracy"][k]["test"] for k in ("converted and ordered", "trained on")
+    )
+    assert before["100"] > 0.8  # the function of the model that was given
+    assert after["50"] > before["50"]
+    for percentage, accuracy in results["tflite_accuracy"].items():
+        assert accuracy == pytest.approx(after[percentage], abs=1e-3)
+    again = script(*arguments)
+    assert "Epoch" not in again
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
