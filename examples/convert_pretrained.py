@@ -115,9 +115,24 @@ def converted(model, dataset) -> kt.TESLA:
     return kt.recalibrate(tesla, batches, percentages, steps=FLAGS.calibration_steps)
 
 
+def check_folder(output):
+    """Refuses a folder with the models of other flags: they would be taken for these."""
+    flag_values = {f.name: f.value for f in FLAGS.get_key_flags_for_module(__name__)}
+    written = json.dumps({k: v for k, v in flag_values.items() if not k.endswith("_dir")})
+    file = output / "flags.json"
+    if file.exists() and file.read_text() != written:
+        raise app.UsageError(
+            f"{output} has a run with other flags. Choose another --output_dir or remove it. "
+            f"There: {file.read_text()} Now: {written}"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    file.write_text(written)
+
+
 def main(_):
     keras.utils.set_random_seed(FLAGS.seed)
     output = pathlib.Path(FLAGS.output_dir)
+    check_folder(output)
     dataset = data.load(FLAGS.dataset, seed=FLAGS.seed, data_dir=FLAGS.data_dir)
     if FLAGS.model:
         plain = keras.saving.load_model(FLAGS.model)

@@ -3,6 +3,12 @@
 import keras
 import numpy as np
 
+_WITH_VOCABULARY = (
+    keras.layers.IntegerLookup,
+    keras.layers.StringLookup,
+    keras.layers.TextVectorization,
+)
+
 
 def clone(model, clone_layer):
     """Builds a copy of a model's graph from copies of its layers.
@@ -39,14 +45,41 @@ def clone(model, clone_layer):
 
 def copy_of(layer):
     """Returns a layer with the config of `layer` and weights of its own."""
-    if type(layer) is keras.layers.Lambda:  # its config has no globals of the function
-        return keras.layers.Lambda(layer.function, arguments=layer.arguments, name=layer.name)
+    if type(layer) is keras.layers.Lambda:
+        return lambda_like(layer, layer.name, layer.dtype_policy)
     return type(layer).from_config(layer.get_config())
+
+
+def lambda_like(layer, name, dtype):
+    """Returns a `Lambda` with the function of another: its config would lack the globals."""
+    return keras.layers.Lambda(
+        layer.function, mask=layer.mask, arguments=layer.arguments, name=name, dtype=dtype
+    )
 
 
 def copy_weights(source, target):
     """Gives the layer `target` the weights of its equal `source`."""
     # A copy: JAX would let the two share a buffer and give it away.
     target.set_weights([np.array(weight) for weight in source.get_weights()])
-    if hasattr(target, "finalize_state"):  # a Normalization computes with values made of them
-        target.finalize_state()
+    for layer in (target, *inside(target)):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it computes with values that are made of its weights
+    if isinstance(target, _WITH_VOCABULARY):
+        vocabulary = source.get_vocabulary(include_special_tokens=False)
+        if len(vocabulary):  # what it has adapted to is no weight and not in the config
+            target.set_vocabulary(vocabulary)
+
+
+def inside(layer):
+    """Yields the layers held by a layer's attributes, at any depth."""
+    seen = {id(layer)}
+    queue = [layer]
+    while queue:
+        for value in vars(queue.pop()).values():
+            if isinstance(value, dict):
+                value = list(value.values())
+            for x in value if isinstance(value, (list, tuple, set)) else [value]:
+                if isinstance(x, keras.Layer) and id(x) not in seen:
+                    seen.add(id(x))
+                    queue.append(x)
+                    yield x

@@ -204,7 +204,9 @@ class _Reading:
         self._where = layouts(graph)
         # What no layer with weights has touched yet, and where its channels are then.
         self._raw = {
-            t.index: Channels(len(t.shape) - 1, t.shape[-1]) if len(t.shape) > 1 else None
+            t.index: Channels(len(t.shape) - 1, t.shape[-1])
+            if len(t.shape) > 1 and t.shape[-1] is not None
+            else None
             for t in graphs.tensors(graph.inputs)
         }
         calls: dict[int, list] = {}
@@ -315,23 +317,21 @@ class _Reading:
             return None
         if type(layer).__module__.startswith("keras_tesla.layers"):
             return "depends on the percentage already"
-        if all(ins) and type(layer) in _NARROWED_AS_THEY_ARE:
-            return "is narrowed as it is, channel by channel"
+        if all(ins):
+            widths = rule_for(layer).widths(call, 100, ins, outs, [1])
+            if None not in widths.inputs and widths.inputs[0] < ins[0].count:
+                groups = type(layer) is layers.GroupNormalization
+                return f"is narrowed as it is, {'in whole groups' if groups else 'by channel'}"
         return "reads all of its channels"
-
-
-_NARROWED_AS_THEY_ARE = {
-    layers.DepthwiseConv1D,
-    layers.DepthwiseConv2D,
-    layers.GroupNormalization,
-}
 
 
 def _copy_statistics(old, new):
     """Gives an IDPBatchNormalization the weights of a BatchNormalization, at every percentage."""
     weights = [np.array(weight) for weight in old.get_weights()]
     statistics = weights[old.scale + old.center :]
-    new.set_weights(weights + statistics * (len(new.percentages) - 1))
+    # Copies: JAX would let the percentages share a buffer and give it away.
+    others = [s.copy() for _ in new.percentages[1:] for s in statistics]
+    new.set_weights(weights + others)
 
 
 def _copy_kernels(old, new):

@@ -43,8 +43,8 @@ def extract(plan: Plan, name: str, batch_size: int | None = None, dtype: str | N
             config = {**config, "name": unique, **({"dtype": dtype} if dtype else {})}
         else:
             config.pop("name", None)  # Keras finds one that the slices do not have
-        if cls is keras.layers.Lambda:  # its config has no globals of the function
-            return cls(operation.function, arguments=operation.arguments, name=config["name"])
+        if cls is keras.layers.Lambda:
+            return cloning.lambda_like(operation, config["name"], dtype or operation.dtype_policy)
         return cls.from_config(config)
 
     def call_step(step, args, kwargs):

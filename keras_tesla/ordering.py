@@ -9,7 +9,6 @@ writes keeps its order.
 import dataclasses
 from typing import Any
 
-import keras
 import numpy as np
 from keras import layers, ops
 
@@ -196,8 +195,8 @@ class _Reading:
         if kind in _PROJECTIONS and _is_plain(layer):
             order = self._project(call, inputs, outputs)
         elif kind in _DEPTHWISE:
-            if _is_channelwise(layer, inputs[0]):
-                outputs, order = inputs, orders[0]
+            if layer.depth_multiplier == 1 and _is_narrowed(call, inputs, outputs):
+                order = orders[0]
             self._use(layer, order)
         elif _concatenates_channels(call, outputs):
             order = _Order(sum((x.groups for x in orders if x is not None), ()), 1)
@@ -287,18 +286,6 @@ def _is_plain(layer):
     """Whether a layer with a kernel is a dot product of all channels, without LoRA or the like."""
     own = {variable.name for variable in layer.weights}
     return getattr(layer, "groups", 1) == 1 and own <= {"kernel", "bias", "profile"}
-
-
-def _is_channelwise(layer, layout):
-    """Whether a depthwise convolution has one filter for each channel of an input of `layout`."""
-    rank = layer.kernel.ndim  # that of the kernel (.., channels, 1) is that of the input
-    axis = 1 if layer.data_format == "channels_first" else rank - 1
-    return (
-        layer.depth_multiplier == 1
-        and layer.activation in (keras.activations.linear, keras.activations.relu)
-        and layout is not None
-        and (layout.axis, layout.copies) == (axis, 1)
-    )
 
 
 def _concatenates_channels(call, outputs):

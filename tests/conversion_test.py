@@ -106,7 +106,7 @@ Layer        Class               Became                 At a percentage
 ------------------------------------------------------------------------------------------------
 first        Conv2D              -                      reads the model's inputs, which are kept
 first_norm   BatchNormalization  -                      its input is the same at every percentage
-depthwise    DepthwiseConv2D     -                      is narrowed as it is, channel by channel
+depthwise    DepthwiseConv2D     -                      is narrowed as it is, by channel
 second       Conv2D              IDPConv2D              reads a part of its 8 input channels
 second_norm  BatchNormalization  IDPBatchNormalization  has statistics for each percentage
 hidden       Dense               IDPDense               reads a part of its 10 input channels
@@ -392,12 +392,66 @@ def test_lora_and_quantized_weights_are_left():
     np.testing.assert_allclose(to_numpy(converted(x)), to_numpy(model(x)), rtol=1e-5, atol=1e-5)
 
 
-def test_an_adapted_normalization():
+def adapted(kind):
+    """A layer that has adapted to data, and such data."""
     x = np.random.default_rng(0).normal(3, 2, (50, 6)).astype("float32")
-    normalization = layers.Normalization()
-    normalization.adapt(x)
-    model = keras.Sequential([keras.Input((6,)), normalization, layers.Dense(8), layers.Dense(2)])
-    np.testing.assert_array_equal(to_numpy(kt.to_idp(model)(x)), to_numpy(model(x)))
+    if kind == "normalization":
+        layer = layers.Normalization()
+        layer.adapt(x)
+    elif kind == "normalization in a wrapper":
+        inner = layers.Normalization()
+        inner.adapt(x)
+        layer, x = layers.TimeDistributed(inner), x[:, None]
+    elif kind == "discretization":
+        layer = layers.Discretization(num_bins=4, output_mode="multi_hot")
+        layer.adapt(x)
+    else:
+        x = np.round(x).astype("int64")
+        layer = layers.IntegerLookup(output_mode="multi_hot")
+        layer.adapt(x)
+    return layer, x
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "kind", ["normalization", "normalization in a wrapper", "discretization", "lookup"]
+)
+def test_a_layer_that_has_adapted_to_data_stays_so(kind):
+    layer, x = adapted(kind)
+    model = keras.Sequential(
+        [keras.Input(x.shape[1:], dtype=x.dtype), layer, layers.Dense(8), layers.Dense(2)]
+    )
+    expected = to_numpy(model(x))
+    converted = kt.to_idp(model)
+    np.testing.assert_array_equal(to_numpy(converted(x)), expected)
+    extracted = kt.TESLA(converted, [100]).at(100)
+    np.testing.assert_allclose(to_numpy(extracted(x)), expected, rtol=1e-5, atol=1e-5)
+    ordered = to_numpy(kt.order_channels(model)(x))
+    np.testing.assert_allclose(ordered, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_inputs_of_unknown_length():
+    inputs = [keras.Input((None,), dtype="int32") for _ in range(2)]
+    y = layers.Embedding(9, 6)(layers.Concatenate()(inputs))
+    y = layers.Dense(8)(layers.GlobalAveragePooling1D()(y))
+    model = keras.Model(inputs, layers.Dense(2, name="last")(y))
+    assert type(kt.to_idp(model).get_layer("last")) is IDPDense
+
+
+def test_the_report_knows_which_normalization_keeps_channels_out():
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(8),
+            layers.GroupNormalization(4, name="four"),
+            layers.Dense(8),
+            layers.GroupNormalization(1, name="one"),
+            layers.Dense(2),
+        ]
+    )
+    report = reasons(kt.to_idp(model))
+    assert report["four"] == "is narrowed as it is, in whole groups"
+    assert report["one"] == "reads all of its channels"
 
 
 def test_converting_twice_leaves_what_is_incomplete():

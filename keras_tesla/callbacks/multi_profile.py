@@ -8,8 +8,8 @@ import keras
 from keras_tesla.callbacks import checks, optimizer_reset
 from keras_tesla.layers import IncompleteDotProduct, PerRange
 from keras_tesla.narrowing.graph import tensors
-from keras_tesla.narrowing.plan import narrow
-from keras_tesla.percentages import check_percentages
+from keras_tesla.narrowing.plan import layouts, narrow
+from keras_tesla.percentages import active_terms, check_percentages
 
 
 class MultiProfile(keras.callbacks.Callback):
@@ -34,10 +34,10 @@ class MultiProfile(keras.callbacks.Callback):
 
     Raises:
         ValueError: At construction: no such dict. When `fit` begins: a model that is no `TESLA`,
-            was not made for these ranges, or has weights that every stage would train (layers with
-            weights other than incomplete ones and PerRange; regularizers; constraints); an
-            optimizer that moves weights without a gradient (`weight_decay`, `use_ema`, Ftrl). When
-            an epoch begins behind the last range.
+            was not made for these ranges, concatenates channels of an incomplete layer, or has
+            weights that every stage would train (layers with weights other than incomplete ones and
+            PerRange; regularizers; constraints); an optimizer that moves weights without a gradient
+            (`weight_decay`, `use_ema`, Ftrl). When an epoch begins behind the last range.
 
     Example:
 
@@ -141,6 +141,7 @@ def _check(model, highest):
             f"The model must be trained at the end of each range. Received: ranges up to {highest}"
             f", TESLA(percentages={list(model.percentages)})"
         )
+    _check_widths(model.graph, highest)
     ends = {t.index for t in tensors(model.graph.outputs)}
     for call in model.graph.calls:
         layer = call.operation
@@ -164,6 +165,25 @@ def _check(model, highest):
                 "trainable weights (`center=False, scale=False`)."
             )
     _check_only_gradients_move(model)
+
+
+def _check_widths(graph, highest):
+    """Refuses a graph in which a range computes outputs that only a later one would train."""
+    where = layouts(graph)
+    for percentage in highest:
+        widths = narrow(graph, percentage).widths
+        for call in graph.calls:
+            if not isinstance(call.operation, IncompleteDotProduct):
+                continue
+            (y,) = call.output_tensors
+            width, trained = widths[y.index], active_terms(where[y.index].count, percentage)
+            if width is not None and width > trained:
+                raise ValueError(
+                    f"At {percentage} % the model reads {width} outputs of layer "
+                    f"{call.operation.name!r}, and its range has {trained}: a later range would "
+                    "change what this one learned. Ranges do not go with a concatenation of "
+                    "channels or a group normalization behind an incomplete layer."
+                )
 
 
 def _check_only_gradients_move(model):

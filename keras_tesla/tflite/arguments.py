@@ -1,6 +1,7 @@
 """The arguments of an export, checked before anything is converted."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -9,6 +10,8 @@ from keras_tesla.percentages import check_percentages
 from keras_tesla.tflite import convert, verify
 from keras_tesla.tflite.graphs import merge
 from keras_tesla.training.tesla import TESLA
+
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9._/-]*")
 
 MODES = ("per_percentage", "signatures", "percentage_input")
 STORAGES = ("shared", "plain")
@@ -74,6 +77,12 @@ def check(
             f"{untrained} % were not trained, so their accuracy is unknown. Trained: "
             f"{list(tesla.percentages)}"
         )
+    for name in tesla.graph.input_names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                "A .tflite file takes input names of letters, digits and . _ - / only. Rename "
+                f"input {name!r}."
+            )
     if mode == "percentage_input" and merge.PERCENTAGE in tesla.graph.input_names:
         raise ValueError(
             f"mode='percentage_input' adds an input {merge.PERCENTAGE!r}, and the model has one of "

@@ -89,6 +89,12 @@ def output_names(model) -> list[str]:
     Further outputs of one layer are called `name_1`, `name_2`, ..
     """
     if isinstance(model.output, dict):
+        nested = [name for name, y in model.output.items() if not hasattr(y, "shape")]
+        if nested:
+            raise ValueError(
+                "A .tflite file has one level of outputs. Give the model a flat dict or list of "
+                f"them. Received structures under: {nested}"
+            )
         return sorted(model.output)
     names: list[str] = []
     for name in model.output_names:

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_tesla import cloning
 from keras_tesla.layers import IDPBatchNormalization, IDPDense, IncompleteDotProduct
 from keras_tesla.narrowing.graph import Graph
 from keras_tesla.narrowing.plan import layouts
@@ -15,7 +16,7 @@ def check_graph(graph: Graph):
             would leave out positions instead of channels after a `Flatten`.
     """
     for layer in graph.layers:
-        hidden = next((x for x in _inside(layer) if _is_idp(x)), None)
+        hidden = next((x for x in cloning.inside(layer) if _is_idp(x)), None)
         if hidden is not None:
             raise ValueError(
                 f"Layer {layer.name!r} ({type(layer).__name__}) contains the IDP layer "
@@ -74,18 +75,3 @@ def jit_compile(graph: Graph):
 
 def _is_idp(layer):
     return isinstance(layer, (IncompleteDotProduct, IDPBatchNormalization))
-
-
-def _inside(layer):
-    """Yields the layers held by a layer's attributes, at any depth."""
-    seen = {id(layer)}
-    queue = [layer]
-    while queue:
-        for value in vars(queue.pop()).values():
-            if isinstance(value, dict):
-                value = list(value.values())
-            for x in value if isinstance(value, (list, tuple, set)) else [value]:
-                if isinstance(x, keras.Layer) and id(x) not in seen:
-                    seen.add(id(x))
-                    queue.append(x)
-                    yield x

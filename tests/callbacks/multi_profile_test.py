@@ -218,6 +218,29 @@ def test_mixed_precision(policy):
     assert kernel[3:, 3:].any()
 
 
+def concatenated():
+    x = keras.Input((6,))
+    a, b = (IDPDense(8, name=name)(per_range(lambda: layers.Dense(8))(x)) for name in "ab")
+    y = IDPDense(8, name="middle")(layers.Concatenate()([a, b]))
+    return keras.Model(x, per_range(lambda: layers.Dense(3))(y))
+
+
+def normalized_in_groups():
+    x = keras.Input((6,))
+    y = IDPDense(9, name="a")(per_range(lambda: layers.Dense(9))(x))
+    y = layers.GroupNormalization(3, center=False, scale=False)(y)
+    y = IDPDense(8, name="middle")(y)
+    return keras.Model(x, per_range(lambda: layers.Dense(3))(y))
+
+
+@pytest.mark.parametrize("make", [concatenated, normalized_in_groups])
+def test_outputs_that_only_a_later_range_would_train_are_refused(make):
+    tesla = kt.TESLA(make(), [100, 30])
+    tesla.compile("adam", LOSS, jit_compile=False)
+    with pytest.raises(ValueError, match="At 30 % the model reads .* outputs of layer 'a'"):
+        fit(tesla, {30: 1, 100: 1})
+
+
 # The range of a layer by itself.
 
 

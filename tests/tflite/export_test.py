@@ -243,6 +243,18 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_names_and_structures_that_a_file_does_not_take(tmp_path):
+    x = keras.Input((4,), name="my input")
+    tesla = kt.TESLA(keras.Model(x, IDPDense(2)(layers.Dense(4)(x))), [100, 50])
+    with pytest.raises(ValueError, match="Rename input 'my input'"):
+        kt.tflite.export(tesla, tmp_path / "out")
+    x = keras.Input((4,))
+    y = IDPDense(2)(layers.Dense(4)(x))
+    tesla = kt.TESLA(keras.Model(x, {"a": {"b": y, "c": y * 2.0}}), [100, 50])
+    with pytest.raises(ValueError, match=r"one level of outputs.*\['a'\]"):
+        kt.tflite.export(tesla, tmp_path / "out")
+
+
 def test_outputs_that_are_nan_are_not_verified(tmp_path):
     tesla = mlp()
     tesla.network.layers[-1].bias.assign([np.nan, 0, 0])
