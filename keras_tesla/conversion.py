@@ -317,9 +317,9 @@ class _Reading:
             return None
         if type(layer).__module__.startswith("keras_tesla.layers"):
             return "depends on the percentage already"
-        if all(ins):
-            widths = rule_for(layer).widths(call, 100, ins, outs, [1])
-            if None not in widths.inputs and widths.inputs[0] < ins[0].count:
+        if ins[0] is not None:
+            reads = rule_for(layer).widths(call, 100, ins, outs, [1]).inputs[0]
+            if reads is not None and reads < ins[0].count:
                 groups = type(layer) is layers.GroupNormalization
                 return f"is narrowed as it is, {'in whole groups' if groups else 'by channel'}"
         return "reads all of its channels"

@@ -176,7 +176,8 @@ def _check_widths(graph, highest):
             if not isinstance(call.operation, IncompleteDotProduct):
                 continue
             (y,) = call.output_tensors
-            width, trained = widths[y.index], active_terms(where[y.index].count, percentage)
+            width, layout = widths[y.index], where[y.index]
+            trained = active_terms(layout.count, percentage) if layout else 0
             if width is not None and width > trained:
                 raise ValueError(
                     f"At {percentage} % the model reads {width} outputs of layer "
