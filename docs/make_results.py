@@ -77,7 +77,7 @@ A network of inverted residual blocks like MobileNetV2, {width} of its width, tr
 trained on at all percentages with in-place distillation. One seed; test accuracy in percent, batch
 normalization statistics measured at each percentage. `from scratch`: the same network trained at
 all percentages from the start. Again: `python examples/convert_pretrained.py --from_scratch
---width={width} --steps_per_epoch={steps_per_epoch}`."""
+--width={width} --epochs={epochs} --steps_per_epoch={steps_per_epoch}`."""
 APPLICATIONS_INTRODUCTION = """\
 ## Networks of keras.applications, converted
 

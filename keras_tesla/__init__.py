@@ -20,6 +20,7 @@ from keras_tesla.calibration import recalibrate
 from keras_tesla.conversion import to_idp
 from keras_tesla.ordering import order_channels
 from keras_tesla.percentages import active_terms
+from keras_tesla.quantization.aware import quantization_aware
 from keras_tesla.scope import current_percentage, percentage_scope
 from keras_tesla.training.tesla import TESLA
 from keras_tesla.version import __version__
@@ -38,6 +39,7 @@ __all__ = [
     "order_channels",
     "percentage_scope",
     "profiles",
+    "quantization_aware",
     "recalibrate",
     "summary",
     "tflite",

@@ -8,9 +8,17 @@ from keras_tesla import cloning
 from keras_tesla.channels import indices, take
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan
+from keras_tesla.quantization.kernels import FakeQuantizedKernel
+from keras_tesla.quantization.ranges import ActivationRange, fake_quantized
 
 
-def extract(plan: Plan, name: str, batch_size: int | None = None, dtype: str | None = None):
+def extract(
+    plan: Plan,
+    name: str,
+    batch_size: int | None = None,
+    dtype: str | None = None,
+    ranges: bool = True,
+):
     """Builds the plain Keras model that computes a plan.
 
     It consists of stock layers with narrowed copies of the weights, the profile folded into the
@@ -22,6 +30,7 @@ def extract(plan: Plan, name: str, batch_size: int | None = None, dtype: str | N
         name: The new model's name.
         batch_size: Int to fix the batch, None to leave it open.
         dtype: Dtype policy of all layers, for example `"float32"`; None: that of each layer.
+        ranges: Bool, whether the rounding of a quantization-aware model's activations is in it.
 
     Returns:
         A Functional `keras.Model`, not compiled.
@@ -53,17 +62,31 @@ def extract(plan: Plan, name: str, batch_size: int | None = None, dtype: str | N
         key = step.extracted_as
         if key in made and isinstance(original, keras.Layer):
             return made[key](*args, **kwargs)
+        if isinstance(original, ActivationRange):
+            if not ranges or step.call.input_tensors[0].index in alone:
+                return args[0]
+            # An operation of Keras with constants; the layer behind it has the name.
+            rounded = fake_quantized(args[0], *original.at(plan.percentage))
+            return keras.layers.Identity(name=original.name)(rounded)
         operation = made[key] = make(step)
         outputs = operation(*args, **kwargs)
         if narrowed is not None:
             for weight, value in narrowed.weights().items():
                 # A copy: JAX would let the two models share a buffer and give it away.
                 getattr(operation, weight).assign(np.array(ops.convert_to_numpy(value)))
+            if isinstance(original, FakeQuantizedKernel):  # for the int8 converter; not saved
+                operation.kernel_limit = original.limit_of(operation.kernel.shape)
         elif isinstance(operation, keras.Layer):
             cloning.copy_weights(original, operation)
         return outputs
 
     graph = plan.graph
+    # A concatenation of which one input is left computes nothing: that is rounded already.
+    alone = {
+        s.call.output_tensors[0].index
+        for s in plan.steps
+        if 0 in s.widths.inputs and sum(width != 0 for width in s.widths.inputs) == 1
+    }
     symbolic = [
         keras.Input(batch_shape=(batch_size or t.shape[0], *t.shape[1:]), dtype=t.dtype, name=n)
         for t, n in zip(keras.tree.flatten(graph.inputs), graph.input_names, strict=True)

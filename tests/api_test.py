@@ -21,6 +21,7 @@ def test_the_public_names_are_these():
         "order_channels",
         "percentage_scope",
         "profiles",
+        "quantization_aware",
         "recalibrate",
         "summary",
         "tflite",

@@ -27,6 +27,8 @@ from keras_tesla.layers import (
     PerRange,
 )
 from keras_tesla.narrowing.graph import Call, Tensor
+from keras_tesla.quantization import kernels
+from keras_tesla.quantization.ranges import ActivationRange
 
 
 @dataclasses.dataclass(frozen=True)
@@ -428,6 +430,34 @@ class _PerRange(Rule):
         )
 
 
+class _FakeQuantized(Rule):
+    """The rule of a stock class, for its twin with a rounded kernel."""
+
+    def __init__(self, stock: type):
+        self._stock = stock
+
+    def layouts(self, call, inputs):
+        return _RULES[self._stock].layouts(call, inputs)
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        return _RULES[self._stock].widths(call, percentage, inputs, outputs, demand)
+
+    def narrow(self, call, percentage, widths):
+        layer = call.operation
+        narrowed = _RULES[self._stock].narrow(call, percentage, widths)
+
+        def weights():
+            if narrowed is None:
+                values = {v.name: ops.convert_to_tensor(v) for v in layer.weights}
+            else:
+                values = narrowed.weights()
+            corner = tuple(slice(count) for count in values["kernel"].shape)
+            return {**values, "kernel": layer.incomplete_kernel(percentage)[corner]}
+
+        config = layer.get_config() if narrowed is None else narrowed.config
+        return Narrowed(self._stock, config, weights, {})
+
+
 # Config keys of a projection that its narrowed layer has not: the kernel has them folded in.
 _NOT_STOCK = {"profile", "trainable_profile", "input_channels", "lora_rank", "lora_alpha"}
 
@@ -483,7 +513,12 @@ _RULES: dict[type | str, Rule] = {
     IDPConv2DTranspose: _Projection(layers.Conv2DTranspose, "filters", outputs_axis=-2),
     IDPSeparableConv2D: _Projection(layers.SeparableConv2D, "filters", _SEPARABLE),
     PerRange: _PerRange(),
+    ActivationRange: _Channelwise(),
 }
+_RULES.update(
+    (twin, _RULES[cls] if issubclass(cls, IncompleteDotProduct) else _FakeQuantized(cls))
+    for cls, twin in kernels.FAKE_QUANTIZED.items()
+)
 
 _UNKNOWN = Rule()
 

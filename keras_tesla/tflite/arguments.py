@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_tesla.percentages import check_percentages
+from keras_tesla.quantization.ranges import ActivationRange
 from keras_tesla.tflite import convert, verify
 from keras_tesla.tflite.graphs import merge
 from keras_tesla.training.tesla import TESLA
@@ -60,11 +61,20 @@ def check(
     _check_choice("quantization", quantization, convert.QUANTIZATIONS)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}")
-    if (quantization == "int8") != (representative_data is not None):
+    aware = any(isinstance(layer, ActivationRange) for layer in tesla.graph.layers)
+    if aware and (quantization != "int8" or representative_data is not None):
+        raise ValueError(
+            "A quantization-aware model is exported with quantization='int8' and without "
+            "`representative_data`: its ranges were trained. Received: "
+            f"quantization={quantization!r} and "
+            f"{'no' if representative_data is None else 'some'} representative_data"
+        )
+    if not aware and (quantization == "int8") != (representative_data is not None):
         raise ValueError(
             "`representative_data`, typical inputs, goes with quantization='int8': the ranges of "
             f"the activations are measured on it. Received: quantization={quantization!r} and "
-            f"{'no' if representative_data is None else 'some'} representative_data"
+            f"{'no' if representative_data is None else 'some'} representative_data. "
+            "A model made by `quantization_aware` needs none."
         )
     if int8_io and quantization != "int8":
         raise ValueError(

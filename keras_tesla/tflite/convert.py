@@ -19,7 +19,7 @@ def convert(model, quantization=None, representative=None, int8_io=False) -> byt
         quantization: None for float32; `"dynamic_range"`: int8 weights; `"int8"`: int8 weights and
             activations.
         representative: For `"int8"`: list of {input name: array with a batch}, on which the ranges
-            of the activations are measured.
+            of the activations are measured. None for a quantization-aware model, which has them.
         int8_io: Bool, whether inputs and outputs of an `"int8"` file are int8 too.
 
     Raises:
@@ -29,17 +29,18 @@ def convert(model, quantization=None, representative=None, int8_io=False) -> byt
     import tensorflow as tf
 
     try:
-        function, owner = _concrete_function(model)
+        aware = quantization == "int8" and representative is None
+        function, owner = _concrete_function(model, _limits(model) if aware else {})
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
         operations = tf.lite.OpsSet.TFLITE_BUILTINS
         if quantization is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantization == "int8":
+        if quantization == "int8" and not aware:
             operations = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
             converter.representative_dataset = lambda: iter(representative)
-            if int8_io:
-                converter.inference_input_type = tf.int8
-                converter.inference_output_type = tf.int8
+        if int8_io:
+            converter.inference_input_type = tf.int8
+            converter.inference_output_type = tf.int8
         converter.target_spec.supported_ops = [operations]
         with warnings.catch_warnings():
             # The converter runs the interpreter that it asks others to leave.
@@ -50,7 +51,36 @@ def convert(model, quantization=None, representative=None, int8_io=False) -> byt
         raise
 
 
-def _concrete_function(model):
+def _limits(model):
+    """{id of a kernel: its largest |w|, which the converter cannot know from a slice}."""
+    aware = (layer for layer in model.layers if hasattr(layer, "kernel_limit"))
+    return {id(layer.kernel): layer.kernel_limit for layer in aware}
+
+
+def _constant(value, limit):
+    """A weight; with a limit, the largest |w|, the int8 range for each channel or for all."""
+    import tensorflow as tf
+
+    constant = tf.constant(value)
+    if limit is None:
+        return constant
+    symmetric = {"num_bits": 8, "narrow_range": True}
+    limit = np.where(limit > 0, limit, 1.0).astype("float32")
+    if not limit.ndim:
+        limit = float(limit.item())
+        return tf.quantization.fake_quant_with_min_max_vars(constant, -limit, limit, **symmetric)
+    # The operation takes channels on the last axis only.
+    scaled = [axis for axis in range(limit.ndim) if limit.shape[axis] > 1] or [limit.ndim - 1]
+    order = [axis for axis in range(limit.ndim) if axis not in scaled] + scaled
+    last = tf.transpose(constant, order)
+    merged = tf.reshape(last, [*last.shape[: -len(scaled)], limit.size])
+    merged = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        merged, -limit.ravel(), limit.ravel(), **symmetric
+    )
+    return tf.transpose(tf.reshape(merged, last.shape), np.argsort(order))
+
+
+def _concrete_function(model, limits):
     """Returns the model as a TensorFlow function of its named inputs, and what keeps it alive.
 
     The weights are constants of it. A Keras model has them in variables that the converter does not
@@ -59,7 +89,7 @@ def _concrete_function(model):
     import tensorflow as tf
 
     trained, others = (
-        [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+        [(np.array(keras.ops.convert_to_numpy(v)), limits.get(id(v))) for v in variables]
         for variables in (model.trainable_variables, model.non_trainable_variables)
     )
 
@@ -71,8 +101,8 @@ def _concrete_function(model):
     def call(*arrays):
         inputs = keras.tree.pack_sequence_as(model.input, arrays)
         outputs, _ = model.stateless_call(
-            [tf.constant(v) for v in trained],
-            [tf.constant(v) for v in others],
+            [_constant(*v) for v in trained],
+            [_constant(*v) for v in others],
             inputs,
             training=False,
         )

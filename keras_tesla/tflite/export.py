@@ -16,7 +16,7 @@ from keras_tesla.tflite.bundle import Bundle, from_manifest
 from keras_tesla.tflite.files import alone, folder, reading, writing
 from keras_tesla.tflite.files import metadata as standard
 from keras_tesla.tflite.files.constants import Constants
-from keras_tesla.tflite.graphs import align, flatbuffer, merge, share, structure
+from keras_tesla.tflite.graphs import align, flatbuffer, integers, merge, share, structure
 from keras_tesla.tflite.graphs.leaf import Leaf
 from keras_tesla.training.tesla import TESLA
 from keras_tesla.version import __version__
@@ -67,6 +67,7 @@ def export(
             weights, computed with as LiteRT's dynamic range kernels do; in shared storage they
             become float32 when the file is opened.
         representative_data: For `"int8"`: typical inputs, in the form of `inputs`; a few hundred.
+            None for a model made by `keras_tesla.quantization_aware`.
         int8_io: Bool, whether the inputs and outputs of an `"int8"` file are int8 too.
         validation_data: Tuple (inputs, labels): adds each percentage's accuracy to the manifest.
         labels: List of strings, the names of the classes, for the file's metadata.
@@ -141,9 +142,15 @@ class _Source:
         plan = narrow(tesla.graph, percentage)
         model = extraction.extract(plan, f"p{percentage}", batch_size, dtype="float32")
         self.multiply_adds = multiply_adds(model)
-        self.floats = self.content = convert.convert(model)
+        aware = quantization == "int8" and checked.representative is None
+        floats = model
+        if aware:
+            floats = extraction.extract(plan, model.name, batch_size, "float32", ranges=False)
+        self.floats = self.content = convert.convert(floats)
         if quantization is not None:
             self.content = convert.convert(model, quantization, checked.representative, int8_io)
+        if aware:
+            self._check_integers()
         self.inputs = checked.inputs
         self.expected = _expected(tesla, percentage, checked.inputs, model)
         self.allowed = verify.tolerance(tesla.network)
@@ -151,6 +158,15 @@ class _Source:
         if quantization is not None:
             self.spread = verify.spread_allowed(
                 self.content, self.inputs, self.expected, f"{percentage} %"
+            )
+
+    def _check_integers(self):
+        floats = integers.float_tensors(Leaf(self.percentage, self.content))
+        if floats:
+            raise ValueError(
+                f"{self.percentage} %: the converter left float32 numbers in the int8 network: "
+                f"{floats}. Some layers have no int8 form with a single channel, such as Conv1D: "
+                "make them wider, or leave this percentage out. Nothing was written."
             )
 
     def interface(self) -> dict:

@@ -6,6 +6,7 @@ from keras_tesla import cloning
 from keras_tesla.layers import IDPBatchNormalization, IDPDense, IncompleteDotProduct
 from keras_tesla.narrowing.graph import Graph
 from keras_tesla.narrowing.plan import layouts
+from keras_tesla.quantization.ranges import ActivationRange
 
 
 def check_graph(graph: Graph):
@@ -46,13 +47,13 @@ def check_graph(graph: Graph):
 
 
 def check_statistics(graph: Graph, percentages):
-    """Refuses percentages for which a batch normalization has no statistics.
+    """Refuses percentages for which a batch normalization has no statistics, or int8 no range.
 
     Raises:
         ValueError: Naming the layer and the percentage.
     """
     for layer in graph.layers:
-        if isinstance(layer, IDPBatchNormalization):
+        if isinstance(layer, (IDPBatchNormalization, ActivationRange)):
             for percentage in percentages:
                 layer.statistics(percentage)
 

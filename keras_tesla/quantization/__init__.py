@@ -1,0 +1,1 @@
+"""Quantization-aware training: int8 networks that share one set of weights."""

@@ -1,0 +1,283 @@
+"""Making a model compute in training as int8 inference will."""
+
+import keras
+from keras import layers
+
+from keras_tesla import cloning
+from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
+from keras_tesla.narrowing import graph as graphs
+from keras_tesla.percentages import check_percentages
+from keras_tesla.quantization.kernels import FAKE_QUANTIZED
+from keras_tesla.quantization.ranges import ActivationRange
+
+# What LiteRT does with the output of an operator in int8.
+_OWN = "own"  # computes numbers that need a range
+_KEEPS = "keeps"  # the numbers of its input, with their range
+_FIXED = "fixed"  # a range that LiteRT knows: 0..1 or -1..1
+_NORMALIZES = "normalizes"  # joins the convolution in front of it
+_CLIPS = "clips"  # joins the operator in front of it
+
+_ACTIVATIONS = {
+    "linear": _KEEPS,
+    "relu": _CLIPS,
+    "relu6": _CLIPS,
+    "leaky_relu": _OWN,
+    **dict.fromkeys(("sigmoid", "softmax", "tanh"), _FIXED),
+}
+_LAYERS = {
+    **dict.fromkeys((layers.Add, layers.Concatenate, layers.Multiply, layers.Subtract), _OWN),
+    **dict.fromkeys((layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D), _OWN),
+    **dict.fromkeys((layers.BatchNormalization, IDPBatchNormalization), _NORMALIZES),
+    **dict.fromkeys((layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D), _KEEPS),
+    **dict.fromkeys((layers.AveragePooling2D, layers.MaxPooling2D), _KEEPS),
+    **dict.fromkeys((layers.Flatten, layers.Reshape, layers.Identity), _KEEPS),
+    layers.ZeroPadding2D: _KEEPS,
+}
+_OPERATIONS = {"Add": _OWN, "Multiply": _OWN, "Subtract": _OWN}
+
+
+def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
+    """Returns a copy of a model that computes as int8 inference will, with the same weights.
+
+    Kernels are rounded to int8 (`keras_tesla.quantization.kernels`), with one set of codes for all
+    percentages: what a percentage reads is a slice of them. Inputs and the outputs of layers are
+    rounded to int8 within a range that training tracks, for each percentage its own
+    (`keras_tesla.quantization.ranges.ActivationRange`); those that LiteRT fuses, such as a
+    convolution with the batch normalization and the ReLU behind it, are rounded once.
+
+    Train the copy with `TESLA`, best from a trained model and with a small learning rate; then
+    `keras_tesla.tflite.export(.., quantization="int8")` needs no representative data.
+
+    Args:
+        model: A built Functional or Sequential `keras.Model` with incomplete layers, in float32. It
+            is not changed.
+        percentages: Iterable of distinct ints, 1..100, that get ranges: those to be trained and
+            exported.
+        momentum: Float, 0 <= m < 1: how slowly the ranges follow the batches.
+
+    Returns:
+        A Functional `keras.Model`, not compiled. Nested models are inlined; outputs keep their
+        names.
+
+    Raises:
+        ValueError: If the model is subclassed, not built or without an incomplete layer;
+            percentages are none, or a batch normalization has no statistics for them; or a layer
+            has no int8 form here. The message names it.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)), keras.layers.Dense(16, activation="relu"), IDPDense(3)])
+    >>> model = kt.quantization_aware(model, percentages=[100, 50])
+    >>> [type(layer).__name__ for layer in model.layers[1:4]]
+    ['ActivationRange', 'FakeQuantizedDense', 'ActivationRange']
+    >>> tesla = TESLA(model, percentages=[100, 50])
+
+    Reference:
+        Jacob et al.: Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference, 2018, https://arxiv.org/abs/1712.05877
+    """
+    percentages = check_percentages(percentages)
+    graph = graphs.read(model)
+    if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
+        raise ValueError(
+            "The model has no incomplete layer (IDPDense, IDPConv2D and their like), so every "
+            "percentage would be the same network. Convert it with `keras_tesla.to_idp` first. "
+            f"Received layers: {[layer.name for layer in graph.layers]}"
+        )
+    for layer in graph.layers:
+        if isinstance(layer, IDPBatchNormalization):
+            for percentage in percentages:
+                layer.statistics(percentage)
+    return _Builder(graph, percentages, momentum).build(model.name)
+
+
+def _activation_of(layer):
+    """The name of an activation if it is Keras' own and has its usual arguments, else None."""
+    activation = getattr(layer, "activation", None)
+    if type(layer) is layers.Softmax:
+        return "softmax" if layer.axis in (-1, (-1,), [-1]) else None
+    if type(layer) is layers.LeakyReLU:
+        return "leaky_relu"
+    if type(layer) is layers.ReLU:
+        highest = {None: "relu", 6: "relu6"}.get(layer.max_value)
+        return highest if layer.negative_slope == 0 and layer.threshold == 0 else None
+    name = getattr(activation, "__name__", "")
+    return name if name in _ACTIVATIONS and activation is keras.activations.get(name) else None
+
+
+class _Builder:
+    """Calls the layers of a graph again, on rounded kernels and with ranges between them.
+
+    Args:
+        graph: The calls of the model.
+        percentages: Those that get ranges.
+        momentum: Of the ranges.
+    """
+
+    def __init__(self, graph, percentages, momentum):
+        self._graph = graph
+        self._arguments = {"percentages": percentages, "momentum": momentum}
+        self._readers: dict[int, list] = {}
+        for call in graph.calls:
+            for tensor in call.input_tensors:
+                self._readers.setdefault(tensor.index, []).append(call)
+        self._outputs = {t.index for t in graphs.tensors(graph.outputs)}
+        self._maker = {t.index: call for call in graph.calls for t in call.output_tensors}
+        self._depends: set[int] = set()
+        self._values: dict[int, object] = {}
+        self._copies: dict[int, tuple] = {}  # {id of an operation: (it, its copy)}
+        self._names = {layer.name for layer in graph.layers} | set(graph.input_names)
+
+    def build(self, name):
+        graph = self._graph
+        flat = graphs.tensors(graph.inputs)
+        inputs = [
+            keras.Input(batch_shape=t.shape, dtype=t.dtype, name=n)
+            for t, n in zip(flat, graph.input_names, strict=True)
+        ]
+        for tensor, x, input_name in zip(flat, inputs, graph.input_names, strict=True):
+            if not keras.backend.is_float_dtype(tensor.dtype):
+                raise ValueError(
+                    f"Input {input_name!r} has dtype {tensor.dtype}: int8 networks take float "
+                    "inputs."
+                )
+            self._values[tensor.index] = self._rounded(x, tensor, f"{input_name}_range")
+        for call in graph.calls:
+            self._call(call)
+        outputs = keras.tree.map_structure(lambda t: self._values[t.index], graph.outputs)
+        if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
+            outputs = outputs[0]
+        structure = keras.tree.pack_sequence_as(graph.inputs, inputs)
+        if isinstance(structure, (list, tuple)) and len(structure) == 1:
+            structure = structure[0]
+        model = keras.Model(structure, outputs, name=name)
+        for operation, copy in self._copies.values():
+            if isinstance(operation, keras.Layer):
+                cloning.copy_weights(operation, copy)
+        return model
+
+    def _call(self, call):
+        operation = call.operation
+        kind, split = self._kind(call)
+        args, kwargs = keras.tree.map_structure(
+            lambda x: self._values[x.index] if isinstance(x, graphs.Tensor) else x,
+            (call.args, call.kwargs),
+        )
+        (tensor,) = call.output_tensors
+        if isinstance(operation, IncompleteDotProduct) or any(
+            t.index in self._depends for t in call.input_tensors
+        ):
+            self._depends.add(tensor.index)
+        # An output keeps its name, so what is in front of its range gets another one.
+        ends = tensor.index in self._outputs
+        ranged = kind == _OWN and not self._joins_next(call, tensor)
+        name = getattr(operation, "name", "operation")
+        first = self._unique(f"{name}_sums") if ends and (ranged or split) else name
+        copy = self._copy(operation, first, split)
+        value = copy(*args, **kwargs)
+        if split:
+            value = self._rounded(value, tensor, self._unique(f"{first}_range"))
+            last = name if ends and not ranged else self._unique(f"{name}_activation")
+            value = layers.Activation(operation.activation, name=last)(value)
+        if ranged:
+            value = self._rounded(value, tensor, name if ends else self._unique(f"{name}_range"))
+        self._values[tensor.index] = value
+
+    def _kind(self, call):
+        """Returns what a call does, and whether its activation must be called by itself."""
+        operation = call.operation
+        if type(operation) in FAKE_QUANTIZED:
+            activation = _activation_of(operation)
+            if activation is None:
+                self._refuse(call, f"its activation is {operation.activation!r}")
+            split = _ACTIVATIONS[activation] in (_OWN, _FIXED)
+            return (_ACTIVATIONS[activation] if split else _OWN), split
+        if type(operation) in (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.Softmax):
+            activation = _activation_of(operation)
+            if activation is None:
+                self._refuse(call, "its activation is another")
+            kind = _ACTIVATIONS[activation]
+            return (_OWN if kind == _CLIPS else kind), False
+        kind = _LAYERS.get(type(operation)) or self._operation_kind(operation)
+        if kind is None:
+            self._refuse(call, "it is of another class")
+        if kind == _NORMALIZES:
+            before = self._maker.get(call.input_tensors[0].index)
+            if before is None or not self._joins_next(before, call.input_tensors[0]):
+                self._refuse(
+                    call, "it is not all that reads a Conv2D or DepthwiseConv2D without activation"
+                )
+            return _OWN, False
+        return kind, False
+
+    def _operation_kind(self, operation):
+        of_keras = type(operation).__module__.split(".")[0] == "keras"
+        is_layer = isinstance(operation, keras.Layer)
+        return _OPERATIONS.get(type(operation).__name__) if of_keras and not is_layer else None
+
+    def _joins_next(self, call, tensor) -> bool:
+        """Whether LiteRT computes a call and the one that reads it as one operator."""
+        readers = self._readers.get(tensor.index, [])
+        if len(readers) != 1 or tensor.index in self._outputs:
+            return False
+        operation, reader = call.operation, readers[0].operation
+        if getattr(operation, "depth_multiplier", 1) > 1:
+            return False  # narrowed, it may compute more channels than are read: a slice is between
+        if _LAYERS.get(type(reader)) == _NORMALIZES:
+            # One scale for all channels does not take the factors of a normalization.
+            twin = FAKE_QUANTIZED.get(type(operation))
+            return bool(twin and twin.scaled_axes) and _activation_of(operation) == "linear"
+        if _ACTIVATIONS.get(_activation_of(reader) or "") != _CLIPS or hasattr(reader, "kernel"):
+            return False
+        if type(operation) in FAKE_QUANTIZED:
+            return _activation_of(operation) == "linear"
+        joined = (layers.Add, layers.Subtract, layers.Multiply)
+        return (
+            _LAYERS.get(type(operation)) == _NORMALIZES
+            or type(operation) in joined
+            or self._operation_kind(operation) is not None
+        )
+
+    def _copy(self, operation, name, split):
+        """Returns the copy of a layer; one that is called twice stays one layer."""
+        if id(operation) not in self._copies:
+            config = operation.get_config()
+            cls = FAKE_QUANTIZED.get(type(operation), type(operation))
+            if not isinstance(operation, keras.Layer):
+                config.pop("name", None)  # Keras finds one
+            elif operation.compute_dtype != "float32":
+                raise ValueError(
+                    f"Layer {operation.name!r} computes in {operation.compute_dtype}, and int8 "
+                    "values are rounded in float32. Build the model with the policy 'float32'."
+                )
+            else:
+                config["name"] = name
+                if split:
+                    config["activation"] = "linear"
+            self._copies[id(operation)] = operation, cls.from_config(config)
+        return self._copies[id(operation)][1]
+
+    def _rounded(self, value, tensor, name):
+        arguments = dict(self._arguments)
+        if tensor.index not in self._depends:
+            arguments["percentages"] = None  # one range: the tensor is the same everywhere
+        return ActivationRange(name=name, **arguments)(value)
+
+    def _unique(self, name):
+        made, number = name, 0
+        while made in self._names:
+            number += 1
+            made = f"{name}_{number}"
+        self._names.add(made)
+        return made
+
+    def _refuse(self, call, reason):
+        operation = call.operation
+        raise ValueError(
+            f"Layer {operation.name!r} ({type(operation).__name__}) has no int8 form here: "
+            f"{reason}. Known are {sorted(c.__name__ for c in {*FAKE_QUANTIZED, *_LAYERS})}, the "
+            f"activations {sorted(_ACTIVATIONS)}, and a batch normalization directly behind a "
+            "Conv2D or DepthwiseConv2D without activation. Replace the layer, or quantize the "
+            "trained model at export with `representative_data`."
+        )

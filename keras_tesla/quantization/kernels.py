@@ -1,0 +1,125 @@
+"""Layers that compute with an int8 kernel: their Keras class, or its incomplete twin.
+
+The kernel stays float32 and is rounded at each call, symmetrically and to 255 values:
+
+`w_q = s * round(w / s)`, `s = max |w| / 127`
+
+A 2D convolution has a scale s for each output channel. So a batch normalization behind it, which
+multiplies each output channel, rounds nothing: in int8 its factors go into the scales, and the
+codes stay those of the kernel at every percentage. A Dense and a Conv1D layer have one scale, since
+the converter takes no other (TensorFlow 2.21). The profile is folded in first, and the largest w is
+that of the whole kernel, so that a slice of it has the same codes at every percentage. Gradients
+pass the rounding as if it were not there.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_tesla.layers import IDPConv1D, IDPConv2D, IDPDense
+
+# To a type checker the mix-in is the layer that it completes.
+_Layer: Any = layers.Layer if TYPE_CHECKING else object
+
+
+class FakeQuantizedKernel(_Layer):
+    """Mix-in over a layer with `incomplete_kernel`."""
+
+    scaled_axes: tuple[int, ...] = (-1,)  # along which each slice has a scale of its own
+
+    def incomplete_kernel(self, percentage: int):
+        """Returns the rounded kernel of the active terms, profile folded in."""
+        kernel = super().incomplete_kernel(percentage)
+        limit = self.kernel_limit()
+        scale = ops.where(limit > 0, limit, 1.0) / 127.0
+        rounded = scale * ops.round(kernel / scale)
+        # The value is the rounded one to the last bit, the gradient that of the kernel.
+        return ops.stop_gradient(rounded) + (kernel - ops.stop_gradient(kernel))
+
+    def kernel_limit(self):
+        """Returns the largest |w|, for each scale; a number where there is one for all."""
+        kernel = super().incomplete_kernel(100)
+        scaled = [axis % len(kernel.shape) for axis in self.scaled_axes]
+        axes = [axis for axis in range(len(kernel.shape)) if axis not in scaled]
+        largest = ops.max(ops.abs(kernel), axis=axes, keepdims=bool(scaled))
+        return ops.stop_gradient(largest)
+
+    def limit_of(self, kernel_shape) -> np.ndarray:
+        """Returns `kernel_limit` for a narrowed kernel of a shape, as an array."""
+        limit = ops.convert_to_numpy(self.kernel_limit())
+        return limit[tuple(slice(count) for count in kernel_shape)] if limit.ndim else limit
+
+    def _is_complete(self, percentage):
+        return False  # even where all terms are read, the Keras class would not round
+
+
+class _Complete(_Layer):
+    """Mix-in over a stock layer, which reads all terms at every percentage."""
+
+    def incomplete_kernel(self, percentage: int):
+        return ops.convert_to_tensor(self.kernel)
+
+    def call(self, inputs):
+        # A stateless scope hides the one around it, so the bias is passed too.
+        lent = [(v, v.value) for v in self.variables if v is not self.kernel]
+        with keras.StatelessScope([*lent, (self.kernel, self.incomplete_kernel(100))]):
+            return super().call(inputs)
+
+
+@keras.saving.register_keras_serializable("keras_tesla")
+class FakeQuantizedDense(FakeQuantizedKernel, _Complete, layers.Dense):
+    """`keras.layers.Dense` with a rounded kernel."""
+
+    scaled_axes = ()
+
+
+@keras.saving.register_keras_serializable("keras_tesla")
+class FakeQuantizedConv1D(FakeQuantizedKernel, _Complete, layers.Conv1D):
+    """`keras.layers.Conv1D` with a rounded kernel."""
+
+    scaled_axes = ()
+
+
+@keras.saving.register_keras_serializable("keras_tesla")
+class FakeQuantizedConv2D(FakeQuantizedKernel, _Complete, layers.Conv2D):
+    """`keras.layers.Conv2D` with a rounded kernel."""
+
+
+@keras.saving.register_keras_serializable("keras_tesla")
+class FakeQuantizedDepthwiseConv2D(FakeQuantizedKernel, _Complete, layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D` with a rounded kernel."""
+
+    scaled_axes = (-2, -1)
+
+
+@keras.saving.register_keras_serializable("keras_tesla")
+class FakeQuantizedIDPDense(FakeQuantizedKernel, IDPDense):
+    """`IDPDense` with a rounded kernel."""
+
+    scaled_axes = ()
+
+
+@keras.saving.register_keras_serializable("keras_tesla")
+class FakeQuantizedIDPConv1D(FakeQuantizedKernel, IDPConv1D):
+    """`IDPConv1D` with a rounded kernel."""
+
+    scaled_axes = ()
+
+
+@keras.saving.register_keras_serializable("keras_tesla")
+class FakeQuantizedIDPConv2D(FakeQuantizedKernel, IDPConv2D):
+    """`IDPConv2D` with a rounded kernel."""
+
+
+# {class of a layer: its twin with a rounded kernel}
+FAKE_QUANTIZED: dict[type, Any] = {
+    layers.Dense: FakeQuantizedDense,
+    layers.Conv1D: FakeQuantizedConv1D,
+    layers.Conv2D: FakeQuantizedConv2D,
+    layers.DepthwiseConv2D: FakeQuantizedDepthwiseConv2D,
+    IDPDense: FakeQuantizedIDPDense,
+    IDPConv1D: FakeQuantizedIDPConv1D,
+    IDPConv2D: FakeQuantizedIDPConv2D,
+}
