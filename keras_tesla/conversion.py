@@ -122,7 +122,7 @@ def to_idp(
     >>> model = kt.to_idp(model)
     >>> print(model.conversion_report)
     Layer  Class  Became    At a percentage
-    ---------------------------------------------------------------
+    ----------------------------------------------------------------
     first  Dense  -         reads the model's inputs, which are kept
     last   Dense  IDPDense  reads a part of its 16 input channels
     >>> tesla = TESLA(model, percentages=[100, 50])

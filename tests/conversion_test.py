@@ -353,7 +353,10 @@ def behind(layer, rank=1):
             "is not understood",
         ),
         (lambda: behind(layers.LayerNormalization(name="left")), "is not understood"),
-        (lambda: behind(layers.Lambda(lambda y: y[..., ::-1], name="left")), "is not understood"),
+        (
+            lambda: behind(layers.Lambda(lambda y: ops.flip(y, axis=-1), name="left")),
+            "is not understood",
+        ),
         (lambda: behind(Scaled(8, name="left")), "is not understood"),
         (
             lambda: behind(layers.TimeDistributed(layers.Dense(8), name="left")),
