@@ -105,10 +105,9 @@ def accuracies(tesla: kt.TESLA, dataset) -> dict[str, dict[str, float]]:
     return found
 
 
-def converted(model, dataset) -> kt.TESLA:
-    """The model at all percentages, with measured statistics where it has batch normalizations."""
-    percentages = [int(p) for p in FLAGS.percentages]
-    tesla = kt.TESLA(kt.to_idp(model, percentages), percentages, distillation="in_place")
+def calibrated(incomplete, percentages, dataset) -> kt.TESLA:
+    """The network at all percentages, with measured statistics where it normalizes batches."""
+    tesla = kt.TESLA(incomplete, percentages, distillation="in_place")
     if not any(isinstance(x, kt.layers.IDPBatchNormalization) for x in tesla.graph.layers):
         return tesla
     batches = data.batches(dataset.train, FLAGS.batch_size, FLAGS.seed)
@@ -143,9 +142,11 @@ def main(_):
     percentages = [int(p) for p in FLAGS.percentages]
     tune_epochs = FLAGS.tune_epochs or max(1, FLAGS.epochs // 10)
 
-    unordered = converted(plain, dataset)
-    print(unordered.network.conversion_report if FLAGS.model else "")
-    ordered = converted(kt.order_channels(plain), dataset)
+    incomplete = kt.to_idp(plain, percentages)
+    print(incomplete.conversion_report)
+    unordered = calibrated(incomplete, percentages, dataset)
+    incomplete = kt.to_idp(kt.order_channels(plain), percentages)
+    ordered = calibrated(incomplete, percentages, dataset)
     rows = {
         "converted": accuracies(unordered, dataset),
         "converted and ordered": accuracies(ordered, dataset),

@@ -18,7 +18,7 @@ from keras_tesla.layers import (
     IDPSeparableConv2D,
 )
 from keras_tesla.narrowing import graph as graphs
-from keras_tesla.narrowing.plan import layouts
+from keras_tesla.narrowing.plan import DEPENDENT, layouts
 from keras_tesla.narrowing.rules import rule_for
 from keras_tesla.percentages import check_percentages
 
@@ -289,10 +289,8 @@ class _Reading:
         """Returns the indices of the tensors whose values depend on the percentage."""
         depends: set[int] = set()
         for call in self._graph.calls:
-            incomplete = id(call.operation) in self.twins or "keras_tesla.layers" in (
-                type(call.operation).__module__
-            )
-            if incomplete or any(t.index in depends for t in call.input_tensors):
+            own = id(call.operation) in self.twins or isinstance(call.operation, DEPENDENT)
+            if own or any(t.index in depends for t in call.input_tensors):
                 depends.update(t.index for t in call.output_tensors)
         return depends
 
@@ -315,7 +313,7 @@ class _Reading:
             return "is not understood, or mixes channels: reads and computes all of them"
         if not layer.weights:
             return None
-        if type(layer).__module__.startswith("keras_tesla.layers"):
+        if isinstance(layer, DEPENDENT):
             return "depends on the percentage already"
         if ins[0] is not None:
             reads = rule_for(layer).widths(call, 100, ins, outs, [1]).inputs[0]

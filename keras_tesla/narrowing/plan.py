@@ -7,7 +7,7 @@ from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct, PerR
 from keras_tesla.narrowing.graph import Call, Graph, tensors
 from keras_tesla.narrowing.rules import Narrowed, Widths, rule_for
 
-_DEPENDENT = (IncompleteDotProduct, IDPBatchNormalization, PerRange)
+DEPENDENT = (IncompleteDotProduct, IDPBatchNormalization, PerRange)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def narrow(graph: Graph, percentage: int) -> Plan:
     depends: set[int] = set()
     planned = []
     for call, widths, narrowed in reversed(steps):
-        varies = isinstance(call.operation, _DEPENDENT) or any(
+        varies = isinstance(call.operation, DEPENDENT) or any(
             t.index in depends for t in call.input_tensors
         )
         if varies:

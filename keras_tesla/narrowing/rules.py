@@ -248,12 +248,14 @@ class _Concatenate(Rule):
         return Widths(list(demand), needs, list(inputs))
 
 
-class _BatchNormalization(_Channelwise):
+class _Normalization(_Channelwise):
     def layouts(self, call, inputs):
         x, view = call.input_tensors[0], inputs[0]
         agrees = view and view.copies == 1 and call.operation.axis % len(x.shape) == view.axis
         return [view if agrees else None]
 
+
+class _BatchNormalization(_Normalization):
     def narrow(self, call, percentage, widths):
         layer, width = call.operation, widths.outputs[0]
         config = layer.get_config()
@@ -349,13 +351,12 @@ class _Depthwise(_Channelwise):
         return [Channels(axis, view.count * layer.depth_multiplier) if agrees else None]
 
     def widths(self, call, percentage, inputs, outputs, demand):
-        if demand[0] is None:
-            return super().widths(call, percentage, inputs, outputs, demand)
-        reads = -(-demand[0] // call.operation.depth_multiplier)
-        (writes,) = super().widths(call, percentage, inputs, outputs, demand).outputs
-        if writes is None:
-            return Rule.widths(self, call, percentage, inputs, outputs, demand)
-        return Widths([reads * call.operation.depth_multiplier], [reads], list(inputs))
+        widths = super().widths(call, percentage, inputs, outputs, demand)
+        if widths.outputs[0] is None:
+            return widths
+        multiplier = call.operation.depth_multiplier
+        reads = -(-demand[0] // multiplier)
+        return dataclasses.replace(widths, outputs=[reads * multiplier], inputs=[reads])
 
     def narrow(self, call, percentage, widths):
         layer, reads, width = call.operation, widths.inputs[0], widths.outputs[0]
@@ -371,13 +372,8 @@ class _Depthwise(_Channelwise):
         return Narrowed(type(layer), layer.get_config(), weights, {})
 
 
-class _GroupNormalization(_Channelwise):
+class _GroupNormalization(_Normalization):
     """A group of channels is normalized by its own statistics: whole groups can be left out."""
-
-    def layouts(self, call, inputs):
-        x, view = call.input_tensors[0], inputs[0]
-        agrees = view and view.copies == 1 and call.operation.axis % len(x.shape) == view.axis
-        return [view if agrees else None]
 
     def widths(self, call, percentage, inputs, outputs, demand):
         widths = super().widths(call, percentage, inputs, outputs, demand)

@@ -131,7 +131,9 @@ def test_a_model_of_ones_own_is_converted_trained_on_and_exported(tmp_path):
         [
             keras.Input((8, 8, 1), name="image"),
             keras.layers.Conv2D(16, 3, activation="relu"),
-            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.Conv2D(16, 3),
+            keras.layers.BatchNormalization(momentum=0.9),
+            keras.layers.ReLU(),
             keras.layers.Flatten(),
             keras.layers.Dense(10),
         ]
