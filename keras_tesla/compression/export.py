@@ -1,7 +1,6 @@
 """Compressed models as .tflite files."""
 
 import tempfile
-import warnings
 
 import numpy as np
 
@@ -129,23 +128,12 @@ def _converted(call, model, quantization, representative, int8_io, batch_size):
 
     module = tf.Module()
     module.kept = model.variables  # a SavedModel refuses those that nothing refers to
-    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
-        # The converter runs the interpreter that it asks others to leave.
-        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
+    if representative is not None:  # else a `quantization_aware` model has its ranges
+        representative = list(_batches(representative, batch_size))
+    with tempfile.TemporaryDirectory() as directory:
         tf.saved_model.save(module, directory, signatures={"serving_default": call})
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-        operations = tf.lite.OpsSet.TFLITE_BUILTINS
-        if quantization is not None:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantization == "int8":
-            if representative is not None:  # else the model has its ranges
-                operations = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-                converter.representative_dataset = lambda: _batches(representative, batch_size)
-            if int8_io:
-                converter.inference_input_type = tf.int8
-                converter.inference_output_type = tf.int8
-        converter.target_spec.supported_ops = [operations]
-        return converter.convert()
+        return convert.run(converter, quantization, representative, int8_io)
 
 
 def _expected(call, inputs, batch_size):

@@ -32,23 +32,30 @@ def convert(model, quantization=None, representative=None, int8_io=False) -> byt
         aware = quantization == "int8" and representative is None
         function, owner = _concrete_function(model, _limits(model) if aware else {})
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
-        operations = tf.lite.OpsSet.TFLITE_BUILTINS
-        if quantization is not None:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantization == "int8" and not aware:
-            operations = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-            converter.representative_dataset = lambda: iter(representative)
-        if int8_io:
-            converter.inference_input_type = tf.int8
-            converter.inference_output_type = tf.int8
-        converter.target_spec.supported_ops = [operations]
-        with warnings.catch_warnings():
-            # The converter runs the interpreter that it asks others to leave.
-            warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
-            return converter.convert()
+        return run(converter, quantization, representative, int8_io)
     except Exception as error:
         error.add_note(f"{model.name!r} could not be converted with LiteRT's builtin operations.")
         raise
+
+
+def run(converter, quantization, representative, int8_io) -> bytes:
+    """Runs a converter for builtin operations only; the arguments are those of `convert`."""
+    import tensorflow as tf
+
+    operations = tf.lite.OpsSet.TFLITE_BUILTINS
+    if quantization is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantization == "int8" and representative is not None:
+        operations = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        converter.representative_dataset = lambda: iter(representative)
+    if int8_io:
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+    converter.target_spec.supported_ops = [operations]
+    with warnings.catch_warnings():
+        # The converter runs the interpreter that it asks others to leave.
+        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
+        return converter.convert()
 
 
 def _limits(model):
