@@ -1,9 +1,26 @@
 """The public list, and what importing it costs."""
 
+import pathlib
 import subprocess
 import sys
+import warnings
+
+import pytest
 
 import keras_tesla as kt
+
+
+def test_what_is_tested_is_the_package_beside_the_tests():
+    """Not an installed one, which under Bazel is the checkout's: also in child processes."""
+    code = "import keras_tesla; print(keras_tesla.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for file in (kt.__file__, done.stdout.strip()):
+        assert pathlib.Path(file).parents[1] == pathlib.Path(__file__).parents[1]
+
+
+def test_a_warning_fails_a_test():
+    with pytest.raises(UserWarning, match="a warning"):
+        warnings.warn("a warning", stacklevel=1)
 
 
 def test_the_public_names_are_these():

@@ -17,7 +17,7 @@ flags.DEFINE_string("model_dir", "out/demo/tflite", "Folder of an export, mode p
 flags.DEFINE_string("node_modules", ".tools/web/node_modules", "Folder with @litertjs/core.")
 flags.DEFINE_integer("port", 8000, "Port; 0 takes a free one.", lower_bound=0, upper_bound=65535)
 
-PAGE = pathlib.Path(__file__).parent
+PAGE = pathlib.Path(__file__).resolve().parent  # the other files lie there, not beside a link
 TYPES = {
     ".css": "text/css",
     ".html": "text/html",
@@ -89,7 +89,7 @@ def main(_):
             f"--node_modules must hold @litertjs/core; tools/setup_browser.sh installs it. "
             f"Received: {FLAGS.node_modules}"
         )
-    folders = {"": PAGE.resolve(), "model": model, "node_modules": modules}
+    folders = {"": PAGE, "model": model, "node_modules": modules}
     handler = functools.partial(Handler, folders=folders)
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", FLAGS.port), handler)
