@@ -14,7 +14,7 @@ PYTEST := $(BIN)/pytest --numprocesses=2 --dist=worksteal
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bazel lint format clean
 
 # Train on the digits of scikit-learn, export, verify, print and plot.
 demo: export KERAS_BACKEND = tensorflow
@@ -26,6 +26,15 @@ test: lint
 		--cov=keras_tesla --cov-report=term-missing --cov-fail-under=90
 	KERAS_BACKEND=jax $(PYTEST) -m "not tensorflow" $(PORTABLE)
 	KERAS_BACKEND=torch $(PYTEST) -m "not tensorflow" $(PORTABLE)
+
+# The tests in sandboxes without network, after tools/bazel_setup.sh. Bazel 4 has the rules of Python
+# built in, which buildifier would have loaded.
+bazel: $(INSTALLED)
+	find . -path './.*' -prune \
+		-o '(' -name BUILD.bazel -o -name WORKSPACE -o -name '*.bzl' ')' -print \
+		| xargs .tools/bazel/node_modules/.bin/buildifier \
+			-mode=check -lint=warn -warnings=-native-py
+	bazel test //...
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
