@@ -1,4 +1,4 @@
-# `make demo` and `make test` each work alone, with only make and Python 3.11 or newer.
+# `make demo`, `make test` and `make docs` each work alone, with only make and Python 3.11 or newer.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,14 +14,14 @@ PYTEST := $(BIN)/pytest --numprocesses=2 --dist=worksteal
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo test bazel lint format clean
+.PHONY: demo test docs bazel lint format clean
 
 # Train on the digits of scikit-learn, export, verify, print and plot.
 demo: export KERAS_BACKEND = tensorflow
 demo: $(INSTALLED)
 	$(BIN)/python examples/mnist_mlp.py --dataset=digits --epochs=30 --output_dir=out/demo
 
-test: lint
+test: lint docs
 	KERAS_BACKEND=tensorflow $(PYTEST) --doctest-modules keras_tesla tests \
 		--cov=keras_tesla --cov-report=term-missing --cov-fail-under=90
 	KERAS_BACKEND=jax $(PYTEST) -m "not tensorflow" $(PORTABLE)
@@ -35,6 +35,11 @@ bazel: $(INSTALLED)
 		| xargs .tools/bazel/node_modules/.bin/buildifier \
 			-mode=check -lint=warn -warnings=-native-py
 	bazel test //...
+
+# The documentation site, out/site. A link that leads nowhere is an error.
+docs: export NO_MKDOCS_2_WARNING = true
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

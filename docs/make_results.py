@@ -340,6 +340,23 @@ def collect(folder, pattern, path):
     path.write_text(json.dumps(runs, indent=1) + "\n")
 
 
+def mnist_runs():
+    """Returns {row of the table: its runs, one for each seed}."""
+    by_row = collections.defaultdict(list)
+    for run in json.loads(MNIST.read_text()):
+        by_row[run["row"]].append(run)
+    return by_row
+
+
+def page():
+    """Returns the text of docs/results.md."""
+    by_row = mnist_runs()
+    lines = ["# Results", "", "Written by `docs/make_results.py` from committed JSON.", ""]
+    lines += mnist_section(by_row) + cifar_section() + converted_section() + applications_section()
+    lines += steps_section() + one_file_section()
+    return "\n".join(lines) + "\n"
+
+
 def main(_):
     if FLAGS.mnist:
         collect(FLAGS.mnist, "*/*/results.json", MNIST)
@@ -347,13 +364,8 @@ def main(_):
         collect(FLAGS.cifar, "*/results.json", CIFAR)
     if FLAGS.converted:
         collect(FLAGS.converted, "results.json", CONVERTED)
-    by_row = collections.defaultdict(list)
-    for run in json.loads(MNIST.read_text()):
-        by_row[run["row"]].append(run)
-    page = ["# Results", "", "Written by `docs/make_results.py` from committed JSON.", ""]
-    page += mnist_section(by_row) + cifar_section() + converted_section() + applications_section()
-    page += steps_section() + one_file_section()
-    (DOCS / "results.md").write_text("\n".join(page) + "\n")
+    (DOCS / "results.md").write_text(page())
+    by_row = mnist_runs()
     plots.accuracy_over_cost(
         {
             LABELS[row]: [(int(p), COST[p], mean(by_row[row], p) / 100) for p in POINTS]

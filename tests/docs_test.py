@@ -1,20 +1,276 @@
-"""The code of the first page a user reads."""
+"""The documentation: its code runs, its tables are those of the JSON, its site has every name.
 
+The Python blocks of a page run from top to bottom in one namespace, which `PREPARED` fills with
+what the page says that the reader has. A block that cannot run stands below
+`<!-- not run: why -->`.
+"""
+
+import contextlib
+import html
+import importlib
+import io
 import pathlib
 import re
+import subprocess
+import sys
 
+import keras
+import numpy as np
 import pytest
 
+import keras_tesla as kt
+
 pytestmark = pytest.mark.tensorflow
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+LANGUAGES = {"html", "kotlin", "python", "text"}
+MODULES = ["analysis", "callbacks", "compression", "layers", "literature", "tflite"]
+# {page: how many blocks are marked as not run}
+NOT_RUN: dict[str, int] = {}
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def test_getting_started_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "getting_started.md").read_text(), re.S)
-    assert len(blocks) == 3
+def blocks(page):
+    """Returns (language, code, line of its first line, why it is not run or None) of a page."""
+    found, lines = [], page.read_text().splitlines()
+    start = None
+    for number, line in enumerate(lines, 1):
+        if line.startswith("```"):
+            if start is None:
+                start = number
+                continue
+            above = next((text for text in reversed(lines[: start - 1]) if text), "")
+            reason = re.fullmatch(r"<!-- not run: (.+) -->", above)
+            code = "\n".join(lines[start : number - 1])
+            found.append((lines[start - 1][3:], code, start + 1, reason and reason[1]))
+            start = None
+    assert start is None, f"{page} does not close the fence of line {start}"
+    return found
+
+
+# What a page says that the reader has.
+
+
+def digits(flat):
+    """Data of few examples, by the names that the pages use."""
+    splits = kt.data.load("digits")
+    names = {"keras": keras, "kt": kt, "np": np, "loss": LOSS}
+    for suffix in ("train", "validation", "test"):
+        split = getattr(splits, suffix)
+        x = split.x.reshape(len(split), -1) if flat else split.x
+        names["x_" + suffix], names["y_" + suffix] = x[:256], split.y[:256]
+    names["x"], names["y"] = names["x_train"], names["y_train"]
+    names["x_val"], names["y_val"] = names["x_validation"], names["y_validation"]
+    return names
+
+
+def dense():
+    return keras.Sequential(
+        [
+            keras.Input((64,), name="image"),
+            keras.layers.Dense(32, activation="relu"),
+            kt.layers.IDPDense(32, activation="relu"),
+            kt.layers.IDPDense(10, name="logits"),
+        ]
+    )
+
+
+def convolutional(layer, normalization):
+    """Of plain or of incomplete layers."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1), name="image"),
+            keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
+            layer(16, 3),
+            normalization,
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10, name="logits"),
+        ]
+    )
+
+
+def trained(model, names, epochs=3):
+    model.compile("adam", LOSS, metrics=["accuracy"])
+    model.fit(names["x"], names["y"], epochs=epochs, verbose=0)
+    return model
+
+
+def readme():
+    """784 inputs, and a model of one's own."""
+    names = digits(flat=True)
+    for name in [name for name in names if name.startswith("x")]:
+        names[name] = np.pad(names[name], [(0, 0), (0, 784 - 64)])
+    plain = keras.Sequential(
+        [keras.Input((784,)), keras.layers.Dense(20, activation="relu"), keras.layers.Dense(10)]
+    )
+    return {**names, "trained": trained(plain, names)}
+
+
+def scalable(flat=True, percentages=(100, 50)):
+    names = digits(flat)
+    model = dense()
+    if not flat:
+        normalization = kt.layers.IDPBatchNormalization(percentages)
+        model = convolutional(kt.layers.IDPConv2D, normalization)
+    return {**names, "tesla": trained(kt.TESLA(model, percentages), names)}
+
+
+def converting():
+    names = digits(flat=False)
+    plain = convolutional(keras.layers.Conv2D, keras.layers.BatchNormalization())
+    return {**names, "trained": trained(plain, names)}
+
+
+def one_example():
+    names = scalable(percentages=(100, 30))
+    return {**names, "x": names["x"][:1]}
+
+
+def of_keras_2():
+    pytest.importorskip("tensorflow_model_optimization")
+    names = scalable()
+    from keras_tesla.compression import packages
+
+    tf_keras, _ = packages.load()
+    return {**names, "loss": tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
+
+
+PREPARED = {
+    "README.md": readme,
+    "compression.md": of_keras_2,
+    "converting.md": converting,
+    "export.md": one_example,
+    "faq.md": scalable,
+    "getting_started.md": dict,
+    "on_the_phone.md": dict,
+    "training.md": lambda: scalable(flat=False, percentages=(100, 50, 25)),
+}
+
+
+def test_every_block_has_a_language_that_is_known():
+    """A block of another spelling, "py" or "Python", would not run."""
+    for page in PAGES:
+        assert {language for language, *_ in blocks(page)} <= LANGUAGES, page
+
+
+def test_pages_with_code_are_those_that_run():
+    with_code = {p.name for p in PAGES if any(b[0] == "python" for b in blocks(p))}
+    assert with_code == set(PREPARED)
+
+
+def test_blocks_that_do_not_run_are_these():
+    marked = {page.name: sum(bool(reason) for *_, reason in blocks(page)) for page in PAGES}
+    assert {name: count for name, count in marked.items() if count} == NOT_RUN
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_code_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
+    (page,) = (page for page in PAGES if page.name == name)
     monkeypatch.chdir(tmp_path)
-    names = {}
-    for block in blocks:
-        exec(block, names)
-    assert names["tesla"].evaluate(names["x"], names["y"], return_dict=True)["p100_accuracy"] > 0.9
-    assert (tmp_path / "digits_tflite" / "manifest.json").exists()
+    names = PREPARED[name]()
+    printed = io.StringIO()
+    for language, code, line, reason in blocks(page):
+        if language == "python" and not reason:
+            # The lines of the page, so that a traceback names them.
+            compiled = compile("\n" * (line - 1) + code, str(page), "exec")
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compiled, names)
+        elif language == "text":  # what the block above prints
+            assert [text.rstrip() for text in printed.getvalue().splitlines()] == code.splitlines()
+    if name == "getting_started.md":
+        accuracy = names["tesla"].evaluate(names["x"], names["y"], return_dict=True)
+        assert accuracy["p100_accuracy"] > 0.9
+        assert (tmp_path / "digits_tflite" / "manifest.json").exists()
+
+
+# What is written by a script.
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A function that imports a script of docs/."""
+    monkeypatch.syspath_prepend(DOCS)
+    return importlib.import_module
+
+
+def test_the_results_are_those_of_the_json(script):
+    assert (DOCS / "results.md").read_text() == script("make_results").page()
+
+
+def test_the_tables_are_those_of_the_json(script):
+    make_tables = script("make_tables")
+    tables = [
+        name
+        for page in DOCS.glob("*.md")
+        for name in re.findall(r"<!-- table (\w+) -->\n", page.read_text())
+    ]
+    assert sorted(tables) == sorted(make_tables.TABLES)
+    for page in DOCS.glob("*.md"):
+        assert page.read_text() == make_tables.filled(page.read_text()), page
+
+
+def test_the_picture_has_the_channels_of_the_narrowed_network(script, tmp_path):
+    make_pictures = script("make_pictures")
+    model = make_pictures.network()
+    drawn = make_pictures.computed_channels(model, 30)
+    narrowed = kt.TESLA(model, [100, 30]).at(30)
+    kernels = [layer.kernel.shape for layer in narrowed.layers if hasattr(layer, "kernel")]
+    assert [computed for _, computed, _ in drawn] == [kernels[0][0], *(k[1] for k in kernels)]
+    assert [channels for *_, channels in drawn] == [8, 10, 10, 10, 4]
+    make_pictures.draw_network(tmp_path / "network.png")
+    make_pictures.draw_profiles(tmp_path / "profiles.png")
+    for path in tmp_path.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+# The site.
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site; links that lead nowhere and warnings fail it."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_site_describes_every_public_name(site, module):
+    page = (site / "api" / f"{module}.html").read_text()
+    described = set(re.findall(r'class="doc doc-object-name[^>]*>(?:\w+\.)*(\w+)<', page))
+    assert set(getattr(kt, module).__all__) <= described
+
+
+def test_the_site_describes_what_the_package_itself_exports(site):
+    page = (site / "api" / "keras_tesla.html").read_text()
+    described = set(re.findall(r'class="doc doc-object-name[^>]*>(?:\w+\.)*(\w+)<', page))
+    pages = {path.stem for path in (site / "api").iterdir()}
+    assert set(kt.__all__) - {"__version__"} <= described | pages
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    loaded = re.compile(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
+    for page in site.rglob("*.html"):
+        assert not loaded.search(html.unescape(page.read_text())), page
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(?:https?:)?//", sheet.read_text()), sheet
+
+
+def test_links_of_the_pages_hold_in_the_repository():
+    """The site's own links are checked when it is built; these are those of a code host."""
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+        for link in re.findall(r"\]\(([^)#\s]+)", text):
+            if not link.startswith("http"):
+                assert (page.parent / link).exists(), (page, link)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -166,3 +167,21 @@ def test_a_model_of_ones_own_is_converted_trained_on_and_exported(tmp_path):
     again = script(*arguments)
     assert "Epoch" not in again
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+
+
+def test_the_notebook_runs_and_holds_no_output():
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    notebook = nbformat.read(ROOT / "examples" / "tour.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        nbclient.NotebookClient(notebook, timeout=300).execute()
+    printed = "".join(o.text for cell in cells for o in cell.outputs if o.get("name") == "stdout")
+    assert "the same as TESLA at 25 %: True" in printed
+    # Of ten classes. The figures of the network, and those of the file.
+    accuracies = [float(x) for x in re.findall(r"accuracy (\d\.\d+)", printed)]
+    assert len(accuracies) == 8
+    assert min(accuracies) > 0.5
+    assert sum("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs) == 2
