@@ -28,6 +28,11 @@ def interleaved(runs: dict, rounds: int) -> dict:
     return seconds
 
 
+def median(seconds: list) -> float:
+    """Returns the median of the rounds."""
+    return statistics.median(seconds)
+
+
 def median_ratio(seconds: list, reference: list) -> float:
     """Returns the median over the rounds of `seconds / reference`."""
     return statistics.median(a / b for a, b in zip(seconds, reference, strict=True))

@@ -15,7 +15,7 @@ import make_results  # the file beside this one
 from absl import app
 
 DOCS = pathlib.Path(__file__).parent
-COMPRESSION = DOCS.parent / "benchmarks" / "compression.json"
+COMPRESSION = DOCS.parent / "benchmarks" / "model_compression.json"
 MISSING = "not measured"
 # Row of examples/mnist_table.py: what one writes for it.
 METHODS = {

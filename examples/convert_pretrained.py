@@ -6,7 +6,8 @@
 Without `--model` a small network of inverted residual blocks, like MobileNetV2, is trained first.
 It is converted (`kt.to_idp`) as it is and with its channels ordered by importance
 (`kt.order_channels`), both are evaluated before any further training, and the ordered one is
-trained on at all percentages with in-place distillation for a tenth of the epochs.
+trained on at all percentages with in-place distillation for a tenth of the epochs, in smaller
+batches and on the images as they are: so short a training needs many steps and does not overfit.
 `--from_scratch` trains the same network at all percentages from the start, to compare. The output
 directory gets `results.json`, the models and the exported file. A run that was killed goes on
 behind the last model that it saved.
@@ -33,9 +34,11 @@ flags.DEFINE_list("percentages", [100, 75, 50, 25], "The percentages to train.")
 flags.DEFINE_integer("epochs", 20, "Epochs of the first training.")
 flags.DEFINE_integer("tune_epochs", None, "Epochs at all percentages; default: a tenth as many.")
 flags.DEFINE_integer("steps_per_epoch", None, "Batches an epoch; default: one pass of the images.")
-flags.DEFINE_integer("batch_size", 128, "Images a batch.")
+flags.DEFINE_integer("batch_size", 128, "Images a batch of a training from the start.")
+flags.DEFINE_integer("tune_batch_size", 32, "Images a batch at all percentages after conversion.")
 flags.DEFINE_float("learning_rate", 3e-3, "Of Adam at the start; it falls to zero as a cosine.")
-flags.DEFINE_bool("augment", True, "Whether images are shifted and mirrored.")
+flags.DEFINE_bool("augment", True, "Whether training from the start shifts and mirrors images.")
+flags.DEFINE_bool("tune_augment", False, "The same after the conversion.")
 flags.DEFINE_bool("from_scratch", False, "Whether to train at all percentages from the start, too.")
 flags.DEFINE_integer("calibration_steps", 20, "Batches for the batch normalization statistics.")
 flags.DEFINE_integer("seed", 0, "Of weights, order, augmentation and splits.")
@@ -65,13 +68,13 @@ def network(shape, classes, width=1.0) -> keras.Model:
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="inverted_residuals")
 
 
-def fit(model, dataset, epochs, folder):
+def fit(model, dataset, epochs, batch_size, augment, folder):
     """Trains a plain or TESLA model, unless the folder has it already; returns it."""
     file = folder / "model.keras"
     if file.exists():
         return keras.saving.load_model(file)
     folder.mkdir(parents=True, exist_ok=True)
-    steps = FLAGS.steps_per_epoch or max(1, len(dataset.train) // FLAGS.batch_size)
+    steps = FLAGS.steps_per_epoch or max(1, len(dataset.train) // batch_size)
     model.compile(
         keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, epochs * steps)
@@ -80,7 +83,7 @@ def fit(model, dataset, epochs, folder):
         metrics=["accuracy"],
     )
     model.fit(
-        data.batches(dataset.train, FLAGS.batch_size, FLAGS.seed, augment=FLAGS.augment),
+        data.batches(dataset.train, batch_size, FLAGS.seed, augment=augment),
         steps_per_epoch=steps,
         epochs=epochs,
         validation_data=(dataset.validation.x, dataset.validation.y),
@@ -133,12 +136,13 @@ def main(_):
     output = pathlib.Path(FLAGS.output_dir)
     check_folder(output)
     dataset = data.load(FLAGS.dataset, seed=FLAGS.seed, data_dir=FLAGS.data_dir)
+    from_start = FLAGS.epochs, FLAGS.batch_size, FLAGS.augment
     if FLAGS.model:
         plain = keras.saving.load_model(FLAGS.model)
     else:
         shape = dataset.train.x.shape[1:]
         plain = network(shape, dataset.classes, FLAGS.width)
-        plain = fit(plain, dataset, FLAGS.epochs, output / "plain")
+        plain = fit(plain, dataset, *from_start, output / "plain")
     percentages = [int(p) for p in FLAGS.percentages]
     tune_epochs = FLAGS.tune_epochs or max(1, FLAGS.epochs // 10)
 
@@ -151,14 +155,15 @@ def main(_):
         "converted": accuracies(unordered, dataset),
         "converted and ordered": accuracies(ordered, dataset),
     }
-    tuned = fit(ordered, dataset, tune_epochs, output / "tuned")
+    tuning = tune_epochs, FLAGS.tune_batch_size, FLAGS.tune_augment
+    tuned = fit(ordered, dataset, *tuning, output / "tuned")
     rows["trained on"] = accuracies(tuned, dataset)
     if FLAGS.from_scratch:
         keras.utils.set_random_seed(FLAGS.seed)
         fresh = network(dataset.train.x.shape[1:], dataset.classes, FLAGS.width)
         fresh = kt.to_idp(fresh, percentages)
         scratch = kt.TESLA(fresh, percentages, distillation="in_place")
-        scratch = fit(scratch, dataset, FLAGS.epochs, output / "from_scratch")
+        scratch = fit(scratch, dataset, *from_start, output / "from_scratch")
         rows["from scratch"] = accuracies(scratch, dataset)
 
     kt.summary(tuned)

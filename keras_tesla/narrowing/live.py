@@ -78,7 +78,7 @@ class _Take(keras.Layer):
     """`take` as a layer, because layers hand on the Keras mask."""
 
     def __init__(self, *arguments):
-        super().__init__(autocast=False)
+        super().__init__(autocast=False, name="take")
         self.supports_masking = True
         self._arguments = arguments
 

@@ -63,7 +63,7 @@ class _RunningSum(keras.Layer):
     """
 
     def __init__(self, layer, widths):
-        super().__init__(dtype=layer.dtype_policy)
+        super().__init__(dtype=layer.dtype_policy, name="running_sum")
         self.supports_masking = True
         self._layer = [layer]  # in a list: not a sub-layer
         self._widths = widths

@@ -34,16 +34,35 @@ class Aggregation:
         return cls(**config)
 
 
-@keras.saving.register_keras_serializable(_PACKAGE)
-class Sum(Aggregation):
-    """`L = l_1 + l_2 + .. + l_t`: every percentage counts alike."""
+class Linear(Aggregation):
+    """Base class of the weighted sums.
+
+    A weighted sum can be differentiated one percentage after the other, which takes less memory.
+    """
+
+    def coefficients(self, percentages) -> dict[int, float]:
+        """Returns {percentage: its weight in the sum}.
+
+        Args:
+            percentages: The active ones, highest first.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `coefficients`.")
 
     def __call__(self, losses):
-        return sum(losses.values())
+        coefficients = self.coefficients(list(losses))
+        return sum(coefficients[p] * loss for p, loss in losses.items())
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
-class Exponential(Aggregation):
+class Sum(Linear):
+    """`L = l_1 + l_2 + .. + l_t`: every percentage counts alike."""
+
+    def coefficients(self, percentages):
+        return dict.fromkeys(percentages, 1.0)
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class Exponential(Linear):
     """`L_1 = l_1`, `L_t = alpha * L_{t-1} + (1 - alpha) * l_t`: the narrowest counts most.
 
     Args:
@@ -67,19 +86,18 @@ class Exponential(Aggregation):
             raise ValueError(f"`alpha` must be at least 0 and below 1. Received: {alpha!r}")
         self.alpha = float(alpha)
 
-    def __call__(self, losses):
-        first, *others = losses.values()
-        total = first
-        for loss in others:
-            total = self.alpha * total + (1 - self.alpha) * loss
-        return total
+    def coefficients(self, percentages):
+        # Each later percentage takes the share alpha of all that is there.
+        first, *others = percentages
+        later = {p: (1 - self.alpha) * self.alpha**i for i, p in enumerate(reversed(others))}
+        return {first: self.alpha ** len(others), **later}
 
     def get_config(self):
         return {"alpha": self.alpha}
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
-class Weighted(Aggregation):
+class Weighted(Linear):
     """`L = sum over p of w_p * l_p`.
 
     Args:
@@ -110,9 +128,9 @@ class Weighted(Aggregation):
                 f"No weight is given for {missing} percent. Received: weights={self.weights}"
             )
 
-    def __call__(self, losses):
-        self.check(losses)
-        return sum(self.weights[p] * loss for p, loss in losses.items())
+    def coefficients(self, percentages):
+        self.check(percentages)
+        return {p: self.weights[p] for p in percentages}
 
     def get_config(self):
         return {"weights": {str(p): w for p, w in self.weights.items()}}  # keys as in JSON

@@ -1,13 +1,16 @@
 """The training step on each backend.
 
-On TensorFlow TESLA has its own `train_step`. On JAX and PyTorch Keras' own steps do the same:
-they differentiate `compute_loss`, which TESLA overrides with the aggregated loss.
+All of them differentiate the aggregated loss. On TensorFlow and PyTorch they do so one percentage
+after the other where that is possible (`turns`); on JAX Keras' own step differentiates
+`compute_loss`, which TESLA overrides.
 """
 
 import functools
 from typing import TYPE_CHECKING, Any
 
 import keras
+
+from keras_tesla.training import turns
 
 # To a type checker the mix-ins are the model that they complete.
 _Model: Any = keras.Model if TYPE_CHECKING else object
@@ -28,21 +31,29 @@ class _TensorFlowStep(_Model):
         import tensorflow as tf
 
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if self.takes_turns:
+            outputs, loss, gradients = turns.tensorflow(self, x, y, sample_weight)
+        else:
+            outputs, loss, gradients = self._gradients_together(x, y, sample_weight)
+        batch = tf.shape(keras.tree.flatten(x)[0])[0]
+        self.metrics[0].update_state(undistributed(loss), sample_weight=batch)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return self.compute_metrics(x, y, outputs, sample_weight)
+
+    def _gradients_together(self, x, y, sample_weight):
+        import tensorflow as tf
+
         with tf.GradientTape() as tape:
             outputs = self(x, training=True)
             loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        batch = tf.shape(keras.tree.flatten(x)[0])[0]
-        self.metrics[0].update_state(undistributed(loss), sample_weight=batch)
-        variables = self.trainable_weights
         # Zero, not None, for a weight that no active percentage uses: of None Keras would warn.
         gradients = tape.gradient(
             scaled,
-            [v.value for v in variables],
+            [v.value for v in self.trainable_weights],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self.compute_metrics(x, y, outputs, sample_weight)
+        return outputs, loss, gradients
 
 
 class _JAXStep(_Model):
@@ -66,7 +77,23 @@ class _JAXStep(_Model):
 
 
 class _TorchStep(_Model):
-    """Keras' own `train_step` for PyTorch; a weight that is not used has a gradient of zero."""
+    """`train_step` for PyTorch; a weight that is not used has a gradient of zero."""
+
+    def train_step(self, data):
+        """Takes one optimizer step; see `_TensorFlowStep.train_step`."""
+        if not self.takes_turns:
+            return super().train_step(data)
+        import torch
+
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self.zero_grad()
+        outputs, loss = turns.torch(self, x, y, sample_weight)
+        batch = keras.ops.shape(keras.tree.flatten(x)[0])[0]
+        self.metrics[0].update_state(loss, sample_weight=batch)
+        weights = self.trainable_weights
+        with torch.no_grad():
+            self.optimizer.apply([v.value.grad for v in weights], weights)
+        return self.compute_metrics(x, y, outputs, sample_weight)
 
     def zero_grad(self, set_to_none=True):
         """Sets the gradients to zero: of None, for a weight that is not used, Keras would warn."""

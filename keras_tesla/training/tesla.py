@@ -13,7 +13,7 @@ from keras_tesla.narrowing import running
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentage, check_percentages
 from keras_tesla.training import aggregation as aggregations
-from keras_tesla.training import checks, steps
+from keras_tesla.training import checks, steps, turns
 from keras_tesla.training import distillation as distillations
 from keras_tesla.training.view import PercentageView
 
@@ -223,42 +223,75 @@ class TESLA(steps.TrainStep, keras.Model):
         view.compile(**config)
 
     def call(self, inputs, training=None):
+        known = self.shared_part(inputs, training)
+        return {f"p{p}": self.part_of(p, known[p], training) for p in self._active}
+
+    def shared_part(self, inputs, training=None) -> dict[int, dict]:
+        """Runs what does not depend on the percentage, and what is run for all of them at once.
+
+        Returns:
+            {active percentage: {index of a tensor: (value, computed width)}}
+        """
         lives = [self._view(p).live for p in self._active]
         values = runner.bind_inputs(self._hidden.graph, inputs)
         # The widest plan's shared part is as wide as any percentage needs it.
         shared = [s for s in lives[0].plan.steps if not s.depends]
         values = lives[0].run(values, shared, self.add_loss, training)
         first = running.run(lives, values)
-        outputs = {}
-        for live in lives:
-            percentage = live.plan.percentage
-            known = {**values, **first[percentage]}
-            own = [s for s in live.plan.steps if s.depends and not s.is_done(known)]
-            known = live.run(known, own, self.add_loss, training)
-            outputs[f"p{percentage}"] = runner.outputs_of(live.plan, known)
-        return outputs
+        return {percentage: {**values, **own} for percentage, own in first.items()}
+
+    def part_of(self, percentage, known, training=None):
+        """Runs the rest of the network at one percentage and returns its outputs.
+
+        Args:
+            percentage: One of the active percentages.
+            known: What `shared_part` returned for it.
+            training: Bool or None.
+        """
+        live = self._view(percentage).live
+        own = [s for s in live.plan.steps if s.depends and not s.is_done(known)]
+        return runner.outputs_of(live.plan, live.run(known, own, self.add_loss, training))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the aggregated loss of the active percentages plus the regularization."""
-        if self._hidden.seen is None:
-            any_view = y_pred[f"p{self._active[0]}"]
-            self._hidden.seen = keras.tree.map_structure(_spec, (y, any_view, sample_weight))
-            # Keras traces this method until its own containers are built, on buffers that JAX has
-            # given away by then.
-            super().compute_loss(x, y, any_view, sample_weight, training)
-        batch = ops.shape(keras.tree.flatten(x)[0])[0]
-        losses = {}
-        for percentage in self._active:
-            view = self._view(percentage)
-            y_view = y_pred[f"p{percentage}"]
-            loss = view.compute_loss(x, y, y_view, sample_weight, training)
-            if training and self.distillation is not None and percentage != self._active[0]:
-                teacher = y_pred[f"p{self._active[0]}"]
-                loss = self.distillation(loss, teacher, y_view, sample_weight)
-            losses[percentage] = loss
-            view.loss_tracker.update_state(steps.undistributed(loss), sample_weight=batch)
+        losses = {p: self.loss_of(p, x, y, y_pred, sample_weight, training) for p in self._active}
         aggregate = aggregations.Sum() if self._hidden.sum_up else self.aggregation
         return aggregate(losses) + sum(ops.sum(loss) for loss in self.losses)
+
+    def loss_of(self, percentage, x, y, y_pred, sample_weight=None, training=True):
+        """Returns the loss of one percentage and counts it in that percentage's mean.
+
+        Args:
+            percentage: One of the active percentages.
+            x: As in `compute_loss`.
+            y: Likewise.
+            y_pred: Outputs of the model; those of this percentage and of the widest one are read.
+            sample_weight: As in `compute_loss`.
+            training: Bool, whether the widest one teaches.
+        """
+        view, y_view = self._view(percentage), y_pred[f"p{percentage}"]
+        if self._hidden.seen is None:
+            self._hidden.seen = keras.tree.map_structure(_spec, (y, y_view, sample_weight))
+            # Keras traces `compute_loss` until its own containers are built, on buffers that JAX
+            # has given away by then.
+            super().compute_loss(x, y, y_view, sample_weight, training)
+        loss = view.compute_loss(x, y, y_view, sample_weight, training)
+        if training and self.distillation is not None and percentage != self._active[0]:
+            teacher = y_pred[f"p{self._active[0]}"]
+            loss = self.distillation(loss, teacher, y_view, sample_weight)
+        batch = ops.shape(keras.tree.flatten(x)[0])[0]
+        view.loss_tracker.update_state(steps.undistributed(loss), sample_weight=batch)
+        return loss
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether a step differentiates one percentage after the other, to take less memory.
+
+        XLA orders a step by itself, and JAX always has it; so this is for TensorFlow and PyTorch
+        without `jit_compile`. A subclass that has its own loss of all percentages needs them all.
+        """
+        own = type(self).compute_loss is TESLA.compute_loss and type(self).call is TESLA.call
+        return own and len(self._active) > 1 and not self.jit_compile and turns.possible(self)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics of the active percentages and returns all results."""

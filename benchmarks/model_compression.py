@@ -18,7 +18,7 @@ A CNN is trained with TESLA on Fashion-MNIST. Rows start from its weights:
     latency_ratio    a call over one of `full`'s file, one thread, median over the rounds of ratios
                      of calls taken by turns
 
-    python benchmarks/compression.py --output compression.json --data_dir DIR
+    python benchmarks/model_compression.py --output model_compression.json --data_dir DIR
 """
 
 import functools
