@@ -258,7 +258,8 @@ class TESLA(steps.TrainStep, keras.Model):
             losses[percentage] = loss
             view.loss_tracker.update_state(steps.undistributed(loss), sample_weight=batch)
         aggregate = aggregations.Sum() if self._hidden.sum_up else self.aggregation
-        return aggregate(losses) + sum(ops.sum(loss) for loss in self.losses)
+        regularization = sum(ops.sum(loss) for loss in self.losses)
+        return aggregate(losses) + steps.distributed(regularization)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics of the active percentages and returns all results."""
