@@ -185,3 +185,8 @@ def test_the_notebook_runs_and_holds_no_output():
     assert len(accuracies) == 8
     assert min(accuracies) > 0.5
     assert sum("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs) == 2
+
+
+def test_a_strategy_of_another_backend_is_refused():
+    printed = script("examples/cifar_vgg16.py", "--strategy=data_parallel", code=1)
+    assert "needs KERAS_BACKEND=jax. Received: 'tensorflow'" in printed
