@@ -3,12 +3,14 @@
     python examples/cifar_vgg16.py --dataset=cifar10 --width=.25 --output_dir=out/vgg
     KERAS_BACKEND=jax python examples/cifar_vgg16.py --dataset=cifar100 --epochs=200 \
         --percentages=100,90,80,70,60,50,40,30,25 --output_dir=out/vgg100
+    python examples/cifar_vgg16.py --strategy=mirrored --batch_size=512 --output_dir=out/vgg_gpus
 
 The output directory gets `results.json`, `tesla.keras`, `log.csv` and logs for TensorBoard. A run
 that was killed goes on where it was. Batch normalization statistics are computed anew for all
 percentages that are evaluated, also those that were not trained (`kt.recalibrate`).
 """
 
+import contextlib
 import json
 import pathlib
 import time
@@ -46,8 +48,35 @@ flags.DEFINE_float("min_delta", 0.002, "Of task-wise early stopping on the valid
 flags.DEFINE_integer("patience", 4, "Epochs without improvement after which a task ends.")
 flags.DEFINE_integer("last_patience", 200, "The same for the last task, which trains all.")
 flags.DEFINE_integer("calibration_steps", 50, "Batches for the batch normalization statistics.")
+flags.DEFINE_enum(
+    "strategy",
+    "none",
+    ["none", "mirrored", "data_parallel"],
+    "none: one device; mirrored: all GPUs of this machine, without one all logical CPUs, by "
+    "tf.distribute (TensorFlow); data_parallel: all devices by keras.distribution (JAX). They "
+    "share each batch.",
+)
 flags.DEFINE_integer("seed", 0, "Of weights, order, augmentation and splits.")
 flags.DEFINE_string("output_dir", "out/cifar_vgg16", "Where the results go.")
+
+
+def strategy():
+    """The context in which the model is made and trained."""
+    backend = keras.backend.backend()
+    needed = {"mirrored": "tensorflow", "data_parallel": "jax"}.get(FLAGS.strategy, backend)
+    if backend != needed:
+        raise ValueError(
+            f"--strategy={FLAGS.strategy} needs KERAS_BACKEND={needed}. Received: {backend!r}"
+        )
+    if FLAGS.strategy == "mirrored":
+        import tensorflow as tf
+
+        # Without a list MirroredStrategy takes one CPU of several.
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices]).scope()
+    if FLAGS.strategy == "data_parallel":
+        return keras.distribution.DataParallel().scope()
+    return contextlib.nullcontext()
 
 
 def build(classes: int) -> kt.TESLA:
@@ -101,6 +130,11 @@ def accuracies(tesla: kt.TESLA, split: data.Split) -> dict[str, float]:
 
 
 def main(_):
+    with strategy():
+        run()
+
+
+def run():
     keras.utils.set_random_seed(FLAGS.seed)
     output = pathlib.Path(FLAGS.output_dir)
     output.mkdir(parents=True, exist_ok=True)

@@ -113,9 +113,19 @@ if keras.backend.backend() == "tensorflow":
 
         return loss * tf.distribute.get_strategy().num_replicas_in_sync
 
+    def distributed(loss):
+        """Returns a replica's share of a loss that every replica computes whole."""
+        import tensorflow as tf
+
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
 else:
     TrainStep = {"jax": _JAXStep, "torch": _TorchStep}[keras.backend.backend()]
 
     def undistributed(loss):
         """Returns the loss: only TensorFlow's replicas see a part of it."""
+        return loss
+
+    def distributed(loss):
+        """Returns the loss: only TensorFlow's replicas add theirs up."""
         return loss

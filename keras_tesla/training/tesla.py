@@ -256,7 +256,11 @@ class TESLA(steps.TrainStep, keras.Model):
         """Returns the aggregated loss of the active percentages plus the regularization."""
         losses = {p: self.loss_of(p, x, y, y_pred, sample_weight, training) for p in self._active}
         aggregate = aggregations.Sum() if self._hidden.sum_up else self.aggregation
-        return aggregate(losses) + sum(ops.sum(loss) for loss in self.losses)
+        return aggregate(losses) + self.regularization()
+
+    def regularization(self):
+        """Returns a replica's share of what the layers themselves add to the loss; 0 if nothing."""
+        return steps.distributed(sum(ops.sum(loss) for loss in self.losses))
 
     def loss_of(self, percentage, x, y, y_pred, sample_weight=None, training=True):
         """Returns the loss of one percentage and counts it in that percentage's mean.

@@ -38,7 +38,7 @@ def tensorflow(model, x, y, sample_weight):
     scale = model.optimizer.scale_loss
     with tf.GradientTape() as shared_tape:
         known = model.shared_part(x, training=True)
-        regularization = sum(tf.reduce_sum(loss) for loss in model.losses)
+        regularization = model.regularization()
         scaled_regularization = scale(regularization) if model.losses else None
     outputs, total = {}, regularization
     gradients = [tf.zeros((), v.dtype) for v in variables]
@@ -91,7 +91,7 @@ def torch(model, x, y, sample_weight):
     coefficients = model.aggregation.coefficients(model.active_percentages)
     scale = model.optimizer.scale_loss
     known = model.shared_part(x, training=True)
-    total = sum(keras.ops.sum(loss) for loss in model.losses)
+    total = model.regularization()
     if model.losses:
         scale(total).backward()
     outputs = {}

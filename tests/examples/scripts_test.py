@@ -223,3 +223,8 @@ def test_only_a_tesla_model_is_trained_in_int8(tmp_path):
     assert "must be a TESLA model" in printed
     assert "Sequential" in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_a_strategy_of_another_backend_is_refused():
+    printed = script("examples/cifar_vgg16.py", "--strategy=data_parallel", code=1)
+    assert "needs KERAS_BACKEND=jax. Received: 'tensorflow'" in printed
