@@ -1,7 +1,8 @@
 r"""What kill -9 at random moments leaves behind.
 
-Three things are killed and started again until each has been killed often enough; the moments are
-drawn from a seed, evenly over what the thing takes when nobody kills it.
+Three things are killed and started again until each has been killed often enough. The moments are
+drawn from a seed: of training an epoch and a moment within it, of the others a time up to what they
+take when nobody kills them.
 
     training   task-wise training with `TaskWiseEarlyStopping` and `BackupAndRestore`, as
                docs/training.md says. Each run is killed and started again until it ends.
@@ -61,12 +62,21 @@ def network(name="digits"):
     return kt.TESLA(keras.Sequential(layers, name=name), _PERCENTAGES)
 
 
-def _run(work, *arguments, kill_after=None):
-    """Returns a child's exit code (-9: killed) and the seconds it took."""
+def _run(work, *arguments, ready=None, after=0.0):
+    """Returns a child's exit code (-9: killed) and the seconds it took.
+
+    Args:
+        work: The function that the child runs.
+        *arguments: What it is given.
+        ready: Function without arguments, asked until it says true. None: the child is not killed.
+        after: Seconds from then on until the child is killed.
+    """
     process = _CONTEXT.Process(target=work, args=arguments)
     begin = time.monotonic()
     process.start()
-    process.join(kill_after)
+    while ready is not None and process.is_alive() and not ready():
+        time.sleep(0.001)
+    process.join(None if ready is None else after)
     if process.is_alive():
         os.kill(process.pid, signal.SIGKILL)
         process.join()
@@ -89,7 +99,7 @@ class _Diary(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._what == "saved":
-            self._note("begin", epoch, self.model.active_percentages)
+            self._note("begin", epoch, self.model.active_percentages, time.time())
 
     def on_epoch_end(self, epoch, logs=None):
         self._note(self._what, epoch)
@@ -120,7 +130,7 @@ def _train(place, epochs):
                 "val_p{percentage}_accuracy", min_delta=0.02, patience=1, last_patience=epochs
             ),
             _Diary(place / "diary", "saving"),
-            keras.callbacks.BackupAndRestore(str(place / "backup"), double_checkpoint=True),
+            kt.callbacks.BackupAndRestore(place / "backup"),
             _Diary(place / "diary", "saved"),
         ],
     )
@@ -134,33 +144,39 @@ def _notes(place):
 
 def training(directory, kills, epochs, moments) -> dict:
     """Kills training; the module's documentation says what is returned."""
-    code, seconds = _run(_train, directory / "whole", epochs)
+    code, _ = _run(_train, directory / "whole", epochs)
     if code != 0:
         raise RuntimeError(f"Training that nobody killed ended with {code}.")
-    tasks = {note[1]: note[2] for note in _notes(directory / "whole") if note[0] == "begin"}
+    begun = [note for note in _notes(directory / "whole") if note[0] == "begin"]
+    tasks = {epoch: active for _, epoch, active, _ in begun}
+    seconds = (begun[-1][-1] - begun[0][-1]) / max(1, len(begun) - 1)  # an epoch
     right = keras.saving.load_model(directory / "whole" / "tesla.keras").get_weights()
     found = dict.fromkeys(
         ("kills", "in_a_backup", "wrong_task", "failed_starts", "ends", "equal"), 0
     )
-    for number in itertools.count():
-        place = directory / str(number)
+    while found["kills"] < kills:
+        place = directory / str(found["kills"])
         while True:
-            after = moments.uniform(0, seconds) if found["kills"] < kills else None
-            code, _ = _run(_train, place, epochs, kill_after=after)
+            known = len(_notes(place))
+            target = known + moments.randint(0, 2 * epochs)  # an epoch has three notes
+            after = moments.uniform(0, seconds)
+            ready = None
+            if found["kills"] < kills:
+                ready = lambda n=target, p=place: len(_notes(p)) >= n  # noqa: E731
+            code, _ = _run(_train, place, epochs, ready=ready, after=after)
             notes = _notes(place)
             if code != -signal.SIGKILL:
                 break
             found["kills"] += 1
             found["in_a_backup"] += bool(notes) and notes[-1][0] == "saving"
         begun = [note for note in notes if note[0] == "begin"]
-        found["wrong_task"] += sum(tasks[epoch] != active for _, epoch, active in begun)
+        found["wrong_task"] += sum(tasks[epoch] != active for _, epoch, active, _ in begun)
         found["failed_starts"] += code != 0
         if code == 0:
             found["ends"] += 1
             got = keras.saving.load_model(place / "tesla.keras").get_weights()
             found["equal"] += all(map(np.array_equal, got, right))
-        if found["kills"] >= kills:
-            return {"what": "training", "seconds": round(seconds, 1), **found}
+    return {"what": "training", "epoch_seconds": round(seconds, 3), **found}
 
 
 # Export.
@@ -168,6 +184,10 @@ def training(directory, kills, epochs, moments) -> dict:
 
 def _export(out, name):
     kt.tflite.export(network(name), out, mode="signatures", overwrite=True)
+
+
+def _at_once():
+    return True
 
 
 def _state(out) -> str:
@@ -199,13 +219,14 @@ def exporting(directory, kills, moments) -> dict:
         if found["kills"] % 2:
             shutil.copytree(old, out)
         before = _state(out)
-        code, _ = _run(_export, out, "new", kill_after=moments.uniform(0, seconds))
+        code, took = _run(_export, out, "new", ready=_at_once, after=moments.uniform(0, seconds))
         if code == -signal.SIGKILL:
             found["kills"] += 1
             after = _state(out)
             found[after if after in (before, "new") else "half"] += 1
         else:
             found["failed_starts"] += code != 0
+            seconds = took  # other work on the machine comes and goes
     leftovers = len(list(directory.glob(".out-*")))
     code, _ = _run(_export, out, "new")  # with all that the killed ones left beside it
     found["failed_starts"] += code != 0 or _state(out) != "new"
@@ -225,12 +246,18 @@ def _rewrite(out):
             (temporary / folder.MANIFEST).write_text(json.dumps({"name": name, "files": said}))
 
 
+def _written(out):
+    """A function that says whether the folder was written anew since now."""
+    before = out.stat().st_ino if out.exists() else None
+    return lambda: out.exists() and out.stat().st_ino != before
+
+
 def rewriting(directory, kills, moments) -> dict:
     """Kills the last step of an export; the module's documentation says what is returned."""
     out = directory / "out"
     found = dict.fromkeys(("kills", "old", "new", "absent", "half"), 0)
     while found["kills"] < kills:
-        code, _ = _run(_rewrite, out, kill_after=moments.uniform(0.05, 0.25))
+        code, _ = _run(_rewrite, out, ready=_written(out), after=moments.uniform(0, 0.05))
         if code != -signal.SIGKILL:
             raise RuntimeError(f"An endless loop ended with {code}.")
         found["kills"] += 1
@@ -242,6 +269,7 @@ def main(_):
     os.environ.update(timing.thread_environment(1))  # of the children
     _CONTEXT.set_forkserver_preload(["keras_tesla", "sklearn.datasets"])
     moments = random.Random(_SEED.value)
+    _run(network)  # the process that children come from is there before anything is timed
     with tempfile.TemporaryDirectory() as directory:
         places = [pathlib.Path(directory) / name for name in ("training", "export", "folder")]
         for place in places:
