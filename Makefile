@@ -14,7 +14,7 @@ PYTEST := $(BIN)/pytest --numprocesses=2 --dist=worksteal
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo test docs bazel lint format clean
+.PHONY: demo test docs bazel lint format audit clean
 
 # Train on the digits of scikit-learn, export, verify, print and plot.
 demo: export KERAS_BACKEND = tensorflow
@@ -50,6 +50,12 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Asks an advisory service on the network, so it is no part of `make test`.
+audit:
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet pip-audit
+	.audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+
 # setuptools comes from the lock too, so the package builds without another download.
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -61,4 +67,4 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist out
+	rm -rf .venv .audit .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist out

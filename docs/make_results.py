@@ -28,6 +28,8 @@ STEPS = DOCS.parent / "benchmarks" / "training_step.json"
 APPLICATIONS = DOCS.parent / "benchmarks" / "applications.json"
 CONVERTED = DOCS / "results" / "convert_pretrained.json"
 ONE_FILE = DOCS.parent / "benchmarks" / "one_file.json"
+SOAK = DOCS.parent / "benchmarks" / "soak.json"
+KILL = DOCS.parent / "benchmarks" / "kill.json"
 POINTS = [str(p) for p in range(10, 101, 5)]
 LABELS = {
     "idp": "original IDP, harmonic profile",
@@ -107,6 +109,18 @@ MEMORY_INTRODUCTION = """\
 Memory: growth of the process's resident memory until three calls were made. `alone`: one
 percentage opened with `load`, over its own file in the Interpreter. `second start`:
 `load(cache_dir=)`, the cache filled by an earlier start, over the own file opened the same way."""
+
+SOAK_INTRODUCTION = """\
+## Reliability
+
+One opened file, asked for random percentages by several threads at a time; every answer is compared
+with Keras'. Memory is the process's resident memory: medians of the first and the last minute, and
+the slope of the line through all samples behind the first minute."""
+KILL_INTRODUCTION = """\
+kill -9 at random moments (`benchmarks/kill.py`). A training run is started again until it ends;
+equal weights are, bit for bit, those of a run that nobody killed. An export is made where there is
+none or over an older one; `half` is any folder but none, the old or the new one. `last step` kills
+a process that does nothing but replace one export by another."""
 
 
 def mean(runs, point):
@@ -334,6 +348,46 @@ def one_file_section():
     return [*lines, "", machine_line(measured)]
 
 
+def reliability_section():
+    """What the soak and the kills found."""
+    soak, kill = json.loads(SOAK.read_text()), json.loads(KILL.read_text())
+    lines = [
+        "",
+        *SOAK_INTRODUCTION.splitlines(),
+        "",
+        "| network | minutes | calls | wrong | first minute, MB | last minute, MB | "
+        "slope, kB a minute |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in soak["rows"]:
+        memory = row["memory"]
+        lines.append(
+            f"| {row['network']} | {row['seconds'] / 60:.0f} | {row['calls']:,} | {row['wrong']} | "
+            f"{memory['first'] / 1e6:.1f} | {memory['last'] / 1e6:.1f} | "
+            f"{memory['slope'] / 1e3:.1f} |"
+        )
+    training, export, step = kill["rows"]
+    lines += [
+        "",
+        machine_line(soak),
+        "",
+        *KILL_INTRODUCTION.splitlines(),
+        "",
+        "| training | kills | during a backup | runs that ended | with equal weights | "
+        "starts with wrong percentages | failed starts |",
+        "|---|---|---|---|---|---|---|",
+        f"| | {training['kills']} | {training['in_a_backup']} | {training['ends']} | "
+        f"{training['equal']} | {training['wrong_task']} | {training['failed_starts']} |",
+        "",
+        "| export | kills | absent | old | new | half | failed starts |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in (("whole", export), ("last step", step)):
+        found = " | ".join(str(row[k]) for k in ("kills", "absent", "old", "new", "half"))
+        lines.append(f"| {name} | {found} | {row.get('failed_starts', '')} |")
+    return [*lines, "", machine_line(kill)]
+
+
 def collect(folder, pattern, path):
     """Writes the results of the runs in a folder into one file that is committed."""
     runs = [json.loads(found.read_text()) for found in sorted(pathlib.Path(folder).glob(pattern))]
@@ -353,7 +407,7 @@ def page():
     by_row = mnist_runs()
     lines = ["# Results", "", "Written by `docs/make_results.py` from committed JSON.", ""]
     lines += mnist_section(by_row) + cifar_section() + converted_section() + applications_section()
-    lines += steps_section() + one_file_section()
+    lines += steps_section() + one_file_section() + reliability_section()
     return "\n".join(lines) + "\n"
 
 

@@ -119,7 +119,7 @@ def callbacks(output: pathlib.Path) -> list:
         *([driving[FLAGS.method]()] if FLAGS.method in driving else []),
         kt.callbacks.PercentageCSVLogger(output / "log.csv"),
         keras.callbacks.TensorBoard(output / "tensorboard"),
-        keras.callbacks.BackupAndRestore(str(output / "backup")),
+        kt.callbacks.BackupAndRestore(output / "backup"),
     ]
 
 

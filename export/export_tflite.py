@@ -1,88 +1,11 @@
 """Exports a saved TESLA model to verified .tflite files.
 
-python export/export_tflite.py --model=out/digits/tesla.keras --output_dir=out/tflite \
-    --mode=percentage_input
-
-With `--quantization=int8` or for the accuracy of every percentage it needs data: an .npz file with
-an array for each input, named as the input, of typical examples, and for the accuracy `labels`.
+`python export/export_tflite.py` is `keras-tesla export`, with the same flags; `--help` lists them.
 """
 
-import keras
-import numpy as np
-from absl import app, flags, logging
+import sys
 
-import keras_tesla.tflite
-from keras_tesla import TESLA
-from keras_tesla.tflite.arguments import MODES, STORAGES
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "The .keras file that `tesla.save` wrote.", required=True)
-flags.DEFINE_string("output_dir", None, "The folder to be written.", required=True)
-flags.DEFINE_enum("mode", "per_percentage", MODES, "What the files are.")
-flags.DEFINE_enum("storage", "shared", STORAGES, "Of one file: how it stores the weights.")
-flags.DEFINE_enum("quantization", None, ["dynamic_range", "int8"], "Default: float32.")
-flags.DEFINE_bool("int8_io", False, "Whether inputs and outputs are int8 too.")
-flags.DEFINE_string("representative_data", None, "An .npz file of typical inputs, for int8.")
-flags.DEFINE_string("validation_data", None, "An .npz file of inputs and `labels`.")
-flags.DEFINE_list("labels", None, "Names of the classes, for the file's metadata.")
-flags.DEFINE_list("percentages", None, "Those to export; default: all that were trained.")
-flags.DEFINE_integer("batch_size", 1, "Fixed batch size of the files.", lower_bound=1)
-flags.DEFINE_bool("overwrite", False, "Whether to replace an export in the folder.")
-
-
-def arrays(path: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of an .npz file."""
-    with np.load(path) as file:
-        return dict(file)
-
-
-def main(_):
-    tesla = keras.saving.load_model(FLAGS.model)
-    if not isinstance(tesla, TESLA):
-        raise app.UsageError(f"{FLAGS.model} holds a {type(tesla).__name__}, not a TESLA model.")
-    representative = validation = None
-    if FLAGS.representative_data:
-        representative = arrays(FLAGS.representative_data)
-        representative.pop("labels", None)  # so that one file serves both flags
-    if FLAGS.validation_data:
-        inputs = arrays(FLAGS.validation_data)
-        if "labels" not in inputs:
-            raise app.UsageError(
-                f"{FLAGS.validation_data} must hold `labels` too. Received: {sorted(inputs)}"
-            )
-        labels = inputs.pop("labels")
-        validation = inputs, labels
-    bundle = keras_tesla.tflite.export(
-        tesla,
-        FLAGS.output_dir,
-        mode=FLAGS.mode,
-        percentages=FLAGS.percentages and [int(p) for p in FLAGS.percentages],
-        batch_size=FLAGS.batch_size,
-        overwrite=FLAGS.overwrite,
-        storage=FLAGS.storage,
-        quantization=FLAGS.quantization,
-        representative_data=representative,
-        int8_io=FLAGS.int8_io,
-        validation_data=validation,
-        labels=FLAGS.labels,
-    )
-    print(
-        f"{'%':>4} {'multiply-adds':>14} {'bytes':>10} {'accuracy':>9} {'latency, us':>12} "
-        f"{'max difference':>15}  file"
-    )
-    for entry in bundle.entries:
-        accuracy = "" if entry.accuracy is None else f"{100 * entry.accuracy:.2f}"
-        print(
-            f"{entry.percentage:>4} {entry.multiply_adds:>14,} {entry.bytes:>10,} {accuracy:>9} "
-            f"{1e6 * entry.latency:>12.1f} {entry.max_abs_difference:>15.2g}  {entry.file}"
-        )
-    for own in bundle.not_shared:
-        print(
-            f"not shared: {own['weight']} at {own['percentage']} %, {own['bytes']:,} bytes: "
-            f"{own['reason']}"
-        )
-
+from keras_tesla.cli import export, tool
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.WARNING)
-    app.run(main)
+    tool.run(export, ["export_tflite.py", *sys.argv[1:]])

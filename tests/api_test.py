@@ -54,6 +54,7 @@ def test_the_public_names_are_these():
     ]
     assert kt.callbacks.__all__ == [
         "AlternatingProfiles",
+        "BackupAndRestore",
         "MultiProfile",
         "PercentageCSVLogger",
         "RandomPercentages",

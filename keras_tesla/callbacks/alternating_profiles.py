@@ -18,7 +18,7 @@ class AlternatingProfiles(keras.callbacks.Callback):
     start anew, unless `reset_optimizer` is False: short random tasks learn more with slots that
     stay. The coefficients stay non-increasing by the layers' constraint, a running minimum.
 
-    To survive a kill put `keras.callbacks.BackupAndRestore` behind it.
+    To survive a kill put `BackupAndRestore` behind it.
 
     Args:
         optimizer: A `keras.optimizers.Optimizer` for the coefficients. Default: of the class and

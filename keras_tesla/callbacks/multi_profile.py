@@ -25,7 +25,7 @@ class MultiProfile(keras.callbacks.Callback):
     slots. After the last one training stops, and all percentages are active again.
 
     The stage follows from the number of the epoch, so a run that is killed goes on in its stage
-    with `keras.callbacks.BackupAndRestore`.
+    with `BackupAndRestore`.
 
     Args:
         epochs: Dict {highest percentage of the range: number of epochs}, such as

@@ -20,8 +20,12 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
     EarlyStopping's words mean is what they mean here, for each task on its own. Epochs are counted
     over all tasks.
 
-    A run that is killed goes on in the middle of its task if `keras.callbacks.BackupAndRestore`
-    comes after this callback in the list: the state of the task is saved with the weights.
+    A run that is killed goes on in the middle of its task if `BackupAndRestore` comes
+    after this callback in the list: the state of the task is saved with the weights.
+
+    A loss that is not finite ends training if `keras.callbacks.TerminateOnNaN` is in the list. The
+    model then has the best weights of its task so far; where there are none, those that the task
+    began with, and the optimizer fresh slots.
 
     Args:
         monitor: Name in the logs. `{percentage}` stands for the current task's:
@@ -98,6 +102,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         self._task = 0
         self._begin = 0
         self._last_epoch = -1
+        self._first_weights: list = []  # what a task began with, until it has best ones
 
     def monitor_of(self, percentage: int) -> str:
         """Returns the name in the logs that a task's end depends on."""
@@ -130,19 +135,18 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
                 f"The model's percentages are {list(self.model.percentages)}. Received "
                 f"probabilities of {unknown} in addition."
             )
-        self._stopper = None
+        self._stopper, self._last_epoch = None, -1
 
     def on_epoch_begin(self, epoch, logs=None):
         # Not in `on_train_begin`: BackupAndRestore may load the weights there after us.
         if self._stopper is None:
-            state = self.model.callback_state
-            self._start(int(state["task"]) if "task" in state else 0, epoch)
-            if "task" in state:
-                self._restore(state)
+            self._resume(epoch)
             self.model.reset_metrics()
 
     def on_epoch_end(self, epoch, logs=None):
         if self.model.stop_training:  # TerminateOnNaN or another callback ends the run
+            if not np.isfinite((logs or {}).get("loss", 0)):
+                self._leave_finite()
             return
         self._last_epoch = epoch
         self._stopper.on_epoch_end(epoch - self._begin, logs)
@@ -152,12 +156,16 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
                 self.model.stop_training = False
                 self._start(self._task + 1, epoch + 1)
                 if self.reset_optimizer:
-                    optimizer_reset.reset(self.model.optimizer, self.model.trainable_variables)
+                    self._reset_optimizer()
+        if self._stopper.best_weights:
+            self._first_weights = []
         self.model.callback_state = self._state()
 
     def on_train_end(self, logs=None):
         if self._stopper is None:
-            return
+            if "task" not in self.model.callback_state:
+                return
+            self._resume(0)  # killed behind its last epoch: there is none left to begin
         self._stopper.on_train_end()
         # The epochs may be used up just when a task ends: the next one has begun, untrained.
         trained = self._task + (self._last_epoch >= self._begin)
@@ -184,6 +192,14 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         )
         self._stopper.set_model(self.model)
         self._stopper.on_train_begin()
+        self._first_weights = self.model.get_weights()
+
+    def _reset_optimizer(self):
+        optimizer_reset.reset(self.model.optimizer, self.model.trainable_variables)
+
+    def _leave_finite(self):
+        self.model.set_weights(self._stopper.best_weights or self._first_weights)
+        self._reset_optimizer()
 
     def _finish(self, epoch):
         self._stopper.on_train_end()
@@ -196,20 +212,40 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
 
     def _state(self) -> dict:
         stopper = self._stopper
-        state = {"task": self._task, "begin": self._begin, "wait": stopper.wait}
+        state = {
+            "task": self._task,
+            "begin": self._begin,
+            "last_epoch": self._last_epoch,
+            "wait": stopper.wait,
+        }
         if stopper.best is not None:
             state.update(best=float(stopper.best), best_epoch=stopper.best_epoch)
         for i, weight in enumerate(stopper.best_weights or []):
             state[f"best_weight_{i}"] = weight
+        for i, weight in enumerate(self._first_weights):
+            state[f"first_weight_{i}"] = weight
         return {name: np.asarray(value) for name, value in state.items()}
+
+    def _resume(self, epoch):
+        """Begins the first task, or goes on with the one that was killed."""
+        state = self.model.callback_state
+        self._start(int(state["task"]) if "task" in state else 0, epoch)
+        if "task" in state:
+            self._restore(state)
 
     def _restore(self, state):
         stopper = self._stopper
-        self._begin, stopper.wait = int(state["begin"]), int(state["wait"])
+        self._begin, self._last_epoch = int(state["begin"]), int(state["last_epoch"])
+        stopper.wait = int(state["wait"])
         if "best" in state:
             stopper.best, stopper.best_epoch = float(state["best"]), int(state["best_epoch"])
-        count = sum(name.startswith("best_weight_") for name in state)
-        stopper.best_weights = [state[f"best_weight_{i}"] for i in range(count)] or None
+        stopper.best_weights = _weights(state, "best") or None
+        self._first_weights = _weights(state, "first")
+
+
+def _weights(state, which) -> list:
+    count = sum(name.startswith(f"{which}_weight_") for name in state)
+    return [state[f"{which}_weight_{i}"] for i in range(count)]
 
 
 def _direction(monitor):

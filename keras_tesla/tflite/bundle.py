@@ -1,10 +1,13 @@
 """What an export wrote."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 
+from keras_tesla.percentages import check_percentages
 from keras_tesla.tflite.files.folder import MANIFEST
+from keras_tesla.tflite.files.reading import FileError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,17 +112,41 @@ def from_manifest(directory, values: dict) -> Bundle:
 
 
 def read(directory) -> Bundle:
-    """Reads the manifest of an export.
+    """Reads the manifest of an export and checks the files that it names.
 
     Raises:
-        FileNotFoundError: If there is none in the folder.
-        ValueError: If it is not a manifest.
+        FileNotFoundError: If there is none in the folder, or a file that it names is missing.
+        FileError: If a file has not the size or the SHA-256 that the manifest says.
+        ValueError: If it is not a manifest, or names files outside of the folder.
     """
     directory = pathlib.Path(directory)
     text = (directory / MANIFEST).read_text()
     try:
-        return from_manifest(directory, json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        bundle = from_manifest(directory, json.loads(text))
+        described = {file["file"]: (file["bytes"], file["sha256"]) for file in bundle.files}
+        _check_names(bundle, described)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{str(directory / MANIFEST)!r} is not a manifest of an export: {error}"
         ) from error
+    for name, expected in described.items():
+        content = (directory / name).read_bytes()
+        found = len(content), hashlib.sha256(content).hexdigest()
+        if found != expected:
+            raise FileError(
+                f"{str(directory / name)!r} is not the file of the manifest beside it. Expected "
+                f"{expected[0]} bytes with the SHA-256 {expected[1]}. Received: {found[0]} bytes, "
+                f"{found[1]}"
+            )
+    return bundle
+
+
+def _check_names(bundle, described):
+    """Refuses what leads out of the folder: a manifest may come from anywhere."""
+    for name in described:
+        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\:\0"):
+            raise ValueError(f"a file must be named without a folder. Received: {name!r}")
+    check_percentages([entry.percentage for entry in bundle.entries])
+    unknown = sorted({str(entry.file) for entry in bundle.entries} - set(described))
+    if unknown:
+        raise ValueError(f"`files` lacks what `percentages` name: {unknown}")

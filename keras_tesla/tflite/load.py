@@ -143,6 +143,9 @@ class _Slices:
     def __init__(self, file):
         self._file = file
 
+    def __len__(self):
+        return os.fstat(self._file.fileno()).st_size
+
     def __getitem__(self, place: slice) -> bytes:
         self._file.seek(place.start)
         return self._file.read(place.stop - place.start)

@@ -1,5 +1,7 @@
 """TaskWiseEarlyStopping: when tasks end, what they hand on, and going on after a kill."""
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -173,7 +175,7 @@ def test_a_killed_run_goes_on_in_the_middle_of_a_task(tmp_path):
         callbacks = [
             script,
             kt.callbacks.TaskWiseEarlyStopping(monitor, patience=2),
-            keras.callbacks.BackupAndRestore(str(directory)),
+            kt.callbacks.BackupAndRestore(directory),
             *others,
         ]
         x, y = examples()
@@ -189,6 +191,85 @@ def test_a_killed_run_goes_on_in_the_middle_of_a_task(tmp_path):
     assert before + after == all_active
     assert len(before) == 6
     for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class Poison(keras.callbacks.Callback):
+    """Makes the weights NaN when an epoch begins, and notes those of every epoch before."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+        self.begins = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begins.append(self.model.get_weights())
+        if epoch == self.epoch:
+            self.model.set_weights([np.full_like(w, np.nan) for w in self.begins[-1]])
+
+
+@pytest.mark.parametrize(
+    ("at", "restore", "left"),
+    [
+        (2, True, 1),  # in the task of 100 %, whose best epoch was the first
+        (3, True, 1),  # the first epoch of the task of 50 %: the best weights of the last task
+        (3, False, 3),  # the last weights of the last task, which this one began with
+        (5, True, 5),  # in the task of 50 %, whose best epoch was the one before
+        (5, False, 3),  # without best weights, what the task began with
+        (0, True, 0),  # the first epoch of all: the weights that training began with
+    ],
+)
+def test_a_loss_that_is_nan_leaves_the_last_good_weights(at, restore, left):
+    tesla = compiled(percentages=(100, 50))
+    stopping = kt.callbacks.TaskWiseEarlyStopping(
+        "val_loss", patience=2, restore_best_weights=restore
+    )
+    poison = Poison(at)
+    script = Scripted("val_loss", [0.5, 0.7, 0.7, 0.8, 0.2, 0.1, 0.1])
+    with pytest.warns(UserWarning, match="before the tasks") if at < 4 else nullcontext():
+        tesla.fit(
+            *examples(),
+            epochs=7,
+            verbose=0,
+            callbacks=[script, keras.callbacks.TerminateOnNaN(), stopping, poison],
+        )
+    assert len(script.active) == at + 1
+    for ours, theirs in zip(tesla.get_weights(), poison.begins[left], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # Nothing that is NaN is left in the optimizer either: training may go on, with a lower rate.
+    history = tesla.fit(*examples(), epochs=1, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_a_run_that_was_killed_still_knows_what_its_task_began_with(tmp_path):
+    """NaN in the second epoch of a task without best weights, after going on from a kill."""
+    begins = []
+    for at, kill in ((9, 3), (3, 9)):
+        tesla = compiled(percentages=(100, 50))
+        stopping = kt.callbacks.TaskWiseEarlyStopping(
+            "val_loss", patience=1, restore_best_weights=False
+        )
+
+        class Kill(Poison):
+            def on_epoch_begin(self, epoch, logs=None, kill=kill):
+                if epoch == kill:
+                    raise KeyboardInterrupt
+                super().on_epoch_begin(epoch, logs)
+
+        poison = Kill(at)
+        callbacks = [
+            Scripted("val_loss", [0.5, 0.7, 0.5, 0.4][-4 if kill == 3 else -1 :] + [0.4] * 5),
+            keras.callbacks.TerminateOnNaN(),
+            stopping,
+            keras.callbacks.BackupAndRestore(str(tmp_path / "backup")),
+            poison,
+        ]
+        try:
+            tesla.fit(*examples(), epochs=5, verbose=0, shuffle=False, callbacks=callbacks)
+        except KeyboardInterrupt:
+            assert kill == 3
+        begins += poison.begins
+    for ours, theirs in zip(tesla.get_weights(), begins[2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

@@ -26,6 +26,8 @@ from keras_tesla.tflite.files.reading import FileError
 from keras_tesla.tflite.graphs import flatbuffer, merge
 from keras_tesla.tflite.graphs.nested import Shells
 
+_DEFLATED = 1032  # bytes that zlib makes of one, at most
+
 
 class Part:
     """A percentage that can be opened alone, in the making.
@@ -97,7 +99,7 @@ def extract(content, header: dict, percentage: int) -> bytes:
     """Returns one percentage of a file as a plain .tflite file.
 
     Args:
-        content: All bytes of the file, or what returns slices of them.
+        content: All bytes of the file, or what has their number and returns slices of them.
         header: What the file says of itself.
         percentage: Int, one of those that it holds.
 
@@ -106,18 +108,38 @@ def extract(content, header: dict, percentage: int) -> bytes:
     """
     (entry,) = (e for e in header["percentages"] if e["percentage"] == percentage)
     recipe = entry["alone"]
-    # Written in place: beside the result there is memory for one weight only.
-    made = io.BytesIO(bytes(recipe["length"]))
-    start, size = recipe["offset"], recipe["size"]
-    made.write(zlib.decompress(content[start : start + size]))
-    for to, source, count in recipe["copies"]:
-        made.seek(to)
-        made.write(content[source : source + count])
-    for to, source, number, level in recipe["corners"]:
-        form = Shells(**header["shells"][number])
-        made.seek(to)
-        made.write(form.load(content[source : source + form.size(level)], level).data)
-    result = made.getvalue()
+    try:
+        result = _made(content, recipe, header["shells"])
+    except (ArithmeticError, KeyError, IndexError, TypeError, ValueError, zlib.error) as error:
+        raise FileError(f"{percentage} % of the file is not what was exported: {error}") from error
     if hashlib.sha256(result).hexdigest() != recipe["sha256"]:
         raise FileError(f"{percentage} % of the file is not what was exported.")
     return result
+
+
+def _made(content, recipe, forms) -> bytes:
+    """What a recipe makes; it may come from anywhere, so it gets no more than the file can give."""
+    start, size, length = recipe["offset"], recipe["size"], recipe["length"]
+    _check(start, size, len(content))
+    _check(0, length, len(content) + _DEFLATED * size)
+    # Written in place: beside the result there is memory for one weight only.
+    made = io.BytesIO(bytes(length))
+    made.write(zlib.decompressobj().decompress(content[start : start + size], length))
+    for to, source, count in recipe["copies"]:
+        _check(source, count, len(content))
+        _check(to, count, length)
+        made.seek(to)
+        made.write(content[source : source + count])
+    for to, source, number, level in recipe["corners"]:
+        form = Shells(**forms[number])
+        count = form.size(level)
+        _check(source, count, len(content))
+        _check(to, count, length)
+        made.seek(to)
+        made.write(form.load(content[source : source + count], level).data)
+    return made.getvalue()
+
+
+def _check(start, count, end):
+    if not 0 <= start <= start + count <= end:
+        raise ValueError(f"it needs {count} bytes at {start} of {end}")

@@ -1,11 +1,18 @@
 """Writing a folder of files whole or not at all."""
 
 import contextlib
+import ctypes
+import errno
+import json
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
+
+if sys.platform != "win32":
+    import fcntl
 
 MANIFEST = "manifest.json"
 
@@ -14,8 +21,13 @@ MANIFEST = "manifest.json"
 def whole(directory, overwrite: bool) -> Iterator[pathlib.Path]:
     """Lends a temporary folder whose files get to `directory` only if nothing went wrong.
 
-    A new folder appears in one rename. In an existing one each file does, the manifest goes first
-    and comes last: a folder with a manifest always holds the files it names.
+    A new folder appears in one rename. One with an export and nothing else is exchanged for the new
+    one in one step; where the system cannot do that, and in a folder with other things in it, each
+    file appears in one rename, the manifest goes first and comes last: a folder with a manifest
+    always holds the files it names. Of several processes that write one folder at a time each does
+    so by itself; without `overwrite` only the first one does.
+
+    A process that is killed leaves a folder `.NAME-..` beside `directory`.
 
     Args:
         directory: The folder to be written; made if there is none.
@@ -26,14 +38,11 @@ def whole(directory, overwrite: bool) -> Iterator[pathlib.Path]:
         FileExistsError: If it holds an export and `overwrite` is false.
         OSError: If it cannot be written.
     """
-    directory = pathlib.Path(directory).absolute()
+    # A link stays one: what it leads to is written.
+    directory = pathlib.Path(directory).resolve()
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"The output directory is a file: {str(directory)!r}")
-    if (directory / MANIFEST).exists() and not overwrite:
-        raise FileExistsError(
-            f"{str(directory)!r} already holds an export. Choose another directory or pass "
-            "`overwrite=True`."
-        )
+    _check_unused(directory, overwrite)
     directory.parent.mkdir(parents=True, exist_ok=True)
     if directory.exists() and not os.access(directory, os.W_OK):
         raise PermissionError(f"The output directory is not writable: {str(directory)!r}")
@@ -41,12 +50,70 @@ def whole(directory, overwrite: bool) -> Iterator[pathlib.Path]:
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         yield temporary
-        if not directory.exists():
-            temporary.chmod(0o755)  # mkdtemp's 0700 is for secrets
-            temporary.rename(directory)
-            return
-        (directory / MANIFEST).unlink(missing_ok=True)
-        for path in sorted(temporary.iterdir(), key=lambda path: path.name == MANIFEST):
-            path.replace(directory / path.name)
+        with _alone(directory.parent):
+            _check_unused(directory, overwrite)  # another process may have been faster
+            _put(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_unused(directory, overwrite):
+    if (directory / MANIFEST).exists() and not overwrite:
+        raise FileExistsError(
+            f"{str(directory)!r} already holds an export. Choose another directory or pass "
+            "`overwrite=True`."
+        )
+
+
+def _put(temporary, directory):
+    if not directory.exists():
+        temporary.chmod(0o755)  # mkdtemp's 0700 is for secrets
+        temporary.rename(directory)
+        return
+    if _holds_an_export_only(directory):
+        temporary.chmod(directory.stat().st_mode & 0o777)
+        if _exchange(temporary, directory):
+            return
+    (directory / MANIFEST).unlink(missing_ok=True)
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == MANIFEST):
+        path.replace(directory / path.name)
+
+
+def _holds_an_export_only(directory) -> bool:
+    try:
+        files = json.loads((directory / MANIFEST).read_text())["files"]
+        named = {MANIFEST, *(file["file"] for file in files)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return named == {path.name for path in directory.iterdir()}
+
+
+def _exchange(one, other) -> bool:
+    """Lets two folders change their names in one step; returns whether the system can."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux, or an old C library
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    number = ctypes.get_errno()
+    # The file system does not know it; the folder is a mount; it has layers.
+    if number in (errno.EINVAL, errno.ENOSYS, errno.EBUSY, errno.EXDEV):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+@contextlib.contextmanager
+def _alone(parent):
+    """Keeps other exports into the same parent waiting; one that is killed lets go."""
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # network file systems may not lock folders
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -67,7 +67,7 @@ class Benchmark:
             return cls(measurements=rows, **values)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"{str(path)!r} is not a benchmark that export/benchmark_tflite.py or "
+                f"{str(path)!r} is not a benchmark that `keras-tesla benchmark` or "
                 f"`Benchmark.save` wrote: {type(error).__name__}: {error}"
             ) from error
 

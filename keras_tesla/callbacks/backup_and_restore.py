@@ -1,0 +1,68 @@
+"""BackupAndRestore: training goes on after a kill, whatever moment it hit."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+
+
+class BackupAndRestore(keras.callbacks.Callback):
+    """Keras' callback of this name, with backups that are there whole or not at all.
+
+    `keras.callbacks.BackupAndRestore` writes weights and epoch in place and deletes one after the
+    other at the end. Killed in between it leaves weights that do not load, an epoch that is not
+    theirs or, worst, the last epoch without weights: the next run then ends at once, untrained and
+    without an error. Here each epoch gets a folder of its own that appears in one rename.
+
+    It belongs behind all callbacks with a state, such as `TaskWiseEarlyStopping`.
+
+    Args:
+        backup_dir: Folder for this run's backups only; removed when training ends.
+
+    Raises:
+        ValueError: At construction: an empty `backup_dir`.
+
+    Example:
+
+        callbacks = [kt.callbacks.TaskWiseEarlyStopping(), kt.callbacks.BackupAndRestore("backup")]
+        tesla.fit(x, y, epochs=50, callbacks=callbacks)  # again after a kill, with the same epochs
+    """
+
+    def __init__(self, backup_dir):
+        super().__init__()
+        if not os.fspath(backup_dir):
+            raise ValueError("`backup_dir` must name a folder. Received: ''")
+        self._directory = pathlib.Path(backup_dir).absolute()
+
+    def on_train_begin(self, logs=None):
+        backups = self._backups()
+        if backups:
+            self._keras(backups[-1]).on_train_begin()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._directory.mkdir(parents=True, exist_ok=True)
+        older = list(self._directory.iterdir())  # with what killed runs have left unfinished
+        unfinished = pathlib.Path(tempfile.mkdtemp(prefix=".", dir=self._directory))
+        self._keras(unfinished).on_epoch_end(epoch)
+        whole = self._directory / f"epoch-{epoch + 1:09}"
+        unfinished.rename(whole)
+        for path in older:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def on_train_end(self, logs=None):
+        if self._directory.exists():
+            # It is gone in one step, too.
+            gone = tempfile.mkdtemp(prefix=f".{self._directory.name}-", dir=self._directory.parent)
+            self._directory.rename(gone)
+            shutil.rmtree(gone)
+
+    def _backups(self) -> list[pathlib.Path]:
+        return sorted(self._directory.glob("epoch-*"))
+
+    def _keras(self, directory):
+        """Keras' callback, for the backup in one folder."""
+        made = keras.callbacks.BackupAndRestore(str(directory))
+        made.set_model(self.model)
+        return made

@@ -1,0 +1,1 @@
+"""The command `keras-tesla`: the tools of export/ without a clone, and `convert`."""

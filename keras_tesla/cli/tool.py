@@ -1,0 +1,37 @@
+"""What the tools have in common: flags of their own, help, and errors in a line.
+
+A tool is a module with `FLAGS`, an `absl.flags.FlagValues` of its own, so that importing it adds
+nothing to the flags of a program; `main`, which takes the arguments that are no flags; and a
+docstring that is its help.
+"""
+
+import sys
+
+from absl import flags, logging
+
+
+class UsageError(Exception):
+    """Arguments that do not fit, said in a line."""
+
+
+def run(tool, arguments):
+    """Runs a tool and ends the process with 1 and a line if something is wrong.
+
+    Args:
+        tool: The module.
+        arguments: List of strings: what the user called, then the flags and other arguments.
+    """
+    program, *rest = arguments
+    if {"--help", "-h", "--helpfull"} & set(rest):
+        print(f"{tool.__doc__.strip()}\n\nFlags:\n{tool.FLAGS.get_help()}")
+        return
+    logging.set_verbosity(logging.WARNING)
+    for flag in tool.FLAGS:
+        tool.FLAGS[flag].unparse()  # a process may run a tool again
+    try:
+        tool.main(tool.FLAGS(arguments)[1:])
+    except (flags.Error, UsageError) as error:
+        sys.exit(f"{program}: {error}\nFlags: {program} --help")
+    # A file that cannot be read or computes something else, an argument that the library refuses.
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"{program}: {error}")
