@@ -19,6 +19,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("mnist", None, "Folder of examples/mnist_table.py.")
 flags.DEFINE_string("cifar", None, "Folder with the folders of examples/cifar_vgg16.py.")
 flags.DEFINE_string("converted", None, "Folder with that of examples/convert_pretrained.py.")
+flags.DEFINE_string("quantized", None, "Folder of examples/quantization_aware.py.")
 
 DOCS = pathlib.Path(__file__).parent
 MNIST = DOCS / "results" / "mnist_table.json"
@@ -27,6 +28,7 @@ EXPORTED = DOCS / "results" / "mnist_mlp.json"
 STEPS = DOCS.parent / "benchmarks" / "training_step.json"
 APPLICATIONS = DOCS.parent / "benchmarks" / "applications.json"
 CONVERTED = DOCS / "results" / "convert_pretrained.json"
+QUANTIZED = DOCS / "results" / "quantization_aware.json"
 ONE_FILE = DOCS.parent / "benchmarks" / "one_file.json"
 SOAK = DOCS.parent / "benchmarks" / "soak.json"
 KILL = DOCS.parent / "benchmarks" / "kill.json"
@@ -75,11 +77,21 @@ CONVERTED_INTRODUCTION = """\
 ## A trained network, converted
 
 A network of inverted residual blocks like MobileNetV2, {width} of its width, trained as usual on
-{dataset} ({epochs} epochs of {steps_per_epoch} batches of {batch_size}), converted by `to_idp`, and
-trained on at all percentages with in-place distillation. One seed; test accuracy in percent, batch
+{dataset} ({epochs} epochs in batches of {batch_size}, images shifted and mirrored), converted by
+`to_idp`, and trained on at all percentages with in-place distillation for a tenth of the epochs, in
+batches of {tune_batch_size} of the images as they are. One seed; test accuracy in percent, batch
 normalization statistics measured at each percentage. `from scratch`: the same network trained at
 all percentages from the start. Again: `python examples/convert_pretrained.py --from_scratch
---width={width} --epochs={epochs} --steps_per_epoch={steps_per_epoch}`."""
+--width={width} --epochs={epochs} --percentages={points}`."""
+QUANTIZED_INTRODUCTION = """\
+## int8 at every percentage
+
+The papers' MLP on {dataset}, trained at ten percentages together, then for {epochs} epochs as
+`quantization_aware` makes it; the file is int8 throughout, exported without data. `float32, trained
+on`: the model itself after as many epochs more; `post-training`: that one, quantized with
+representative data. One seed, test accuracy in percent. Again: `python examples/mnist_mlp.py
+--dataset={dataset} --method=joint`, then `python examples/quantization_aware.py
+--dataset={dataset} --compare --model=out/mnist_mlp/tesla.keras`."""
 APPLICATIONS_INTRODUCTION = """\
 ## Networks of keras.applications, converted
 
@@ -245,7 +257,7 @@ def converted_section():
     epochs = {"trained on": run["epochs"]["trained on"], "from scratch": run["epochs"]["plain"]}
     lines = [
         "",
-        *CONVERTED_INTRODUCTION.format(**options).splitlines(),
+        *CONVERTED_INTRODUCTION.format(**options, points=",".join(points)).splitlines(),
         "",
         "| | epochs at all percentages | " + " | ".join(f"{p} %" for p in points) + " |",
         "|---|---|" + "---|" * len(points),
@@ -256,6 +268,22 @@ def converted_section():
     for name, found in run["accuracy"].items():
         figures = " | ".join(f"{100 * found['test'][p]:.1f}" for p in points)
         lines.append(f"| {name} | {epochs.get(name, 0)} | {figures} |")
+    return lines
+
+
+def quantized_section():
+    """The table of the network in int8."""
+    (run,) = json.loads(QUANTIZED.read_text())
+    points = sorted(run["accuracy"]["float32"], key=int, reverse=True)
+    lines = [
+        "",
+        *QUANTIZED_INTRODUCTION.format(**run["flags"]).splitlines(),
+        "",
+        "| | " + " | ".join(f"{p} %" for p in points) + " |",
+        "|---|" + "---|" * len(points),
+    ]
+    for name, found in run["accuracy"].items():
+        lines.append(f"| {name} | " + " | ".join(f"{100 * found[p]:.2f}" for p in points) + " |")
     return lines
 
 
@@ -406,8 +434,8 @@ def page():
     """Returns the text of docs/results.md."""
     by_row = mnist_runs()
     lines = ["# Results", "", "Written by `docs/make_results.py` from committed JSON.", ""]
-    lines += mnist_section(by_row) + cifar_section() + converted_section() + applications_section()
-    lines += steps_section() + one_file_section() + reliability_section()
+    lines += mnist_section(by_row) + cifar_section() + converted_section() + quantized_section()
+    lines += applications_section() + steps_section() + one_file_section() + reliability_section()
     return "\n".join(lines) + "\n"
 
 
@@ -418,6 +446,8 @@ def main(_):
         collect(FLAGS.cifar, "*/results.json", CIFAR)
     if FLAGS.converted:
         collect(FLAGS.converted, "results.json", CONVERTED)
+    if FLAGS.quantized:
+        collect(FLAGS.quantized, "results.json", QUANTIZED)
     (DOCS / "results.md").write_text(page())
     by_row = mnist_runs()
     plots.accuracy_over_cost(
