@@ -145,3 +145,18 @@ def test_a_recipe_that_was_forged_with_its_digest_is_refused(change, out):
     path.write_bytes(forged)
     with pytest.raises(kt.tflite.FileError, match="100 % of the file is not what was exported"):
         kt.tflite.load(path)(np.zeros((1, 6), "float32"))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ([], "has format None"),
+        ({"format": 99}, "has format 99"),
+    ],
+)
+def test_a_header_that_was_forged_with_its_digest_is_refused(header, message, out):
+    path = out / "model.tflite"
+    forged = writing.with_header(path.read_bytes(), header)
+    path.write_bytes(forged)
+    with pytest.raises(kt.tflite.FileError, match=message):
+        kt.tflite.load(path)

@@ -6,6 +6,8 @@ With `--quantization=int8` or for the accuracy of every percentage it needs data
 an array for each input, named as the input, of typical examples, and for the accuracy `labels`.
 """
 
+import zipfile
+
 import keras
 import numpy as np
 from absl import flags
@@ -52,7 +54,13 @@ flags.DEFINE_bool(
 
 def arrays(path: str) -> dict[str, np.ndarray]:
     """Returns the arrays of an .npz file."""
-    with np.load(path) as file:
+    try:
+        file = np.load(path)
+    except zipfile.BadZipFile as error:
+        raise tool.UsageError(f"{path} is no whole .npz file: {error}") from error
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise tool.UsageError(f"{path} must be an .npz file. Received: one array, an .npy file")
+    with file:
         return dict(file)
 
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_tesla.channels import Channels, take
 from keras_tesla.narrowing import run as runner
-from keras_tesla.narrowing.plan import Plan, Step
+from keras_tesla.narrowing.plan import Plan, Step, layouts
 from keras_tesla.narrowing.rules import Narrowed
 from keras_tesla.scope import percentage_scope
 
@@ -25,8 +25,26 @@ class LivePlan:
 
     def __init__(self, plan: Plan):
         self.plan = plan
+        self._layouts = layouts(plan.graph)
         self._layers = {id(s): _shell(s, s.narrowed) for s in plan.steps if s.narrowed is not None}
         self._in_training = {id(s) for s in plan.steps if _takes_training(s.call.operation)}
+
+    def cut(self, values: dict) -> dict:
+        """Returns `values` without the channels that no call at this percentage reads.
+
+        Only where the channels are on one axis once: elsewhere each reader takes its own.
+
+        Args:
+            values: {index of a tensor: (value, computed width; None for all of it)}.
+        """
+        done = {}
+        for index, (value, width) in values.items():
+            layout, want = self._layouts[index], self.plan.widths[index]
+            if want and layout and layout.copies == 1:
+                have = layout.count if width is None else width
+                value, width = _take_masked(value, layout, have, want), want
+            done[index] = value, width
+        return done
 
     def run(self, values: dict, steps: list[Step], add_loss, training=None) -> dict:
         """Runs some of the plan's steps; see `keras_tesla.narrowing.run.run`.

@@ -17,7 +17,7 @@ _Model: Any = keras.Model if TYPE_CHECKING else object
 
 
 class _TensorFlowStep(_Model):
-    """`train_step` for TensorFlow: all active percentages on one tape, one update."""
+    """`train_step` for TensorFlow: all active percentages, one update."""
 
     def train_step(self, data):
         """Takes one optimizer step on the aggregated loss of the active percentages.

@@ -240,12 +240,16 @@ class TESLA(steps.TrainStep, keras.Model):
         first = running.run(lives, values)
         return {percentage: {**values, **own} for percentage, own in first.items()}
 
+    def cut(self, percentage, known) -> dict:
+        """Returns what `shared_part` returned for a percentage, as narrow as that reads it."""
+        return self._view(percentage).live.cut(known)
+
     def part_of(self, percentage, known, training=None):
         """Runs the rest of the network at one percentage and returns its outputs.
 
         Args:
             percentage: One of the active percentages.
-            known: What `shared_part` returned for it.
+            known: What `shared_part`, or `cut`, returned for it.
             training: Bool or None.
         """
         live = self._view(percentage).live

@@ -10,21 +10,24 @@ gradients.
 import keras
 
 from keras_tesla import cloning
+from keras_tesla.narrowing import graph as graphs
 from keras_tesla.training.aggregation import Linear
 
 
 def possible(model) -> bool:
     """Whether a TESLA model can be differentiated so.
 
-    It cannot if its aggregation is another function of all losses, or if a layer adds losses of its
-    own: those of all percentages are one list.
+    It cannot if its aggregation is another function of all losses, or if a layer may add losses of
+    its own, as any layer from elsewhere: those of all percentages are one list.
     """
-    return isinstance(model.aggregation, Linear) and not any(
-        _adds_losses(x) for layer in model.graph.layers for x in (layer, *cloning.inside(layer))
+    aggregation = model.aggregation
+    linear = isinstance(aggregation, Linear) and type(aggregation).__call__ is Linear.__call__
+    return linear and not any(
+        _may_add_losses(x) for layer in model.graph.layers for x in (layer, *cloning.inside(layer))
     )
 
 
-def _adds_losses(layer):
+def _may_add_losses(layer):
     stock = type(layer).__module__.split(".")[0] in ("keras", "keras_tesla")
     return not stock or layer.activity_regularizer is not None
 
@@ -36,6 +39,7 @@ def tensorflow(model, x, y, sample_weight):
     variables = [v.value for v in model.trainable_weights]
     coefficients = model.aggregation.coefficients(model.active_percentages)
     scale = model.optimizer.scale_loss
+    inputs = {t.index for t in graphs.tensors(model.graph.inputs)}
     with tf.GradientTape() as shared_tape:
         known = model.shared_part(x, training=True)
         regularization = model.regularization()
@@ -43,25 +47,33 @@ def tensorflow(model, x, y, sample_weight):
     outputs, total = {}, regularization
     gradients = [tf.zeros((), v.dtype) for v in variables]
     shared: dict[int, tuple] = {}  # {id of a shared tensor: (it, the gradient by it so far)}
-    for percentage in model.active_percentages:
-        tensors = [t for t, _ in known[percentage].values() if t.dtype.is_floating]
+    for percentage in _order(model):
         # The graph's executor would start all percentages at once and hold what each of them needs.
         with tf.control_dependencies([*gradients, *(g for _, g in shared.values())]):
+            cut = model.cut(percentage, known[percentage])
+            # By identity: a layer may return its input, as a Dropout of 0 does, and a tape gives a
+            # tensor that it is asked for twice its whole gradient twice. Inputs need none.
+            found = {
+                id(t): (t, known[percentage][i][0])
+                for i, (t, _) in cut.items()
+                if i not in inputs and isinstance(t, tf.Tensor) and t.dtype.is_floating
+            }
+            tensors = [t for t, _ in found.values()]
             with tf.GradientTape() as tape:
                 tape.watch(tensors)
-                outputs[f"p{percentage}"] = model.part_of(percentage, known[percentage], True)
+                outputs[f"p{percentage}"] = model.part_of(percentage, cut, True)
                 loss = model.loss_of(percentage, x, y, outputs, sample_weight)
                 weighted = coefficients[percentage] * loss
                 scaled = scale(weighted)
             by_variables, by_tensors = tape.gradient(scaled, (variables, tensors))
             gradients = _added(gradients, by_variables)
-            for tensor, gradient in zip(tensors, by_tensors, strict=True):
+            for (_, whole), gradient in zip(found.values(), by_tensors, strict=True):
                 if gradient is not None:
-                    so_far = shared[id(tensor)][1] + gradient if id(tensor) in shared else gradient
-                    shared[id(tensor)] = tensor, so_far
+                    _, so_far = shared.get(id(whole), (whole, None))
+                    shared[id(whole)] = whole, _sum_of_prefixes(so_far, gradient)
             total += weighted
-    targets = [tensor for tensor, _ in shared.values()]
-    by_targets = [gradient for _, gradient in shared.values()]
+    targets = [whole for whole, _ in shared.values()]
+    by_targets = [_padded(gradient, whole.shape) for whole, gradient in shared.values()]
     if scaled_regularization is not None:
         targets.append(scaled_regularization)
         by_targets.append(tf.ones_like(scaled_regularization))
@@ -74,6 +86,32 @@ def tensorflow(model, x, y, sample_weight):
         for g, v in zip(gradients, variables, strict=True)
     ]
     return outputs, total, gradients
+
+
+def _order(model):
+    """The narrowest first: what is kept of each grows with it. But a teacher must be first.
+
+    Statistics of a stock BatchNormalization behind an incomplete layer, which fit no percentage,
+    end on the last one.
+    """
+    widest, *others = model.active_percentages
+    rest = list(reversed(others))
+    return [*rest, widest] if model.distillation is None else [widest, *rest]
+
+
+def _sum_of_prefixes(a, b):
+    """Adds two tensors of which one may have only leading channels of the other."""
+    if a is None:
+        return b
+    return _padded(a, b.shape) + _padded(b, a.shape)
+
+
+def _padded(x, shape):
+    """Appends zeros up to a shape; dimensions that are unknown are equal."""
+    import tensorflow as tf
+
+    ends = [max(0, b - a) if a and b else 0 for a, b in zip(x.shape, shape, strict=True)]
+    return tf.pad(x, [[0, end] for end in ends]) if any(ends) else x
 
 
 def _added(gradients, more):
@@ -100,8 +138,9 @@ def torch(model, x, y, sample_weight):
         cut = {i: (_leaf(t, leaves), width) for i, (t, width) in known[percentage].items()}
         outputs[f"p{percentage}"] = model.part_of(percentage, cut, True)
         loss = coefficients[percentage] * model.loss_of(percentage, x, y, outputs, sample_weight)
-        scale(loss).backward()
-        outputs = keras.tree.map_structure(lambda t: t.detach(), outputs)
+        if loss.requires_grad:  # else no layer that this percentage reaches is trained
+            scale(loss).backward()
+        outputs = keras.tree.map_structure(_detached, outputs)
         total = total + loss.detach()
     ends = [(tensor, leaf.grad) for tensor, leaf in leaves.values() if leaf.grad is not None]
     if ends:
@@ -117,9 +156,14 @@ def _leaf(tensor, leaves):
     if not tensor.requires_grad:
         return tensor
     if id(tensor) not in leaves:
-        leaf = tensor.detach().requires_grad_()
-        mask = getattr(tensor, "_keras_mask", None)
-        if mask is not None:
-            leaf._keras_mask = mask
-        leaves[id(tensor)] = tensor, leaf
+        leaves[id(tensor)] = tensor, _detached(tensor).requires_grad_()
     return leaves[id(tensor)][1]
+
+
+def _detached(tensor):
+    """The tensor without its history, with its Keras mask."""
+    copy = tensor.detach()
+    mask = getattr(tensor, "_keras_mask", None)
+    if mask is not None:
+        copy._keras_mask = mask
+    return copy

@@ -206,7 +206,7 @@ def own_backup(folder, rank):
         shutil.rmtree(own, ignore_errors=True)
         if os.path.exists(first):
             shutil.copytree(first, own)
-    return keras.callbacks.BackupAndRestore(own)
+    return kt.callbacks.BackupAndRestore(own)
 
 
 def resumed(folder, killed_in=None):

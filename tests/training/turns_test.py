@@ -6,6 +6,7 @@ import pytest
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.training.aggregation import Sum
 from keras_tesla.training.distillation import InPlaceDistillation
 
 PERCENTAGES = [100, 60, 30]
@@ -17,7 +18,7 @@ def network(regularizer=None, activity=None):
     """Two shared tensors are read at every percentage, one of them by two layers."""
     inputs = keras.Input((8, 8, 3))
     first = keras.layers.Conv2D(10, 3, kernel_regularizer=regularizer)(inputs)
-    shared = keras.layers.ReLU()(first)
+    shared = keras.layers.Dropout(0.0)(keras.layers.ReLU()(first))  # returns its input itself
     x = IDPConv2D(10, 3, padding="same", activity_regularizer=activity)(shared)
     x = IDPBatchNormalization(PERCENTAGES)(x)
     x = keras.layers.ReLU()(x + first)
@@ -38,10 +39,10 @@ def compiled(model, aggregation="sum", distillation=None, **kwargs):
     return tesla
 
 
-def trained(monkeypatch, turns, weights=None, **kwargs):
+def trained(monkeypatch, turns, weights=None, make=None, **kwargs):
     """Returns (logs, weights) after a short training."""
     keras.utils.set_random_seed(3)
-    tesla = compiled(network(keras.regularizers.L2(0.01)), **kwargs)
+    tesla = compiled(make() if make else network(keras.regularizers.L2(0.01)), **kwargs)
     if not turns:
         monkeypatch.setattr(kt.TESLA, "takes_turns", False)
     assert tesla.takes_turns is turns
@@ -75,6 +76,72 @@ def test_the_weights_are_those_of_one_gradient(monkeypatch, aggregation, distill
         np.testing.assert_allclose(logs[name], values, rtol=1e-4, atol=1e-5)
     for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def _half_trained():
+    """At 30 % the concatenation does not reach the only layer that is trained."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    first, last = keras.layers.Dense(6), keras.layers.Dense(6)
+    x = keras.layers.Concatenate()([first(x), last(x)])
+    head = IDPDense(5)
+    model = keras.Model(inputs, head(x))
+    first.trainable = head.trainable = False
+    return model
+
+
+def _incomplete_in_the_image():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(IDPConv2D(10, 3, activation="relu")(inputs))
+    return keras.Model(inputs, IDPDense(5)(x))
+
+
+@by_turns
+@pytest.mark.parametrize("make", [_half_trained, _incomplete_in_the_image])
+def test_layers_that_a_percentage_does_not_train_stay_out(monkeypatch, make):
+    logs, actual = trained(monkeypatch, True, make=make)
+    expected_logs, expected = trained(monkeypatch, False, make=make)
+    np.testing.assert_allclose(logs["loss"], expected_logs["loss"], rtol=1e-4)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.tensorflow
+def test_a_scaled_loss_in_mixed_precision_gives_the_same_step(monkeypatch):
+    def make():
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            return network(keras.regularizers.L2(0.01))
+        finally:
+            keras.config.set_dtype_policy("float32")
+
+    logs, actual = trained(monkeypatch, True, make=make)
+    expected_logs, expected = trained(monkeypatch, False, make=make)
+    # Sums of numbers with 11 bits, made in another order.
+    np.testing.assert_allclose(logs["loss"], expected_logs["loss"], rtol=5e-3)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-2)
+
+
+@by_turns
+def test_masked_steps_do_not_count_in_the_metrics(monkeypatch):
+    """Labels are right only where the mask hides them; without the mask some would be right."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,), dtype="int32")
+    x = keras.layers.Embedding(12, 4, mask_zero=True)(inputs)
+    model = keras.Model(inputs, IDPDense(5)(keras.layers.Dense(10)(x)))
+    tesla = compiled(model)
+    assert tesla.takes_turns
+    tesla.optimizer.learning_rate = 0.0
+    x = np.random.default_rng(0).integers(12, size=(16, 6))
+    x[:, 3:] = 0
+    right = {p: tesla.predict(x, percentage=p, verbose=0).argmax(-1) for p in PERCENTAGES}
+    y = np.where(x == 0, right[100], (right[100] + 1) % 5)
+    logs = tesla.fit(x, y, verbose=0).history
+    assert logs["p100_accuracy"] == [0.0]
+    for percentage in PERCENTAGES:
+        expected = (right[percentage] == y)[x != 0].mean()
+        assert logs[f"p{percentage}_accuracy"] == [pytest.approx(expected, abs=1e-6)]
 
 
 @by_turns
@@ -122,7 +189,12 @@ def test_losses_that_need_all_percentages_are_differentiated_together():
     def largest(losses):
         return keras.ops.max(keras.ops.stack(list(losses.values())))
 
+    class Own(Sum):
+        def __call__(self, losses):
+            return largest(losses)
+
     assert not compiled(network(), aggregation=largest).takes_turns
+    assert not compiled(network(), aggregation=Own()).takes_turns
     assert not compiled(network(activity="l2")).takes_turns
     inputs = keras.Input((4,))
     own = keras.Model(inputs, IDPDense(5)(_Own()(keras.layers.Dense(8)(inputs))))

@@ -106,13 +106,13 @@ def extract(content, header: dict, percentage: int) -> bytes:
     Raises:
         keras_tesla.tflite.FileError: If what results is not what was exported.
     """
-    (entry,) = (e for e in header["percentages"] if e["percentage"] == percentage)
-    recipe = entry["alone"]
     try:
-        result = _made(content, recipe, header["shells"])
+        (entry,) = (e for e in header["percentages"] if e["percentage"] == percentage)
+        recipe = entry["alone"]
+        result, digest = _made(content, recipe, header["shells"]), recipe["sha256"]
     except (ArithmeticError, KeyError, IndexError, TypeError, ValueError, zlib.error) as error:
         raise FileError(f"{percentage} % of the file is not what was exported: {error}") from error
-    if hashlib.sha256(result).hexdigest() != recipe["sha256"]:
+    if hashlib.sha256(result).hexdigest() != digest:
         raise FileError(f"{percentage} % of the file is not what was exported.")
     return result
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import errno
 import json
 import os
 import pathlib
@@ -91,17 +90,13 @@ def _holds_an_export_only(directory) -> bool:
 def _exchange(one, other) -> bool:
     """Lets two folders change their names in one step; returns whether the system can."""
     try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        rename = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):  # not Linux, or an old C library
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
-        return True
-    number = ctypes.get_errno()
-    # The file system does not know it; the folder is a mount; it has layers.
-    if number in (errno.EINVAL, errno.ENOSYS, errno.EBUSY, errno.EXDEV):
-        return False
-    raise OSError(number, os.strerror(number), str(other))
+    # It fails where the file system does not know it, the folder is a mount, or its parent is not
+    # ours to change.
+    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 @contextlib.contextmanager

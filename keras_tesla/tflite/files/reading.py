@@ -5,6 +5,7 @@ Every exported file ends with an archive that holds its SHA-256, see
 """
 
 import json
+import struct
 
 from ai_edge_litert import schema_py_generated as schema
 
@@ -29,11 +30,15 @@ def read_header(content, name: str = "The file") -> dict:
         FileError: If it is damaged, or no file that keras_tesla exported.
     """
     start, size = find_header(content, name)
-    header = json.loads(content[start : start + size])
-    if header.get("format") != FORMAT:
+    try:
+        header = json.loads(content[start : start + size])
+    except (RecursionError, ValueError) as error:
         raise FileError(
-            f"{name} has format {header.get('format')}; this version reads format {FORMAT}."
-        )
+            f"{name} has a metadata entry {ENTRY!r} that is no JSON: {error}"
+        ) from error
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise FileError(f"{name} has format {found}; this version reads format {FORMAT}.")
     return header
 
 
@@ -54,11 +59,14 @@ def find_header(content, name: str = "The file") -> tuple[int, int]:
             "SHA-256 that an exported file ends with. Copy it again, or export it with "
             "`keras_tesla.tflite.export`."
         )
-    # What has its digest was written here: nothing below meets a foreign structure.
-    model = schema.Model.GetRootAs(content, 0)
-    for i in range(model.MetadataLength()):
-        if model.Metadata(i).Name() == ENTRY.encode():
-            buffer = model.Buffers(model.Metadata(i).Buffer())
-            data = buffer.DataAsNumpy()
-            return content.find(data.tobytes()), len(data)
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        for i in range(model.MetadataLength()):
+            if model.Metadata(i).Name() == ENTRY.encode():
+                buffer = model.Buffers(model.Metadata(i).Buffer())
+                data = buffer.DataAsNumpy()
+                return content.find(data.tobytes()), len(data)
+    # Whoever forges a file can forge its digest.
+    except (AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
+        raise FileError(f"{name} is no whole flatbuffer: {error}") from error
     raise FileError(f"{name} has no metadata entry {ENTRY!r}.")
