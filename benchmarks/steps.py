@@ -1,4 +1,4 @@
-"""What `training_step.py` and `step_memory.py` measure: networks, methods, and one step of each.
+"""What `training_step.py` measures: networks, methods, and one step of each.
 
 Networks, all of stock Keras layers, made incomplete by `kt.to_idp` (first layer complete):
 
