@@ -20,6 +20,7 @@ take when nobody kills them.
     python benchmarks/kill.py --output kill.json
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -142,6 +143,10 @@ def _notes(place):
     return [json.loads(line) for line in lines]
 
 
+def _has_notes(place, count):
+    return len(_notes(place)) >= count
+
+
 def training(directory, kills, epochs, moments) -> dict:
     """Kills training; the module's documentation says what is returned."""
     code, _ = _run(_train, directory / "whole", epochs)
@@ -162,7 +167,7 @@ def training(directory, kills, epochs, moments) -> dict:
             after = moments.uniform(0, seconds)
             ready = None
             if found["kills"] < kills:
-                ready = lambda n=target, p=place: len(_notes(p)) >= n  # noqa: E731
+                ready = functools.partial(_has_notes, place, target)
             code, _ = _run(_train, place, epochs, ready=ready, after=after)
             notes = _notes(place)
             if code != -signal.SIGKILL:

@@ -59,7 +59,7 @@ def soak(tesla, path, seconds: float, threads: int, seed: int) -> dict:
         model(x[0], percentage=p)  # opened before memory is read
     end = threading.Event()
     counts = [{"calls": 0, "wrong": 0, "max_difference": 0.0} for _ in range(threads)]
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def call(number):
         random, count = np.random.default_rng([seed, number]), counts[number]
@@ -72,7 +72,7 @@ def soak(tesla, path, seconds: float, threads: int, seed: int) -> dict:
                 count["calls"] += 1
                 count["wrong"] += not difference <= _TOLERANCE  # NaN is wrong, too
                 count["max_difference"] = max(count["max_difference"], difference)
-        except BaseException as error:
+        except Exception as error:  # raised below, in the main thread
             failures.append(error)
 
     workers = [threading.Thread(target=call, args=(n,)) for n in range(threads)]

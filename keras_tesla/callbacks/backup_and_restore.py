@@ -53,9 +53,13 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         if self._directory.exists():
-            # It is gone in one step, too.
-            gone = tempfile.mkdtemp(prefix=f".{self._directory.name}-", dir=self._directory.parent)
-            self._directory.rename(gone)
+            # It is gone in one step, too, unless it is a mount or its parent is not ours to change.
+            name, parent = self._directory.name, self._directory.parent
+            try:
+                gone = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+                self._directory.rename(gone)
+            except OSError:
+                gone = self._directory
             shutil.rmtree(gone)
 
     def _backups(self) -> list[pathlib.Path]:

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_tesla.channels import Channels, take
 from keras_tesla.narrowing import run as runner
-from keras_tesla.narrowing.plan import Plan, Step, layouts
+from keras_tesla.narrowing.plan import Plan, Step
 from keras_tesla.narrowing.rules import Narrowed
 from keras_tesla.scope import percentage_scope
 
@@ -25,7 +25,6 @@ class LivePlan:
 
     def __init__(self, plan: Plan):
         self.plan = plan
-        self._layouts = layouts(plan.graph)
         self._layers = {id(s): _shell(s, s.narrowed) for s in plan.steps if s.narrowed is not None}
         self._in_training = {id(s) for s in plan.steps if _takes_training(s.call.operation)}
 
@@ -39,7 +38,7 @@ class LivePlan:
         """
         done = {}
         for index, (value, width) in values.items():
-            layout, want = self._layouts[index], self.plan.widths[index]
+            layout, want = self.plan.layouts[index], self.plan.widths[index]
             if want and layout and layout.copies == 1:
                 have = layout.count if width is None else width
                 value, width = _take_masked(value, layout, have, want), want

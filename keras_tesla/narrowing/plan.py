@@ -45,12 +45,14 @@ class Plan:
         graph: The full graph.
         steps: The calls that are needed, in running order.
         widths: {index of a tensor: computed width in channels; None for all of it}.
+        layouts: {index of a tensor: where its channels lie; None where that is unknown}.
     """
 
     percentage: int
     graph: Graph
     steps: list[Step]
     widths: dict[int, int | None]
+    layouts: dict[int, Channels | None]
 
 
 def layouts(graph: Graph) -> dict[int, Channels | None]:
@@ -118,4 +120,4 @@ def narrow(graph: Graph, percentage: int) -> Plan:
         if varies:
             depends.update(t.index for t in call.output_tensors)
         planned.append(Step(call, widths, narrowed, varies))
-    return Plan(percentage, graph, planned, demand)
+    return Plan(percentage, graph, planned, demand, where)

@@ -99,6 +99,9 @@ class TESLA(steps.TrainStep, keras.Model):
         self._active = percentages
         for percentage in percentages:
             self._view(percentage)
+        # A subclass that has its own loss of all percentages needs them all.
+        own = type(self).compute_loss is TESLA.compute_loss and type(self).call is TESLA.call
+        self._hidden.turns = own and turns.possible(self)
         self.built = True
 
     @property
@@ -296,10 +299,9 @@ class TESLA(steps.TrainStep, keras.Model):
         """Whether a step differentiates one percentage after the other, to take less memory.
 
         XLA orders a step by itself, and JAX always has it; so this is for TensorFlow and PyTorch
-        without `jit_compile`. A subclass that has its own loss of all percentages needs them all.
+        without `jit_compile`.
         """
-        own = type(self).compute_loss is TESLA.compute_loss and type(self).call is TESLA.call
-        return own and len(self._active) > 1 and not self.jit_compile and turns.possible(self)
+        return self._hidden.turns and len(self._active) > 1 and not self.jit_compile
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics of the active percentages and returns all results."""

@@ -105,10 +105,13 @@ def _alone(parent):
     if sys.platform == "win32":
         yield
         return
-    handle = os.open(parent, os.O_RDONLY)
+    handle = None
     try:
-        with contextlib.suppress(OSError):  # network file systems may not lock folders
+        # One may write into a folder that one may not read; network file systems may not lock it.
+        with contextlib.suppress(OSError):
+            handle = os.open(parent, os.O_RDONLY)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
