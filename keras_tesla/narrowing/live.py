@@ -1,5 +1,6 @@
 """Running narrowed layers on the live weights of the full model."""
 
+import concurrent.futures
 import inspect
 
 import keras
@@ -25,7 +26,15 @@ class LivePlan:
 
     def __init__(self, plan: Plan):
         self.plan = plan
-        self._layers = {id(s): _shell(s, s.narrowed) for s in plan.steps if s.narrowed is not None}
+        # Keras lists the variables that have no value yet, for each thread, and gives them one when
+        # the next stateless scope of that thread ends. These are never to have one.
+        with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
+            shells = {
+                id(s): thread.submit(_shell, s, s.narrowed)
+                for s in plan.steps
+                if s.narrowed is not None
+            }
+        self._layers = {key: shell.result() for key, shell in shells.items()}
         self._in_training = {id(s) for s in plan.steps if _takes_training(s.call.operation)}
 
     def cut(self, values: dict) -> dict:

@@ -67,11 +67,12 @@ def tensorflow(model, x, y, sample_weight):
                 scaled = scale(weighted)
             by_variables, by_tensors = tape.gradient(scaled, (variables, tensors))
             gradients = _added(gradients, by_variables)
+            total += weighted
+        with tf.control_dependencies(gradients):  # when little else is held: these may be copied
             for (_, whole), gradient in zip(found.values(), by_tensors, strict=True):
                 if gradient is not None:
                     _, so_far = shared.get(id(whole), (whole, None))
                     shared[id(whole)] = whole, _sum_of_prefixes(so_far, gradient)
-            total += weighted
     targets = [whole for whole, _ in shared.values()]
     by_targets = [_padded(gradient, whole.shape) for whole, gradient in shared.values()]
     if scaled_regularization is not None:
@@ -89,14 +90,13 @@ def tensorflow(model, x, y, sample_weight):
 
 
 def _order(model):
-    """The narrowest first: what is kept of each grows with it. But a teacher must be first.
+    """The widest last, for it needs no slices beside the sum of gradients; but a teacher is first.
 
-    Statistics of a stock BatchNormalization behind an incomplete layer, which fit no percentage,
-    end on the last one.
+    Of the others the widest is first, when there is no sum yet. Statistics of a stock
+    BatchNormalization behind an incomplete layer, which fit no percentage, end on the last one.
     """
     widest, *others = model.active_percentages
-    rest = list(reversed(others))
-    return [*rest, widest] if model.distillation is None else [widest, *rest]
+    return [*others, widest] if model.distillation is None else [widest, *others]
 
 
 def _sum_of_prefixes(a, b):

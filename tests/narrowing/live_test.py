@@ -122,6 +122,13 @@ def test_weights_are_those_of_now():
     np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)  # sums in another order
 
 
+def test_narrowed_layers_have_no_weights_of_their_own(monkeypatch):
+    given = []
+    monkeypatch.setattr(keras.Variable, "_deferred_initialize", lambda x: given.append(x.path))
+    live(network(), 50)(images())
+    assert not given
+
+
 def test_activity_losses_of_narrowed_layers_are_handed_on():
     x = keras.Input((6,))
     y = layers.Dense(8, name="first")(x)

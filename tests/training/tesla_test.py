@@ -136,6 +136,14 @@ def test_activating_another_set_takes_effect_at_the_next_fit():
     assert {"p50_loss", "val_p50_loss"} <= set(history)
 
 
+def test_a_model_made_in_between_is_not_in_the_way_of_a_new_batch_size():
+    tesla, (x, y) = mlp(), examples()
+    tesla.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    tesla.train_on_batch(x, y)
+    mlp()
+    assert np.isfinite(tesla.train_on_batch(x[:5], y[:5])[0])
+
+
 def test_at_100_percent_alone_a_step_is_that_of_plain_keras():
     """The oracle: the same network of stock layers, compiled and fitted by Keras."""
     tesla = mlp(percentages=[100])
