@@ -66,6 +66,7 @@ def _times(network, backend, count):
                 "mac_ratio": mac_ratio,
                 "step_ms": 1000 * timing.median(seconds[method]) / repeat,
                 "plain_step_ms": 1000 * timing.median(seconds[reference]) / repeat,
+                "rounds": _ROUNDS.value,
             }
         )
     return rows
@@ -120,10 +121,10 @@ def _in_child(*child):
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "",  # the numbers are those of the CPU
         "JAX_PLATFORMS": "cpu",
-        # Memory of tensors goes back to the system at once, so that what is resident is in use.
-        "MALLOC_MMAP_THRESHOLD_": "65536",
     }
     if _MEMORY.value:
+        # Memory of tensors goes back to the system at once, so that what is resident is in use.
+        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
         environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # its allocator keeps what it once had
     own = {
         "child": ",".join(child),

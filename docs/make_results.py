@@ -26,6 +26,7 @@ MNIST = DOCS / "results" / "mnist_table.json"
 CIFAR = DOCS / "results" / "cifar_vgg16.json"
 EXPORTED = DOCS / "results" / "mnist_mlp.json"
 STEPS = DOCS.parent / "benchmarks" / "training_step.json"
+STEP_MEMORY = DOCS.parent / "benchmarks" / "step_memory.json"
 APPLICATIONS = DOCS.parent / "benchmarks" / "applications.json"
 CONVERTED = DOCS / "results" / "convert_pretrained.json"
 QUANTIZED = DOCS / "results" / "quantization_aware.json"
@@ -102,9 +103,16 @@ square of the percentage is .250, .090 and .010. Why some are above and one is b
 STEPS_INTRODUCTION = """\
 ## A training step
 
-One aggregated step of ten percentages over one full-width step of plain Keras on the same backend,
-MLP 784-512-512-10, batch 128, interleaved medians. `mac_ratio` is what separately sliced passes
-with a shared first layer would cost in multiply-adds."""
+One step at all percentages over one full-width step of plain Keras on the same backend, medians of
+rounds by turns. Networks and methods are in `benchmarks/steps.py`: `multiply-adds` is the ratio if
+only they counted; `masks` trains the same with zeros in place of slices; `separate` takes a step of
+each of the plain networks `tesla.at(p)`; `US-Net` is PyTorch without Keras, layers that slice their
+weights and a backward pass for each width, over its own full-width step. What has no row was not
+measured."""
+STEP_MEMORY_INTRODUCTION = """\
+Peak memory of a step over that of a plain step, with the weights and the optimizer's variables and
+without the framework. TensorFlow without XLA and PyTorch take the percentages by
+[turns](decisions.md#one-percentage-after-the-other); JAX and XLA do not."""
 
 ONE_FILE_INTRODUCTION = """\
 ## One file for all percentages
@@ -308,22 +316,50 @@ def applications_section():
 
 
 def steps_section():
-    """The table of the training step's cost."""
-    measured = json.loads(STEPS.read_text())
+    """The tables of the training step's cost and memory."""
+    columns = ("tesla", "mask", "separate", "us_net")
+    measured, memory = (json.loads(path.read_text()) for path in (STEPS, STEP_MEMORY))
     lines = [
         "",
         *STEPS_INTRODUCTION.splitlines(),
         "",
-        "| backend | XLA | method | ratio | mac_ratio | step, ms | plain step, ms |",
+        "| network | percentages | backend | XLA | multiply-adds | TESLA | masks | separate | "
+        "US-Net | plain step, ms |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key, rows in _by_step(measured):
+        ratios = [f"{rows[m]['ratio_to_plain_step']:.2f}" if m in rows else "" for m in columns]
+        tesla = rows["tesla"]
+        lines.append(
+            f"| {key} | {tesla['mac_ratio']:.2f} | {' | '.join(ratios)} | "
+            f"{tesla['plain_step_ms']:.1f} |"
+        )
+    lines += [
+        "",
+        machine_line(measured),
+        "",
+        *STEP_MEMORY_INTRODUCTION.splitlines(),
+        "",
+        "| network | percentages | backend | XLA | TESLA | US-Net | TESLA, MB |",
         "|---|---|---|---|---|---|---|",
     ]
+    for key, rows in _by_step(memory):
+        ratios = [
+            f"{rows[m]['ratio_to_plain_step']:.2f}" if m in rows else ""
+            for m in ("tesla", "us_net")
+        ]
+        lines.append(f"| {key} | {' | '.join(ratios)} | {rows['tesla']['peak_bytes'] / 1e6:.0f} |")
+    return [*lines, "", machine_line(memory)]
+
+
+def _by_step(measured):
+    """Yields (first cells of a table's row, {method: row})."""
+    by_step = collections.defaultdict(dict)
     for row in measured["rows"]:
-        lines.append(
-            f"| {row['backend']} | {'yes' if row['jit'] else 'no'} | {row['method']} | "
-            f"{row['ratio_to_plain_step']:.2f} | {row['mac_ratio']:.2f} | {row['step_ms']:.2f} | "
-            f"{row['plain_step_ms']:.2f} |"
-        )
-    return [*lines, "", machine_line(measured)]
+        xla = "yes" if row["jit"] else "no"
+        key = f"{row['network']} | {row['percentages']} | {row['backend']} | {xla}"
+        by_step[key][row["method"]] = row
+    return by_step.items()
 
 
 def one_file_section():

@@ -78,12 +78,16 @@ def methods():
 def steps():
     """What a training step costs."""
     measured = json.loads(make_results.STEPS.read_text())
-    lines = ["| backend | XLA | a step, in steps of plain Keras | ms |", "|---|---|---|---|"]
+    lines = [
+        "| network | percentages | backend | XLA | multiply-adds | a step | ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in measured["rows"]:
-        if row["method"] == "tesla":
+        if row["method"] == "tesla" and row["network"] in ("mlp", "cnn"):
             lines.append(
-                f"| {row['backend']} | {'yes' if row['jit'] else 'no'} | "
-                f"{row['ratio_to_plain_step']:.2f} | {row['step_ms']:.2f} |"
+                f"| {row['network']} | {row['percentages']} | {row['backend']} | "
+                f"{'yes' if row['jit'] else 'no'} | {row['mac_ratio']:.2f} | "
+                f"{row['ratio_to_plain_step']:.2f} | {row['step_ms']:.1f} |"
             )
     return [*lines, "", make_results.machine_line(measured)]
 

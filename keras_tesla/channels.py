@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -39,15 +40,35 @@ def take(x, view: Channels, have: int, want: int):
     """
     if want == have:
         return x
-    before = (slice(None),) * view.axis
     if view.copies == 1:
-        return x[(*before, slice(0, want))]
+        return leading(x, want, view.axis)
     if None not in x.shape[1:]:
         static = tuple(x.shape)
         split = (-1, *static[1 : view.axis], view.copies, have, *static[view.axis + 1 :])
         merged = (-1, *static[1 : view.axis], view.copies * want, *static[view.axis + 1 :])
-        return ops.reshape(ops.reshape(x, split)[(*before, slice(None), slice(0, want))], merged)
+        return ops.reshape(leading(ops.reshape(x, split), want, view.axis + 1), merged)
     return ops.take(x, indices(view, have, want), axis=view.axis)
+
+
+def leading(x, count: int | None, axis: int = 0):
+    """Returns the first `count` entries of a tensor (or KerasTensor) on an axis; None: all.
+
+    Args:
+        x: The tensor.
+        count: Int or None.
+        axis: Int, counted from 0, or from -1 for the last axis.
+    """
+    axis %= len(x.shape)
+    if count is None or count == x.shape[axis]:
+        return x
+    if keras.backend.backend() == "tensorflow" and not keras.backend.is_keras_tensor(x):
+        import tensorflow as tf
+
+        # The gradient of an index expression takes eight times as long there.
+        size = [-1] * len(x.shape)
+        size[axis] = count
+        return tf.slice(x, [0] * len(size), size)
+    return x[(*[slice(None)] * axis, slice(count))]
 
 
 def indices(view: Channels, have: int, want: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_tesla.channels import Channels, take
+from keras_tesla.channels import Channels, leading, take
 
 
 def expected(x, view, have, want):
@@ -63,3 +63,22 @@ def test_unknown_dimensions(shape, view):
     values = np.arange(np.prod(concrete), dtype="float32").reshape(concrete)
     actual = keras.ops.convert_to_numpy(model(values))
     np.testing.assert_array_equal(actual, expected(values, view, have, want))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1, -2])
+def test_leading_entries_of_an_axis(axis):
+    x = np.arange(24, dtype="float32").reshape(4, 3, 2)
+    taken = leading(keras.ops.convert_to_tensor(x), 1, axis)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(taken), x.take([0], axis=axis))
+
+
+def test_leading_entries_without_a_number_are_all():
+    x = keras.ops.ones((2, 6))
+    assert leading(x, None) is x
+    assert leading(x, 6, -1) is x
+
+
+def test_what_is_left_out_has_a_gradient_of_zero(gradients):
+    x = keras.Variable(np.ones((3, 4), "float32"))
+    (gradient,) = gradients(lambda: keras.ops.sum(3 * leading(x.value, 2, -1)), [x])
+    np.testing.assert_array_equal(gradient, [[3, 3, 0, 0]] * 3)

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_tesla import profiles
+from keras_tesla.channels import leading
 from keras_tesla.percentages import active_terms, check_percentage
 
 # To a type checker the mix-in is the layer that it completes.
@@ -130,7 +131,7 @@ class IncompleteDotProduct(_Layer):
     def _incomplete(self, kernel, percentage):
         """The active terms of a kernel `(.., terms, outputs)`, profile folded in."""
         active = self.active_terms(percentage)
-        kernel = self._trained_kernel(kernel)[..., :active, :]
+        kernel = leading(self._trained_kernel(kernel), active, -2)
         gamma = self._incomplete_coefficients(active, kernel.dtype)
         return kernel if gamma is None else kernel * gamma
 

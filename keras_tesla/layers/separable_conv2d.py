@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_tesla.channels import leading
 from keras_tesla.layers.convolution import IncompleteConvolution
 
 
@@ -62,7 +63,7 @@ class IDPSeparableConv2D(IncompleteConvolution, keras.layers.SeparableConv2D):
         pointwise = self._incomplete(ops.swapaxes(pointwise, 0, 1), percentage)
         pointwise = ops.reshape(ops.swapaxes(pointwise, 0, 1), (1, 1, -1, self.filters))
         active = self.active_terms(percentage)
-        return {"depthwise_kernel": depthwise[:, :, :active], "pointwise_kernel": pointwise}
+        return {"depthwise_kernel": leading(depthwise, active, 2), "pointwise_kernel": pointwise}
 
     def _terms_of_kernel(self):
         return self.depthwise_kernel.shape[-2]

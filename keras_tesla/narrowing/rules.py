@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_tesla.channels import Channels
+from keras_tesla.channels import Channels, leading
 from keras_tesla.layers import (
     IDPBatchNormalization,
     IDPConv1D,
@@ -274,7 +274,7 @@ class _BatchNormalization(_Normalization):
         return Narrowed(
             keras.layers.BatchNormalization,
             config,
-            lambda: {n: ops.convert_to_tensor(v)[:width] for n, v in variables.items()},
+            lambda: {n: leading(ops.convert_to_tensor(v), width) for n, v in variables.items()},
             state,
         )
 
@@ -329,11 +329,10 @@ class _Projection(Rule):
             else:
                 narrowed = {n: ops.convert_to_tensor(getattr(layer, n)) for n in self._kernels}
             last = self._kernels[-1]
-            outputs = (..., slice(width), *[slice(None)] * (-1 - self._outputs_axis))
-            narrowed[last] = narrowed[last][outputs]
+            narrowed[last] = leading(narrowed[last], width, self._outputs_axis)
             if layer.use_bias:
                 bias = layer.trained_bias() if incomplete else ops.convert_to_tensor(layer.bias)
-                narrowed["bias"] = bias[:width]
+                narrowed["bias"] = leading(bias, width)
             return narrowed
 
         return Narrowed(self._stock, config, weights, {})
@@ -364,9 +363,9 @@ class _Depthwise(_Channelwise):
             return None
 
         def weights():
-            narrowed = {"kernel": ops.convert_to_tensor(layer.kernel)[..., :reads, :]}
+            narrowed = {"kernel": leading(ops.convert_to_tensor(layer.kernel), reads, -2)}
             if layer.use_bias:
-                narrowed["bias"] = ops.convert_to_tensor(layer.bias)[:width]
+                narrowed["bias"] = leading(ops.convert_to_tensor(layer.bias), width)
             return narrowed
 
         return Narrowed(type(layer), layer.get_config(), weights, {})
@@ -395,7 +394,9 @@ class _GroupNormalization(_Normalization):
             type(layer),
             config,
             lambda: {
-                n: ops.convert_to_tensor(v)[:width] for n, v in variables.items() if v is not None
+                n: leading(ops.convert_to_tensor(v), width)
+                for n, v in variables.items()
+                if v is not None
             },
             {},
         )

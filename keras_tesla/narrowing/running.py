@@ -8,6 +8,7 @@ multiplied once: one full product for all percentages, and one concatenation as 
 import keras
 from keras import ops
 
+from keras_tesla.channels import leading
 from keras_tesla.layers import IDPDense
 
 
@@ -73,7 +74,7 @@ class _RunningSum(keras.Layer):
         ends = sorted({layer.active_terms(p) for p in self._widths})
         kernel = layer.incomplete_kernel(max(self._widths))
         parts = zip(
-            ops.split(x[..., : ends[-1]], ends[:-1], axis=-1),
+            ops.split(leading(x, ends[-1], -1), ends[:-1], axis=-1),
             ops.split(kernel, ends[:-1], axis=0),
             strict=True,
         )
