@@ -353,7 +353,7 @@ def steps_section():
 
 
 def _by_step(measured):
-    """Yields (first cells of a table's row, {method: row})."""
+    """Returns pairs (first cells of a table's row, {method: row})."""
     by_step = collections.defaultdict(dict)
     for row in measured["rows"]:
         xla = "yes" if row["jit"] else "no"

@@ -84,7 +84,7 @@ class _RunningSum(keras.Layer):
             total = ops.add(ops.matmul(terms, rows), total)
             sums[end] = total
         return [
-            layer.activation(sums[layer.active_terms(percentage)][..., :width])
+            layer.activation(leading(sums[layer.active_terms(percentage)], width, -1))
             for percentage, width in self._widths.items()
         ]
 
