@@ -29,7 +29,8 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
 
     So a network can be used at percentages that it was not trained at, and trained percentages get
     statistics of the final weights. Statistics at other percentages, and all other weights, are
-    copied. `keras.layers.BatchNormalization` has one set for all percentages, which stays.
+    copied. Where the layer has a gain and a shift for each percentage (`private_affine`), a new
+    percentage gets values between those of the next ones below and above, or of the nearest. `keras.layers.BatchNormalization` has one set for all percentages, which stays.
 
     Args:
         tesla: A `TESLA` model whose network has an `IDPBatchNormalization` layer. It is not
@@ -106,6 +107,7 @@ def _extended(tesla, percentages):
         if isinstance(old, IDPBatchNormalization):
             for source, target in _common_variables(old, new):
                 target.assign(np.array(ops.convert_to_numpy(source)))
+            _interpolate_private(old, new)
         else:
             cloning.copy_weights(old, new)
     aggregation = tesla.aggregation
@@ -125,6 +127,17 @@ def _common_variables(old, new):
             yield source, target
     for percentage in old.percentages:
         yield from zip(old.statistics(percentage), new.statistics(percentage), strict=True)
+
+
+def _interpolate_private(old, new):
+    """Gives `new` the gains and shifts of `old`, in between those of its two neighbours."""
+    known = sorted(old.percentages)
+    for percentage in new.percentages:
+        for name, target in new.private_variables(percentage).items():
+            values = np.stack(
+                [ops.convert_to_numpy(old.private_variables(p)[name]) for p in known], axis=-1
+            )
+            target.assign([np.interp(percentage, known, of_channel) for of_channel in values])
 
 
 def _by_batch_statistics(plan: Plan) -> Plan:

@@ -143,6 +143,21 @@ def test_everything_else_is_kept():
     np.testing.assert_array_equal(*kernels)
 
 
+def test_a_new_percentage_gets_gains_and_shifts_between_its_neighbours():
+    tesla = one_layer((100, 50, 20), private_affine=True)
+    private = tesla.network.get_layer("norm").private_variables
+    for percentage, gain in [(100, 0.5), (50, 0.0), (20, -0.3)]:
+        private(percentage)["gain"].assign(4 * [gain])
+        private(percentage)["shift"].assign([1.0, 2.0, 3.0, percentage])
+    calibrated = recalibrate(tesla, normal(60, 10), [75, 50, 30, 10])
+    private = calibrated.network.get_layer("norm").private_variables
+    # By hand, on straight lines from 20 over 50 to 100 %, and what the narrowest has below it.
+    for percentage, gain in [(100, 0.5), (75, 0.25), (50, 0), (30, -0.2), (20, -0.3), (10, -0.3)]:
+        shift = [1, 2, 3, max(percentage, 20)]
+        np.testing.assert_allclose(to_numpy(private(percentage)["gain"]), 4 * [gain], atol=1e-6)
+        np.testing.assert_allclose(to_numpy(private(percentage)["shift"]), shift, rtol=1e-6)
+
+
 def test_a_percentage_above_all_takes_the_first_place():
     """Keras' `moving_mean` serves the highest percentage: now another one than before."""
     tesla = one_layer([50, 20])

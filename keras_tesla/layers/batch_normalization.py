@@ -15,15 +15,23 @@ class IDPBatchNormalization(keras.layers.BatchNormalization):
     mean and variance fit none of them. Here gamma and beta are shared and the moving statistics
     are not: at percentage p
 
-    `y = gamma * (x - mean_p) / sqrt(variance_p + epsilon) + beta`
+    `y = gamma_p * (x - mean_p) / sqrt(variance_p + epsilon) + beta_p`
+
+    with `gamma_p = gamma`, `beta_p = beta`, or with `private_affine`
+
+    `gamma_p = gamma * (1 + gain_p)`, `beta_p = beta + shift_p`
+
+    where gain and shift start at 0 and belong to one percentage each.
 
     At the highest percentage the layer is `keras.layers.BatchNormalization`: same weights under the
-    same names, same arguments, equal numbers. Two tries showed what it brings: with shared
-    statistics .455 / .800 accuracy at 10 / 25 %, with these .498 / .816 (`docs/concepts.md`).
+    same names, same arguments, equal numbers; with `private_affine` it is until its gains and
+    shifts are trained. Two tries showed what the statistics bring: with shared ones .455 / .800
+    accuracy at 10 / 25 %, with these .498 / .816 (`docs/concepts.md`).
 
     Args:
         percentages: Iterable of distinct ints, 1..100: the percentages that get statistics. They
             must include those that the model is trained at.
+        private_affine: Bool, whether each percentage has a gain and a shift of its own.
         **kwargs: All arguments of `keras.layers.BatchNormalization`.
 
     Input shape:
@@ -42,11 +50,20 @@ class IDPBatchNormalization(keras.layers.BatchNormalization):
     >>> layer.build((None, 3))
     >>> [v.name for v in layer.non_trainable_variables]
     ['moving_mean', 'moving_variance', 'moving_mean_p50', 'moving_variance_p50']
+    >>> layer = IDPBatchNormalization([100, 50], private_affine=True)
+    >>> layer.build((None, 3))
+    >>> [v.name for v in layer.trainable_variables]
+    ['gamma', 'beta', 'gain_p100', 'shift_p100', 'gain_p50', 'shift_p50']
+
+    Reference:
+        Yu, Yang, Xu, Yang, Huang: Slimmable Neural Networks, 2018,
+        https://arxiv.org/abs/1812.08928 (a batch normalization for each width)
     """
 
-    def __init__(self, percentages, **kwargs):
+    def __init__(self, percentages, private_affine=False, **kwargs):
         super().__init__(**kwargs)
         self.percentages = check_percentages(percentages)
+        self.private_affine = private_affine
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -64,6 +81,18 @@ class IDPBatchNormalization(keras.layers.BatchNormalization):
                 )
                 for v in first
             ]
+        self._private = {p: self._build_private(p) for p in self.percentages}
+
+    def _build_private(self, percentage):
+        """Returns {name: variable} of the numbers that only `percentage` uses."""
+        shared = {"gain": self.gamma, "shift": self.beta} if self.private_affine else {}
+        return {
+            name: self.add_weight(
+                name=f"{name}_p{percentage}", shape=v.shape, initializer="zeros", autocast=False
+            )
+            for name, v in shared.items()
+            if v is not None
+        }
 
     def statistics(self, percentage: int) -> list:
         """Returns the statistics' variables at `percentage`, in the order of the Keras class.
@@ -71,25 +100,54 @@ class IDPBatchNormalization(keras.layers.BatchNormalization):
         Raises:
             ValueError: If the layer has no statistics for it.
         """
+        self._check_known(percentage)
+        return self._statistics[percentage]
+
+    def private_variables(self, percentage: int) -> dict:
+        """Returns {`"gain"`, `"shift"`: variable} of those that only `percentage` uses.
+
+        Raises:
+            ValueError: If the layer was not made for it.
+        """
+        self._check_known(percentage)
+        return self._private[percentage]
+
+    def affine(self, percentage: int) -> dict:
+        """Returns {`"gamma"`, `"beta"`: tensor `(channels,)`} at `percentage`, where there are any.
+
+        Raises:
+            ValueError: If the layer was not made for it.
+        """
+        private = self.private_variables(percentage)
+        affine = {}
+        if self.gamma is not None:
+            affine["gamma"] = ops.convert_to_tensor(self.gamma)
+            if "gain" in private:
+                affine["gamma"] = affine["gamma"] * (1 + ops.convert_to_tensor(private["gain"]))
+        if self.beta is not None:
+            affine["beta"] = ops.convert_to_tensor(self.beta)
+            if "shift" in private:
+                affine["beta"] = affine["beta"] + ops.convert_to_tensor(private["shift"])
+        return affine
+
+    def _check_known(self, percentage):
         if percentage not in self._statistics:
             raise ValueError(
                 f"Layer {self.name!r} has statistics for {list(self.percentages)} percent. "
                 f"Received: {percentage}. Pass it in `percentages` when the layer is made, or to "
                 "`to_idp`."
             )
-        return self._statistics[percentage]
 
     def call(self, inputs, training=None, mask=None):
-        own = self.statistics(current_percentage())
+        percentage = current_percentage()
+        own = self.statistics(percentage)
         first = self.statistics(self.percentages[0])
-        if own is first:
+        if own is first and not self.private_affine:
             return super().call(inputs, training=training, mask=mask)
-        # The Keras class reads and writes `moving_mean` and its like: lend it those of this
-        # percentage. A stateless scope hides the one around it, so gamma and beta are passed too.
-        shared = [v for v in (self.gamma, self.beta) if v is not None]
-        lent = [(v, v.value) for v in shared] + list(
-            zip(first, [v.value for v in own], strict=True)
-        )
+        # The Keras class reads and writes `moving_mean` and its like, and reads `gamma` and `beta`:
+        # lend it those of this percentage.
+        lent = [(getattr(self, name), value) for name, value in self.affine(percentage).items()]
+        lent += zip(first, [v.value for v in own], strict=True)
         with keras.StatelessScope(state_mapping=lent) as scope:
             outputs = super().call(inputs, training=training, mask=mask)
             updated = [scope.get_current_value(v) for v in first]
@@ -99,7 +157,11 @@ class IDPBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def get_config(self):
-        return {**super().get_config(), "percentages": list(self.percentages)}
+        return {
+            **super().get_config(),
+            "percentages": list(self.percentages),
+            "private_affine": self.private_affine,
+        }
 
 
 def _start_of(variable):

@@ -263,20 +263,25 @@ class _BatchNormalization(_Normalization):
         if layer.renorm:
             names += ["moving_stddev", "renorm_mean", "renorm_stddev"]
         if isinstance(layer, IDPBatchNormalization):
-            del config["percentages"]
+            del config["percentages"], config["private_affine"]
             state = dict(zip(names, layer.statistics(percentage), strict=True))
         elif width is None:
             return None
         else:
             state = {name: getattr(layer, name) for name in names}
-        shared = {"gamma": layer.gamma, "beta": layer.beta}
-        variables = {n: v for n, v in {**shared, **state}.items() if v is not None}
-        return Narrowed(
-            keras.layers.BatchNormalization,
-            config,
-            lambda: {n: leading(ops.convert_to_tensor(v), width) for n, v in variables.items()},
-            state,
-        )
+
+        def weights():
+            if isinstance(layer, IDPBatchNormalization):
+                affine = layer.affine(percentage)
+            else:
+                affine = {n: getattr(layer, n) for n in ("gamma", "beta")}
+            return {
+                n: leading(ops.convert_to_tensor(v), width)
+                for n, v in {**affine, **state}.items()
+                if v is not None
+            }
+
+        return Narrowed(keras.layers.BatchNormalization, config, weights, state)
 
 
 class _Projection(Rule):

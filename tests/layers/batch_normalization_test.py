@@ -36,10 +36,10 @@ ARGUMENTS = [
 SHAPE = (4, 5, 3)
 
 
-def pair(arguments, percentages=(100, 50)):
+def pair(arguments, percentages=(100, 50), private_affine=False):
     """The layer with statistics for each percentage and the Keras layer, from the same seed."""
     keras.utils.set_random_seed(1)
-    ours = IDPBatchNormalization(percentages, name="norm", **arguments)
+    ours = IDPBatchNormalization(percentages, private_affine, name="norm", **arguments)
     ours.build(SHAPE)
     keras.utils.set_random_seed(1)
     theirs = layers.BatchNormalization(name="norm", **arguments)
@@ -99,7 +99,7 @@ def test_synchronized_equals_keras():
 def test_config_has_the_words_of_keras(arguments):
     ours, theirs = (layer.get_config() for layer in pair(arguments))
     assert {key: ours[key] for key in theirs} == theirs
-    assert set(ours) - set(theirs) == {"percentages"}
+    assert set(ours) - set(theirs) == {"percentages", "private_affine"}
 
 
 def test_statistics_of_percentages_are_independent():
@@ -147,6 +147,84 @@ def test_gradient_of_the_affine(gradients, percentage):
     for a, b in zip(actual, expected, strict=True):
         # A sum of 20 float32 numbers that may cancel.
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+def private(percentages=(100, 50), **arguments):
+    """A layer whose gains and shifts are trained to random values."""
+    layer = IDPBatchNormalization(percentages, private_affine=True, name="norm", **arguments)
+    layer.build(SHAPE)
+    for seed, percentage in enumerate(percentages):
+        for i, variable in enumerate(layer.private_variables(percentage).values()):
+            variable.assign(normal(3, seed=10 * seed + i))
+    return layer
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize("percentage", [100, 50])
+def test_private_affine_begins_as_keras(arguments, percentage):
+    ours, theirs = pair(arguments, private_affine=True)
+    with percentage_scope(percentage):
+        assert_equal_behaviour(ours, theirs)
+
+
+def test_private_affine_equals_a_keras_layer_with_that_gamma_and_beta():
+    ours = private()
+    for percentage in (100, 50):
+        theirs = layers.BatchNormalization()
+        theirs.build(SHAPE)
+        gain, shift = map(to_numpy, ours.private_variables(percentage).values())
+        theirs.gamma.assign(to_numpy(ours.gamma) * (1 + gain))
+        theirs.beta.assign(to_numpy(ours.beta) + shift)
+        with percentage_scope(percentage):
+            assert_equal_behaviour(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [({"center": False}, ["gain"]), ({"scale": False}, ["shift"]), ({"renorm": True}, None)],
+)
+def test_private_affine_has_what_the_layer_has(arguments, names):
+    layer = private(**arguments)
+    assert list(layer.private_variables(50)) == (names or ["gain", "shift"])
+    with percentage_scope(50):
+        assert layer(normal(*SHAPE)).shape == SHAPE
+
+
+def test_gradients_of_a_percentage_reach_the_shared_and_its_own_affine(gradients):
+    layer = private()
+    x = normal(*SHAPE)
+    normalized = (x - x.mean((0, 1))) / np.sqrt(x.var((0, 1)) + layer.epsilon)
+
+    def loss():
+        with percentage_scope(50):
+            return keras.ops.sum(layer(x, training=True))
+
+    found = gradients(loss, layer.trainable_variables)
+    actual = dict(zip([v.name for v in layer.trainable_variables], found, strict=True))
+    gain = to_numpy(layer.private_variables(50)["gain"])
+    gamma = to_numpy(layer.gamma)
+    expected = {
+        "gamma": (1 + gain) * normalized.sum((0, 1)),
+        "beta": np.full(3, 20.0),
+        "gain_p100": np.zeros(3),
+        "shift_p100": np.zeros(3),
+        "gain_p50": gamma * normalized.sum((0, 1)),
+        "shift_p50": np.full(3, 20.0),
+    }
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        # Sums of 20 numbers of size 1 that cancel, in float32.
+        np.testing.assert_allclose(actual[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_private_affine_is_saved(tmp_path):
+    model = keras.Sequential([keras.Input(SHAPE[1:]), private()])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for percentage in (100, 50):
+        with percentage_scope(percentage):
+            x = normal(*SHAPE)
+            np.testing.assert_array_equal(to_numpy(loaded(x)), to_numpy(model(x)))
 
 
 def test_fit_updates_the_statistics_of_the_highest_percentage():

@@ -27,6 +27,10 @@ def own_statistics(**arguments):
     return IDPBatchNormalization([100, 50], **arguments)
 
 
+def own_affine(**arguments):
+    return own_statistics(private_affine=True, **arguments)
+
+
 def images(seed=0):
     return np.random.default_rng(seed).normal(size=(5, 4, 4, 3)).astype("float32")
 
@@ -36,7 +40,7 @@ def live(model, percentage):
     return PercentageView(model, narrow(graph.read(model), percentage))
 
 
-@pytest.mark.parametrize("norm", [layers.BatchNormalization, own_statistics])
+@pytest.mark.parametrize("norm", [layers.BatchNormalization, own_statistics, own_affine])
 @pytest.mark.parametrize("training", [False, True])
 def test_gradients_equal_those_of_the_scoped_model(norm, training, gradients):
     model = network(norm)
