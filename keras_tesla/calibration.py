@@ -30,7 +30,8 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
     So a network can be used at percentages that it was not trained at, and trained percentages get
     statistics of the final weights. Statistics at other percentages, and all other weights, are
     copied. Where the layer has a gain and a shift for each percentage (`private_affine`), a new
-    percentage gets values between those of the next ones below and above, or of the nearest. `keras.layers.BatchNormalization` has one set for all percentages, which stays.
+    percentage gets values between those of the next ones below and above, or of the nearest.
+    `keras.layers.BatchNormalization` has one set for all percentages, which stays.
 
     Args:
         tesla: A `TESLA` model whose network has an `IDPBatchNormalization` layer. It is not

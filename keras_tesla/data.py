@@ -13,7 +13,7 @@ class Split:
 
     Args:
         x: float32 array `(examples, height, width, channels)`, 0..1.
-        y: int64 array `(examples,)`.
+        y: int64 array `(examples,)`, or targets `(examples, ...)` made from it.
     """
 
     x: np.ndarray
@@ -80,8 +80,22 @@ def load(name: str, validation_size: float = 0.1, seed: int = 0, data_dir=None) 
     return Dataset(train, validation, test, classes)
 
 
+def resized(split: Split, size: int) -> Split:
+    """Returns the split with images of `size` x `size` pixels, without aliasing."""
+    import tensorflow as tf
+
+    if split.x.shape[1:3] == (size, size):
+        return split
+    return Split(tf.image.resize(split.x, (size, size), antialias=True).numpy(), split.y)
+
+
 def batches(
-    split: Split, batch_size: int, seed: int = 0, augment: bool = False, flat: bool = False
+    split: Split,
+    batch_size: int,
+    seed: int = 0,
+    augment: bool = False,
+    flat: bool = False,
+    size: int | None = None,
 ):
     """Returns an endless shuffled stream of batches, the same for the same seed.
 
@@ -92,6 +106,8 @@ def batches(
         augment: Bool, whether images are shifted by up to 4 pixels (the border is reflected) and
             half of them mirrored.
         flat: Bool, whether an image becomes one row of numbers.
+        size: Int, height and width that images are resized to after the augmentation. Default:
+            they keep theirs.
 
     Returns:
         A `tf.data.Dataset` of `(x, y)`; on JAX and PyTorch, too, TensorFlow reads the data.
@@ -112,7 +128,12 @@ def batches(
     stream = stream.repeat()
     if augment:
         stream = stream.enumerate().map(augmented, tf.data.AUTOTUNE)
-    return stream.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    stream = stream.batch(batch_size)
+    if size is not None and (height, width) != (size, size):
+        stream = stream.map(
+            lambda x, y: (tf.image.resize(x, (size, size), antialias=True), y), tf.data.AUTOTUNE
+        )
+    return stream.prefetch(tf.data.AUTOTUNE)
 
 
 def _scaled(images, highest):

@@ -66,6 +66,23 @@ def test_augmented_images_are_crops_of_the_padded_one_or_of_its_mirror():
     assert set(y) == {7}
 
 
+@pytest.mark.parametrize("size", [4, 6])
+def test_resized_images_are_averages_without_aliasing(size):
+    """A slope keeps its values inside; single pixels of noise are averaged, not picked."""
+    slope = np.tile(np.linspace(0, 1, 12, dtype="float32")[:, None, None], (1, 12, 3))
+    noise = np.random.default_rng(0).integers(0, 2, (12, 12, 3)).astype("float32")
+    split = data.Split(np.stack([slope, noise]), np.array([3, 4]))
+    small = data.resized(split, size)
+    assert small.x.shape == (2, size, size, 3)
+    centers = (np.arange(size) + 0.5) * 12 / size - 0.5  # of the new pixels, in old ones
+    # The border has a shorter kernel, so only what is inside lies on the slope; float32.
+    np.testing.assert_allclose(small.x[0, 1:-1, 2, 0], centers[1:-1] / 11, rtol=1e-5)
+    assert small.x[1].std() < 0.6 * noise.std()
+    x, y = next(data.batches(split, 2, size=size).as_numpy_iterator())
+    np.testing.assert_array_equal(x[np.argsort(y)], small.x)
+    assert data.resized(split, 12) is split
+
+
 def test_other_names_and_shares_are_refused():
     with pytest.raises(ValueError, match="'digits' or one of"):
         data.load("imagenet")

@@ -18,6 +18,7 @@ def vgg16(
     dropout=(0.3, 0.4, 0.5),
     weight_decay=0.0,
     input_shape=(32, 32, 3),
+    private_affine=False,
 ):
     """Returns VGG-16 in its CIFAR form with incomplete dot products.
 
@@ -36,7 +37,10 @@ def vgg16(
         dropout: Rates after the first convolution, after the others that no pool follows, and
             before and after the fully connected layer; zeros leave the layers out.
         weight_decay: Float, L2 regularization of all kernels.
-        input_shape: `(height, width, channels)`, at least 32x32.
+        input_shape: `(height, width, channels)`. The weights do not depend on the size up to
+            32x32, so a network may begin to train on smaller images.
+        private_affine: Bool, whether batch normalization has a gain and a shift for each
+            percentage; see `keras_tesla.layers.IDPBatchNormalization`.
 
     Returns:
         A Functional `keras.Model`, input `(batch, *input_shape)`, output `(batch, classes)`.
@@ -67,7 +71,8 @@ def vgg16(
         return keras.regularizers.L2(weight_decay) if weight_decay else None
 
     def normalized(x, name):
-        x = IDPBatchNormalization(percentages, momentum=0.9, name=f"{name}_bn")(x)
+        norm = IDPBatchNormalization(percentages, private_affine, momentum=0.9, name=f"{name}_bn")
+        x = norm(x)
         return layers.ReLU(name=f"{name}_relu")(x)
 
     def dropped(x, rate, name):
@@ -85,7 +90,7 @@ def vgg16(
             x = normalized(x, name)
             if j < len(block):
                 x = dropped(x, first if i == 1 else between, name)
-        x = layers.MaxPooling2D(name=f"block{i}_pool")(x)
+        x = layers.MaxPooling2D(padding="same", name=f"block{i}_pool")(x)
     channels = x.shape[-1]
     x = dropped(layers.Flatten(name="flatten")(x), dense, "flatten")
     x = IDPDense(

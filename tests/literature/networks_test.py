@@ -56,6 +56,17 @@ def test_it_trains_and_every_percentage_is_defined():
     )
 
 
+@pytest.mark.parametrize("size", [16, 24])
+def test_vgg16_has_the_same_weights_for_smaller_images(size):
+    full, small = (
+        literature.vgg16(10, [100, 50], 1 / 16, input_shape=(n, n, 3), private_affine=True)
+        for n in (32, size)
+    )
+    assert [v.shape for v in small.weights] == [v.shape for v in full.weights]
+    assert {"gain_p50", "shift_p50"} <= {v.name for v in small.trainable_variables}
+    assert small(np.zeros((1, size, size, 3), "float32")).shape == (1, 10)
+
+
 @pytest.mark.parametrize("width", [0, -1, 1 / 256])
 def test_a_width_without_filters_is_refused(width):
     with pytest.raises(ValueError, match="`width` must leave every layer a filter"):
