@@ -2,7 +2,7 @@
 
     python examples/mnist_table.py --rows=joint_cosine,individual --seeds=0 --output_dir=out/mnist
     python examples/mnist_table.py --output_dir=out/mnist
-    python docs/make_results.py --mnist=out/mnist
+    python docs/make_tables.py --mnist=out/mnist
 
 The network is 784-100-100-10 with ReLU, the layer between the hidden ones incomplete. Each run
 writes `ROW/SEED/results.json`, with `log.csv` and logs for TensorBoard beside it; what is there

@@ -198,10 +198,6 @@ def script(monkeypatch):
     return importlib.import_module
 
 
-def test_the_results_are_those_of_the_json(script):
-    assert (DOCS / "results.md").read_text() == script("make_results").page()
-
-
 def test_the_tables_are_those_of_the_json(script):
     make_tables = script("make_tables")
     tables = [
