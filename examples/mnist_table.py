@@ -6,8 +6,8 @@
 
 The network is 784-100-100-10 with ReLU, the layer between the hidden ones incomplete. Each run
 writes `ROW/SEED/results.json`, with `log.csv` and logs for TensorBoard beside it; what is there
-already is not run again, so a killed table goes on. Every decision is made on the validation split;
-the test split is read once a run.
+already is not run again, so a killed table goes on. The table is printed at the end. Every decision
+is made on the validation split; the test split is read once a run.
 """
 
 import dataclasses
@@ -25,7 +25,6 @@ from keras_tesla import data, literature
 from keras_tesla.training.distillation import InPlaceDistillation
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("rows", None, "Rows to train; default: all.")
 flags.DEFINE_list("seeds", [0, 1, 2], "Seeds of weights, order and splits.")
 flags.DEFINE_enum("dataset", "mnist", ["digits", "mnist", "fashion_mnist"], "What to learn.")
 flags.DEFINE_string("data_dir", None, "Folder of TFDS; default: that of TFDS_DATA_DIR.")
@@ -52,6 +51,7 @@ class Row:
     steps_per_epoch: int = 200
     batch_size: int = 28
     individual: bool = False
+    minutes: int = 1  # a seed, on two cores
 
 
 # A task ends, and the profile's turn comes, at the end of an epoch: the same steps in more of them.
@@ -61,22 +61,28 @@ LONG = {"epochs": 20, "steps_per_epoch": 421, "batch_size": 128, "cosine": True}
 ROWS = {
     "idp": Row((100,), profile="harmonic"),
     "multi_profile": Row((100, 30), profile="harmonic", ranges=(30, 100)),
-    "tesla": Row(tasks="descending"),
-    "tesla_trainable": Row(tasks="descending", trainable_profile=True, **SHORT_EPOCHS),
-    "r_tesla": Row(tasks="random", **SHORTEST_EPOCHS),
-    "r_tesla_trainable": Row(tasks="random", trainable_profile=True, **SHORTEST_EPOCHS),
+    "tesla": Row(tasks="descending", minutes=3),
+    "tesla_trainable": Row(tasks="descending", trainable_profile=True, minutes=3, **SHORT_EPOCHS),
+    "r_tesla": Row(tasks="random", minutes=2, **SHORTEST_EPOCHS),
+    "r_tesla_trainable": Row(tasks="random", trainable_profile=True, minutes=5, **SHORTEST_EPOCHS),
     "joint": Row(),
     "joint_cosine": Row(cosine=True),
     "joint_all": Row(tuple(POINTS[::-1]), cosine=True),
     "joint_weighted": Row(tuple(POINTS[::-1]), cosine=True, narrowest_weight=4.0),
     "joint_distilled": Row(tuple(POINTS[::-1]), cosine=True, distillation=0.5),
     "sandwich_distilled": Row(tuple(POINTS[::-1]), tasks="sandwich", distillation=1.0, cosine=True),
-    "individual": Row(POINTS, cosine=True, individual=True),
+    "individual": Row(POINTS, cosine=True, individual=True, minutes=8),
     "joint_long": Row(tuple(POINTS[::-1]), **LONG),
     "weighted_long": Row(tuple(POINTS[::-1]), narrowest_weight=4.0, **LONG),
     "distilled_long": Row(tuple(POINTS[::-1]), distillation=0.5, **LONG),
-    "individual_long": Row(POINTS, individual=True, **LONG),
+    "individual_long": Row(POINTS, individual=True, minutes=10, **LONG),
 }
+flags.DEFINE_list(
+    "rows",
+    None,
+    "Rows to train; default: all. Minutes of a seed on two cores: "
+    + ", ".join(f"{name} {row.minutes}" for name, row in ROWS.items()),
+)
 
 
 def optimizer(row: Row):
@@ -210,27 +216,49 @@ def run(name: str, row: Row, seed: int, folder: pathlib.Path) -> dict:
         "row": name,
         "seed": seed,
         "dataset": FLAGS.dataset,
-        "settings": dataclasses.asdict(row),
+        "settings": {k: v for k, v in dataclasses.asdict(row).items() if k != "minutes"},
         "backend": keras.backend.backend(),
         "seconds": round(time.monotonic() - begin),
         **found,
     }
 
 
+def results_of(name: str, seed: int, output: pathlib.Path) -> dict:
+    """What is in a run's `results.json`; trains the run if it is not there."""
+    folder = output / name / str(seed)
+    if not (folder / "results.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+        folder.mkdir(parents=True)
+        results = json.dumps(run(name, ROWS[name], seed, folder), indent=1)
+        (folder / "results.json.part").write_text(results + "\n")
+        (folder / "results.json.part").rename(folder / "results.json")
+    return json.loads((folder / "results.json").read_text())
+
+
+def print_table(by_row: dict):
+    """Prints test accuracies, means over the seeds, in percent."""
+    shown = ("10", "20", "30", "50", "75", "100")
+    print(f"\n{'row':<24}{'seeds':>6}{'mean':>8}" + "".join(f"{p + ' %':>8}" for p in shown))
+    for name, runs in by_row.items():
+        at = {p: 100 * np.mean([run["accuracy"][p] for run in runs]) for p in map(str, POINTS)}
+        figures = (np.mean(list(at.values())), *(at[p] for p in shown))
+        print(f"{name:<24}{len(runs):>6}" + "".join(f"{x:8.2f}" for x in figures))
+
+
 def main(_):
     output = pathlib.Path(FLAGS.output_dir)
+    rows = FLAGS.rows or list(ROWS)
+    unknown = sorted(set(rows) - set(ROWS))
+    if unknown:
+        raise app.UsageError(f"--rows must be among {', '.join(ROWS)}. Received: {unknown}")
+    by_row: dict[str, list] = {name: [] for name in rows}
     for seed in map(int, FLAGS.seeds):
-        for name in FLAGS.rows or ROWS:
-            folder = output / name / str(seed)
-            if not (folder / "results.json").exists():
-                shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-                folder.mkdir(parents=True)
-                results = json.dumps(run(name, ROWS[name], seed, folder), indent=1)
-                (folder / "results.json.part").write_text(results + "\n")
-                (folder / "results.json.part").rename(folder / "results.json")
-            results = json.loads((folder / "results.json").read_text())
-            mean = 100 * np.mean([results["validation_accuracy"][str(p)] for p in POINTS])
+        for name in rows:
+            results = results_of(name, seed, output)
+            by_row[name].append(results)
+            mean = 100 * np.mean(list(results["validation_accuracy"].values()))
             print(f"{name} {seed}: {mean:.2f} % validation accuracy on average", flush=True)
+    print_table(by_row)
 
 
 if __name__ == "__main__":

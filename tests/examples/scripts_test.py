@@ -105,10 +105,22 @@ def test_the_table_trains_every_row_once(tmp_path):
     first = json.loads(found["joint_distilled"].read_text())
     found["joint_distilled"].unlink()  # as after a kill
     times = {row: path.stat().st_mtime_ns for row, path in found.items() if row != first["row"]}
-    assert "joint_distilled 0:" in script(*command)
+    printed = script(*command)
+    assert "joint_distilled 0:" in printed
+    (line,) = re.findall(r"^joint_distilled +1 +(.*)$", printed, re.M)
+    mean = 100 * sum(first["accuracy"].values()) / len(first["accuracy"])
+    # Rounded to two digits.
+    assert float(line.split()[0]) == pytest.approx(mean, abs=0.006)
+    assert float(line.split()[1]) == pytest.approx(100 * first["accuracy"]["10"], abs=0.006)
     assert times == {row: found[row].stat().st_mtime_ns for row in times}
     again = json.loads(found["joint_distilled"].read_text())
     assert again["accuracy"] == first["accuracy"]  # one seed, equal numbers
+
+
+def test_rows_that_do_not_exist_are_named():
+    printed = script("examples/mnist_table.py", "--rows=joint,jiont", code=1)
+    assert "--rows must be among idp, " in printed
+    assert "Received: ['jiont']" in printed
 
 
 def test_individual_networks_are_as_large_as_the_scalable_one(tmp_path):
