@@ -104,7 +104,7 @@ class BinaryKL(KL):
         return ops.mean(values, self.axis)
 
 
-class _OfFunction(keras.losses.Loss):
+class OfFunction(keras.losses.Loss):
     """A function `(teacher, student) -> values`, with the reduction of the loss on the targets."""
 
     def __init__(self, function, reduction, dtype):
@@ -174,7 +174,7 @@ def fitting(output: Output, loss, divergence="auto", from_logits="auto", tempera
         kind = NAMES[divergence]
     else:
         given = keras.losses.get(divergence)
-        return given if isinstance(given, keras.Loss) else _OfFunction(given, reduction, dtype)
+        return given if isinstance(given, keras.Loss) else OfFunction(given, reduction, dtype)
     if kind is CategoricalKL and output.units == 1:
         raise ValueError(
             f"Output {output.name!r} has one unit, and of one class the divergence is always 0. "
