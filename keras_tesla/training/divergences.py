@@ -175,14 +175,15 @@ def fitting(output: Output, loss, divergence="auto", from_logits="auto", tempera
     else:
         given = keras.losses.get(divergence)
         return given if isinstance(given, keras.Loss) else OfFunction(given, reduction, dtype)
-    if kind is CategoricalKL and output.units == 1:
+    axis = getattr(loss, "axis", -1)
+    if kind is CategoricalKL and axis == -1 and output.units == 1:
         raise ValueError(
             f"Output {output.name!r} has one unit, and of one class the divergence is always 0. "
             "Train it on a binary cross-entropy, or pass `InPlaceDistillation(divergence="
             "'binary_kl_divergence')`."
         )
     logits = _are_logits(output, loss, kind, from_logits)
-    return kind(logits, temperature, getattr(loss, "axis", -1), reduction, dtype)
+    return kind(logits, temperature, axis, reduction, dtype)
 
 
 def _loss(identifier, output):
