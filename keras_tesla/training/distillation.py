@@ -165,8 +165,8 @@ class CompiledDivergence:
         total = 0.0
         for (t, s), (path, divergence, weight) in zip(pairs, self._outputs, strict=True):
             if divergence is not None:
-                of_output = _at(path, sample_weight)
-                value = divergence(ops.stop_gradient(t), s, of_output)
+                held = ops.stop_gradient(ops.convert_to_tensor(t))
+                value = divergence(held, s, _at(path, sample_weight))
                 total += weight * ops.cast(value, keras.config.floatx())
         return total
 
