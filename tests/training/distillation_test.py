@@ -666,7 +666,7 @@ def _registered(teacher, student):
         {"weight": 0.5, "temperature": 2.0},
         {"from_logits": True},
         {"divergence": "mse"},
-        {"divergence": losses.Huber(delta=0.3)},
+        {"divergence": losses.MeanSquaredError(reduction="sum")},
         {"divergence": {"head": _registered}},
         {"divergence": [_registered]},
     ],
