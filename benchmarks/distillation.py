@@ -17,6 +17,7 @@ none. `gain` is the mean difference from no distillation on the same seed, more 
 """
 
 import json
+import os
 import pathlib
 import statistics
 
@@ -166,7 +167,7 @@ def main(_):
     for start in _STARTS.value:
         for task in _TASKS.value:
             rows += rows_of(task, start, weights, _SEEDS.value, _EPOCHS.value)
-    result = {"rows": rows, "machine": timing.machine()}
+    result = {"rows": rows, "machine": timing.machine(os.cpu_count() or 1)}
     pathlib.Path(_OUTPUT.value).write_text(json.dumps(result, indent=1) + "\n")
 
 
