@@ -13,7 +13,7 @@ from keras_tesla.narrowing import running
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentage, check_percentages
 from keras_tesla.training import aggregation as aggregations
-from keras_tesla.training import checks, steps, turns
+from keras_tesla.training import checks, outputs, steps, turns
 from keras_tesla.training import distillation as distillations
 from keras_tesla.training.view import PercentageView
 
@@ -89,6 +89,8 @@ class TESLA(steps.TrainStep, keras.Model):
         self._hidden = types.SimpleNamespace(
             graph=graph,
             views={},
+            divergence=None,  # of the outputs of two percentages
+            distilled={},  # {percentage: mean of that divergence in the logs}
             compiled=None,
             jit_compile="auto",
             sum_up=False,
@@ -148,7 +150,7 @@ class TESLA(steps.TrainStep, keras.Model):
 
     def reset_metrics(self):
         """Resets the metrics of all percentages, also of those that are not active now."""
-        for metric in self._own_metrics():
+        for metric in (*self._own_metrics(), *self._hidden.distilled.values()):
             metric.reset_state()
         for view in self._hidden.views.values():
             view.reset_metrics()
@@ -174,6 +176,8 @@ class TESLA(steps.TrainStep, keras.Model):
             if hidden.seen is not None:
                 view.build_metrics(*hidden.seen)
             hidden.views[percentage] = view
+            if self.distillation is not None:
+                hidden.distilled[percentage] = keras.metrics.Mean(f"p{percentage}_distillation")
         return hidden.views[percentage]
 
     # Training.
@@ -202,8 +206,15 @@ class TESLA(steps.TrainStep, keras.Model):
             jit_compile: Bool or `"auto"`. On TensorFlow without a GPU `"auto"` means XLA for a
                 model without convolutions: there it was measured to pay, with them to cost.
             **kwargs: All others, as in Keras.
+
+        Raises:
+            ValueError: If `distillation` has no divergence that fits the loss of an output.
         """
         hidden = self._hidden
+        if self.distillation is not None:
+            names = getattr(self.network, "output_names", None)
+            of_network = outputs.read(self.graph, names)
+            hidden.divergence = self.distillation.compiled(of_network, loss, loss_weights)
         resolved = jit_compile
         if jit_compile == "auto" and not kwargs.get("run_eagerly"):
             resolved = checks.jit_compile(self.graph)
@@ -270,7 +281,7 @@ class TESLA(steps.TrainStep, keras.Model):
         return steps.distributed(sum(ops.sum(loss) for loss in self.losses))
 
     def loss_of(self, percentage, x, y, y_pred, sample_weight=None, training=True):
-        """Returns the loss of one percentage and counts it in that percentage's mean.
+        """Returns what one percentage is trained on; its mean in the logs is on the targets.
 
         Args:
             percentage: One of the active percentages.
@@ -278,7 +289,8 @@ class TESLA(steps.TrainStep, keras.Model):
             y: Likewise.
             y_pred: Outputs of the model; those of this percentage and of the widest one are read.
             sample_weight: As in `compute_loss`.
-            training: Bool, whether the widest one teaches.
+            training: Bool, whether the widest one teaches; without it the divergence is only
+                counted.
         """
         view, y_view = self._view(percentage), y_pred[f"p{percentage}"]
         if self._hidden.seen is None:
@@ -287,11 +299,15 @@ class TESLA(steps.TrainStep, keras.Model):
             # has given away by then.
             super().compute_loss(x, y, y_view, sample_weight, training)
         loss = view.compute_loss(x, y, y_view, sample_weight, training)
-        if training and self.distillation is not None and percentage != self._active[0]:
-            teacher = y_pred[f"p{self._active[0]}"]
-            loss = self.distillation(loss, teacher, y_view, sample_weight)
         batch = ops.shape(keras.tree.flatten(x)[0])[0]
         view.loss_tracker.update_state(steps.undistributed(loss), sample_weight=batch)
+        if self.distillation is not None and percentage != self._active[0]:
+            teacher = y_pred[f"p{self._active[0]}"]
+            divergence = self._hidden.divergence(teacher, y_view, sample_weight)
+            mean = self._hidden.distilled[percentage]
+            mean.update_state(steps.undistributed(divergence), sample_weight=batch)
+            if training:
+                loss = self.distillation.combine(loss, divergence)
         return loss
 
     @property
@@ -312,7 +328,10 @@ class TESLA(steps.TrainStep, keras.Model):
         return self.get_metrics_result()
 
     def get_metrics_result(self):
-        """Returns {"loss": .., "p100_loss": .., "p100_accuracy": .., ..}."""
+        """Returns {"loss": .., "p100_loss": .., "p100_accuracy": .., ..}.
+
+        With distillation also `p50_distillation`: the divergence of 50 % from the widest.
+        """
         results = {m.name: m.result() for m in self._own_metrics()}
         for percentage in self._active:
             results.update(self._view(percentage).named_results())
@@ -320,7 +339,8 @@ class TESLA(steps.TrainStep, keras.Model):
 
     def _own_metrics(self):
         # Keras' container of the compiled metrics is only a template here: the views have copies.
-        return [m for m in super().metrics if m.name != "compile_metrics"]
+        own = [m for m in super().metrics if m.name != "compile_metrics"]
+        return own + [self._hidden.distilled[p] for p in self._active[1:] if self.distillation]
 
     @property
     def metrics(self):

@@ -204,6 +204,30 @@ def test_losses_that_need_all_percentages_are_differentiated_together():
     assert not subclass.takes_turns
 
 
+@by_turns
+@pytest.mark.parametrize(("activation", "turns"), [(None, True), ("softmax", False)])
+def test_probabilities_that_all_percentages_compute_together_leave_no_turns(activation, turns):
+    """A head that is the first incomplete layer runs once; see `_shares_probabilities`."""
+
+    def make(last):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        x = keras.layers.Dense(10, activation="relu")(inputs)
+        return kt.TESLA(keras.Model(inputs, IDPDense(5, activation=last)(x)), PERCENTAGES)
+
+    x = np.random.default_rng(0).normal(size=(16, 6))
+    weights = []
+    for last in (activation, None):
+        tesla = make(last)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=last is None)
+        tesla.compile(keras.optimizers.SGD(0.5), loss, jit_compile=False)
+        assert tesla.takes_turns is (turns if last else True)
+        tesla.fit(x, x.argmax(-1) % 5, epochs=2, shuffle=False, verbose=0)
+        weights.append(tesla.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)  # Keras' loss of probabilities is rounded
+
+
 @pytest.mark.tensorflow
 def test_a_step_that_xla_compiles_has_no_turns():
     tesla = kt.TESLA(network(), PERCENTAGES)
