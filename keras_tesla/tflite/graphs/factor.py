@@ -25,8 +25,6 @@ _Activation = schema.ActivationFunctionType
 # weight is not worth any (docs/decisions.md).
 _MULTIPLY_ADDS = 64
 _PART = 64
-# So few numbers are multiplied in no time to speak of, by whatever operator they are made.
-_FEW = 1024
 _SINKS = (Kind.MAX_POOL_2D, Kind.AVERAGE_POOL_2D, Kind.MEAN)
 
 
@@ -41,7 +39,8 @@ def is_worth_it(graph: Graph, weight: Weight, corner: Corner, whole: Weight) -> 
     multiply_adds = math.prod(shape[1:-1] if depthwise else shape[1:])
     computed = graph.tensors[weight.operator.outputs[0]].shape
     multiplied = math.prod(graph.tensors[_cheapest(graph, weight.operator)].shape)
-    return multiplied <= _FEW or multiply_adds * math.prod(computed) >= _MULTIPLY_ADDS * multiplied
+    once = multiplied <= len(corner.scale)  # each channel at one position only: no time to speak of
+    return once or multiply_adds * math.prod(computed) >= _MULTIPLY_ADDS * multiplied
 
 
 def put_behind(graph: Graph, operator, scale: np.ndarray):
