@@ -25,7 +25,8 @@ def network(norm=layers.BatchNormalization, private=None):
     z = IDPConv2D(8, 3, padding="same", profile="linear", trainable_profile=True, **own)(y)
     y = layers.Flatten()(layers.Add()([y, z]))
     model = keras.Model(x, IDPDense(3, input_channels=8, activation="softmax", **own)(y))
-    for seed, variable in enumerate(v for v in model.weights if private and "_p" in v.name):
+    own = (v for v in model.weights if v.name.startswith(("bias_p", "profile_p")))
+    for seed, variable in enumerate(own):
         variable.assign(np.random.default_rng(seed).normal(size=variable.shape))
     return model
 
