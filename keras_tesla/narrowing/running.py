@@ -83,11 +83,12 @@ class _RunningSum(keras.Layer):
         """Yields the product of each block of terms; `ends` says where the blocks end."""
         (layer,) = self._layer
         kernel = layer.incomplete_kernel(max(self._widths), private=False)
-        for terms, rows in zip(
-            ops.split(leading(x, ends[-1], -1), ends[:-1], axis=-1),
-            ops.split(kernel, ends[:-1], axis=0),
-            strict=True,
-        ):
+        x = leading(x, ends[-1], -1)
+        if len(ends) == 1:  # TensorFlow refuses to split at no place
+            yield ops.matmul(x, kernel)
+            return
+        parts = (ops.split(x, ends[:-1], axis=-1), ops.split(kernel, ends[:-1], axis=0))
+        for terms, rows in zip(*parts, strict=True):
             yield ops.matmul(terms, rows)
 
     def _sums(self, x) -> dict:

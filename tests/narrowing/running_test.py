@@ -59,6 +59,15 @@ def test_it_computes_what_each_percentage_computes_alone(kind, active, rank, mon
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_percentages_that_read_as_many_terms():
+    inputs_ = keras.Input((3,))
+    model = keras.Model(inputs_, IDPDense(2)(layers.Dense(1)(inputs_)))
+    tesla = TESLA(model, PERCENTAGES)
+    expected = to_numpy(model(inputs()))
+    for actual in tesla(inputs()).values():
+        np.testing.assert_allclose(to_numpy(actual), expected, rtol=1e-5)  # float32
+
+
 @each_kind
 def test_its_gradients_are_the_sum_of_those_of_each_percentage_alone(kind, gradients):
     tesla = network(kind)
