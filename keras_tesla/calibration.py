@@ -152,7 +152,7 @@ def _interpolate_private(old, new):
     """Gives `new` the private numbers of `old`, in between those of its two neighbours."""
     for percentage in new.percentages:
         for name, target in new.private_variables(percentage).items():
-            places = range(target.shape[0])
+            places = np.arange(target.shape[0])
             if name == "profile":  # where the blocks begin: percentages cut them further
                 places = np.cumsum([0, *new.blocks(percentage)[:-1]])
             target.assign([_interpolated(old, name, place, percentage) for place in places])

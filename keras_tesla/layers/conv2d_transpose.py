@@ -25,6 +25,8 @@ class IDPConv2DTranspose(IncompleteConvolution, keras.layers.Conv2DTranspose):
         profile: The coefficients gamma: a name, a `keras_tesla.profiles.Profile`, an array of n
             floats, or a function of n. Default: `"all_one"`.
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
+        percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
+            each; see `IncompleteDotProduct`.
         **kwargs: All other arguments of `keras.layers.Conv2DTranspose`.
 
     Input shape:

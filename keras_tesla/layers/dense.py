@@ -27,6 +27,8 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
         profile: The coefficients gamma: a name, a `keras_tesla.profiles.Profile`, an array of n
             floats, or a function of n. Default: `"all_one"`.
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
+        percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
+            each; see `IncompleteDotProduct`.
         input_channels: Int or None. After a `Flatten` over a feature map of C channels set it to
             C: the layer then leaves out channels at every position, not positions. The input
             features must be a multiple of it. None: each input feature is a channel.

@@ -68,7 +68,7 @@ class IncompleteDotProduct(_Layer):
             )
         self.profile = profiles.get(profile)
         self.trainable_profile = trainable_profile
-        self.percentages = None if percentages is None else check_percentages(percentages)
+        self.percentages: Any = None if percentages is None else check_percentages(percentages)
         self.private_bias = private_bias
         self.private_profile = private_profile
         self.complete = complete

@@ -26,6 +26,8 @@ class IDPSeparableConv2D(IncompleteConvolution, keras.layers.SeparableConv2D):
         profile: The coefficients gamma: a name, a `keras_tesla.profiles.Profile`, an array of n
             floats, or a function of n. Default: `"all_one"`.
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
+        percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
+            each; see `IncompleteDotProduct`.
         **kwargs: All other arguments of `keras.layers.SeparableConv2D`.
 
     Input shape:
