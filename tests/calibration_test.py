@@ -199,7 +199,7 @@ def test_a_new_percentage_gets_private_numbers_between_its_neighbours(normalizat
     for percentage in (100, 50, 20):
         if not normalization:
             x = normal(3, 10)
-            actual, before = (t.at(percentage)(x) for t in (calibrated, tesla))
+            actual, before = (to_numpy(t.at(percentage)(x)) for t in (calibrated, tesla))
             np.testing.assert_allclose(actual, before, rtol=1e-6)
 
 
