@@ -41,7 +41,7 @@ def mlp(
     >>> mlp().count_params()
     89610
     >>> mlp(private_percentages=range(100, 0, -10)).count_params()
-    94155
+    94165
 
     Reference:
         McDanel, Teerapittayanon, Kung, 2017, https://arxiv.org/abs/1710.07830
