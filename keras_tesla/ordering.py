@@ -56,8 +56,9 @@ def order_channels(model):
         A Functional `keras.Model`, not compiled.
 
     Raises:
-        ValueError: If the model is subclassed or not built, or an incomplete layer has a profile
-            other than all ones: its coefficients belong to places, not to channels.
+        ValueError: If the model is subclassed or not built, or an incomplete layer has a profile,
+            shared or private, other than all ones: its coefficients belong to places, not to
+            channels.
 
     Example:
 
@@ -83,7 +84,17 @@ def order_channels(model):
 
 
 def _check_profile(layer):
-    if not isinstance(layer, _IDP) or layer.coefficients is None:
+    if not isinstance(layer, _IDP):
+        return
+    for own in _private(layer, "profile"):
+        if ops.convert_to_numpy(own).any():
+            raise ValueError(
+                f"Layer {layer.name!r} has private profile coefficients that are not 0. They "
+                "belong to blocks of places, so a channel that moves would get another one and "
+                "the model would compute something else. Order the channels first and train then. "
+                f"Received: {own.name} with {ops.convert_to_numpy(own)}"
+            )
+    if layer.coefficients is None:
         return
     coefficients = ops.convert_to_numpy(layer.coefficients)
     if (coefficients != 1).any():
@@ -266,6 +277,8 @@ class _Reading:
         for use in self.uses.values():
             if use.reads is None or not isinstance(use.layer, self._cut):
                 continue
+            if getattr(use.layer, "complete", False):
+                continue
             rows = np.moveaxis(np.abs(ops.convert_to_numpy(use.layer.kernel)), -2, 0)
             norms = rows.reshape(use.reads.copies, -1, rows[0].size).sum((0, 2), dtype="float64")
             start = 0
@@ -284,8 +297,17 @@ class _Reading:
 
 def _is_plain(layer):
     """Whether a layer with a kernel is a dot product of all channels, without LoRA or the like."""
-    own = {variable.name for variable in layer.weights}
+    private = {v.name for name in ("bias", "profile") for v in _private(layer, name)}
+    own = {variable.name for variable in layer.weights} - private
     return getattr(layer, "groups", 1) == 1 and own <= {"kernel", "bias", "profile"}
+
+
+def _private(layer, name):
+    """Returns the private variables of that name that a layer has, of all percentages."""
+    if not isinstance(layer, _IDP):
+        return []
+    numbers = [layer.private_variables(p) for p in layer.percentages or ()]
+    return [n[name] for n in numbers if name in n]
 
 
 def _concatenates_channels(call, outputs):
@@ -309,7 +331,7 @@ def _permute(use, permutations):
         axes = [(layer.kernel, -2, use.reads), (layer.bias, 0, use.reads)]
     else:
         axes = [(layer.kernel, -2, use.reads), (layer.kernel, -1, use.writes)]
-        axes.append((layer.bias, 0, use.writes))
+        axes += [(bias, 0, use.writes) for bias in [layer.bias, *_private(layer, "bias")]]
     for variable, axis, order in axes:
         if variable is not None and order is not None:
             places = _places(order, permutations)

@@ -581,6 +581,39 @@ def test_a_profile(trainable):
         order_channels(model)
 
 
+def test_a_private_profile():
+    model = mlp(percentages=[100, 50], private_profile=True)
+    model.layers[-1].private_variables(50)["profile"].assign([0.5])
+    message = "Layer 'head' has private profile coefficients that are not 0.*Order the channels"
+    with pytest.raises(ValueError, match=message):
+        order_channels(model)
+
+
+def test_private_biases_and_an_untrained_private_profile_go_with_their_channels():
+    own = {"percentages": [100, 50], "private_bias": True}
+    inputs = keras.Input((3,))
+    x = IDPDense(8, private_profile=True, name="first", **own)(inputs)
+    x = IDPBatchNormalization([100, 50], private_affine=True, name="norm")(x)
+    x = IDPDense(5, name="head", **own)(layers.ReLU()(x))
+    model = keras.Model(inputs, IDPDense(2, complete=True, name="last", **own)(x))
+    randomize(model)
+    for percentage in (100, 50):
+        profile = model.get_layer("first").private_variables(percentage)["profile"]
+        profile.assign(0 * profile)
+    copy = order_channels(model)
+    assert_sorted(copy, "head")
+    # A complete layer cuts nothing, so it asks for no order.
+    before, after = (x.get_layer("head").get_weights() for x in (model, copy))
+    np.testing.assert_array_equal(before[1], after[1])
+    for percentage in (100, 50):
+        with percentage_scope(percentage):
+            if percentage == 100:
+                assert_computes_the_same(copy, model)
+        own = [x.get_layer("first").private_variables(percentage)["bias"] for x in (model, copy)]
+        places = np.argsort(-norms(model, "head"), stable=True)
+        np.testing.assert_array_equal(to_numpy(own[0])[places], to_numpy(own[1]))
+
+
 def test_a_trainable_profile_that_is_all_one():
     model = mlp(trainable_profile=True)
     for variable in model.weights:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_tesla.callbacks import checks, optimizer_reset
+from keras_tesla.layers import IncompleteDotProduct
 
 _PREFIX = "alternating_profiles_"
 
@@ -16,7 +17,8 @@ class AlternatingProfiles(keras.callbacks.Callback):
     coefficients is like the model's with half its learning rate. When other percentages become
     active (`TaskWiseEarlyStopping`, put before this one in the list), the slots of both optimizers
     start anew, unless `reset_optimizer` is False: short random tasks learn more with slots that
-    stay. The coefficients stay non-increasing by the layers' constraint, a running minimum.
+    stay. The coefficients stay non-increasing by the layers' constraint, a running minimum; those
+    of private profiles, which are trained in the same epochs, are free.
 
     To survive a kill put `BackupAndRestore` behind it.
 
@@ -45,16 +47,17 @@ class AlternatingProfiles(keras.callbacks.Callback):
         checks.check_model(self)
         model = self.model
         profiles = {
-            id(layer.coefficients)
+            id(variable)
             for layer in model.graph.layers
-            if getattr(layer, "trainable_profile", False)
+            if isinstance(layer, IncompleteDotProduct)
+            for variable in layer.profile_variables
         }
         variables = model.trainable_variables
         coefficients = [v for v in variables if id(v) in profiles]
         if not coefficients:
             raise ValueError(
                 "No layer of the model has a trainable profile. Make an IDP layer with "
-                "`trainable_profile=True`."
+                "`trainable_profile=True` or `private_profile=True`."
             )
         weights = [v for v in variables if id(v) not in profiles]
         self._variables = (weights, coefficients)

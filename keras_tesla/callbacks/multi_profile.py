@@ -151,7 +151,7 @@ def _check(model, highest):
                     f"The ranges of layer {layer.name!r} must be those of MultiProfile. Received: "
                     f"{list(layer.ranges)} and {highest}"
                 )
-        elif isinstance(layer, IncompleteDotProduct):
+        elif isinstance(layer, IncompleteDotProduct) and not layer.complete:
             if ends & {t.index for t in call.output_tensors}:
                 raise ValueError(
                     f"Layer {layer.name!r} is an output of the model, and a range would train only "

@@ -25,6 +25,8 @@ class IDPConv2DTranspose(IncompleteConvolution, keras.layers.Conv2DTranspose):
         profile: The coefficients gamma: a name, a `keras_tesla.profiles.Profile`, an array of n
             floats, or a function of n. Default: `"all_one"`.
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
+        percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
+            each; see `IncompleteDotProduct`.
         **kwargs: All other arguments of `keras.layers.Conv2DTranspose`.
 
     Input shape:
@@ -50,13 +52,13 @@ class IDPConv2DTranspose(IncompleteConvolution, keras.layers.Conv2DTranspose):
         McDanel, Teerapittayanon, Kung, 2017, https://arxiv.org/abs/1710.07830
     """
 
-    def incomplete_kernel(self, percentage: int):
-        """Returns the kernel of the active terms, profile folded in.
+    def incomplete_kernel(self, percentage: int, private: bool = True):
+        """Returns the kernel of the active terms, profiles folded in.
 
         Shape: `(*kernel_size, filters, k)` for k active channels.
         """
         kernel = ops.swapaxes(self.kernel, -1, -2)  # the terms are its columns
-        return ops.swapaxes(self._incomplete(kernel, percentage), -1, -2)
+        return ops.swapaxes(self._incomplete(kernel, percentage, private), -1, -2)
 
     def _terms_of_kernel(self):
         return self.kernel.shape[-1]

@@ -25,7 +25,7 @@ class IncompleteConvolution(IncompleteDotProduct):
             last = self.data_format == "channels_last"
             ones = (1,) * self.rank
             shape = (1, *ones, -1) if last else (1, -1, *ones)
-            outputs = ops.add(outputs, ops.reshape(self.trained_bias(), shape))
+            outputs = ops.add(outputs, ops.reshape(self.trained_bias(percentage), shape))
         return self.activation(outputs)
 
     def input_view(self, input_shape) -> Channels:
@@ -33,12 +33,12 @@ class IncompleteConvolution(IncompleteDotProduct):
         axis = len(input_shape) - 1 if self.data_format == "channels_last" else 1
         return Channels(axis, self.terms, copies=getattr(self, "groups", 1))
 
-    def incomplete_kernel(self, percentage: int):
-        """Returns the kernel of the active terms, profile folded in.
+    def incomplete_kernel(self, percentage: int, private: bool = True):
+        """Returns the kernel of the active terms, profiles folded in.
 
         Shape: `(*kernel_size, k, filters)` for k active channels.
         """
-        return self._incomplete(ops.convert_to_tensor(self.kernel), percentage)
+        return self._incomplete(ops.convert_to_tensor(self.kernel), percentage, private)
 
     def _terms_of_kernel(self):
         return self.kernel.shape[-2]

@@ -53,13 +53,14 @@ class Narrowed:
     Args:
         cls: The layer's class.
         config: Its config.
-        weights: Function returning {name of the weight attribute: tensor}.
+        weights: Function returning {name of the weight attribute: tensor}. That of an incomplete
+            layer also takes `private`, whether a private profile is folded into the kernel.
         state: {name of the attribute: full variable}: statistics to be written back in training.
     """
 
     cls: Any
     config: dict
-    weights: Callable[[], dict[str, Any]]
+    weights: Callable[..., dict[str, Any]]
     state: dict[str, Any]
 
 
@@ -328,15 +329,19 @@ class _Projection(Rule):
         if width is not None:
             config[self._size] = width
 
-        def weights():
+        def weights(private=True):
             if incomplete:
-                narrowed = layer.incomplete_weights(percentage)
+                narrowed = layer.incomplete_weights(percentage, private)
             else:
                 narrowed = {n: ops.convert_to_tensor(getattr(layer, n)) for n in self._kernels}
             last = self._kernels[-1]
             narrowed[last] = leading(narrowed[last], width, self._outputs_axis)
             if layer.use_bias:
-                bias = layer.trained_bias() if incomplete else ops.convert_to_tensor(layer.bias)
+                bias = (
+                    layer.trained_bias(percentage)
+                    if incomplete
+                    else ops.convert_to_tensor(layer.bias)
+                )
                 narrowed["bias"] = leading(bias, width)
             return narrowed
 
@@ -461,7 +466,10 @@ class _FakeQuantized(Rule):
 
 
 # Config keys of a projection that its narrowed layer has not: the kernel has them folded in.
-_NOT_STOCK = {"profile", "trainable_profile", "input_channels", "lora_rank", "lora_alpha"}
+_NOT_STOCK = {
+    *("profile", "trainable_profile", "percentages", "private_bias", "private_profile"),
+    *("complete", "input_channels", "lora_rank", "lora_alpha"),
+}
 
 _SEPARABLE = ("depthwise_kernel", "pointwise_kernel")
 

@@ -2,7 +2,8 @@
 
 Where the input of an IDPDense layer does not depend on the percentage, the first k terms of the
 dot product at one percentage begin that of the next wider one. So each block of terms is
-multiplied once: one full product for all percentages, and one concatenation as its gradient.
+multiplied once: one full product for all percentages, and one concatenation as its gradient. With
+a private profile a percentage's sum is one of these products times its coefficients.
 """
 
 import functools
@@ -109,22 +110,50 @@ class _RunningSum(keras.Layer):
 
     def call(self, x):
         (layer,) = self._layer
-        ends = sorted({layer.active_terms(p) for p in self._widths})
-        kernel = layer.incomplete_kernel(max(self._widths))
-        parts = zip(
-            ops.split(leading(x, ends[-1], -1), ends[:-1], axis=-1),
-            ops.split(kernel, ends[:-1], axis=0),
-            strict=True,
-        )
-        total = layer.trained_bias() if layer.use_bias else 0.0
-        sums = {}
-        for end, (terms, rows) in zip(ends, parts, strict=True):
-            total = ops.add(ops.matmul(terms, rows), total)
-            sums[end] = total
+        sums = self._weighed_sums(x) if layer.private_profile else self._sums(x)
         return [
-            layer.activation(leading(sums[layer.active_terms(percentage)], width, -1))
+            layer.activation(leading(sums[percentage], width, -1))
             for percentage, width in self._widths.items()
         ]
+
+    def _products(self, x, ends):
+        """Yields the product of each block of terms; `ends` says where the blocks end."""
+        (layer,) = self._layer
+        kernel = layer.incomplete_kernel(max(self._widths), private=False)
+        x = leading(x, ends[-1], -1)
+        if len(ends) == 1:  # TensorFlow refuses to split at no place
+            yield ops.matmul(x, kernel)
+            return
+        parts = (ops.split(x, ends[:-1], axis=-1), ops.split(kernel, ends[:-1], axis=0))
+        for terms, rows in zip(*parts, strict=True):
+            yield ops.matmul(terms, rows)
+
+    def _sums(self, x) -> dict:
+        """The sum and the bias at each percentage."""
+        (layer,) = self._layer
+        active = {percentage: layer.active_terms(percentage) for percentage in self._widths}
+        ends = sorted(set(active.values()))
+        shared = layer.use_bias and not layer.private_bias
+        total = layer.trained_bias(max(self._widths)) if shared else 0.0
+        totals = {}
+        for end, product in zip(ends, self._products(x, ends), strict=True):
+            totals[end] = total = ops.add(product, total)
+        if layer.private_bias:
+            return {p: ops.add(totals[k], layer.trained_bias(p)) for p, k in active.items()}
+        return {p: totals[k] for p, k in active.items()}
+
+    def _weighed_sums(self, x) -> dict:
+        """The same, each block's product times the percentage's own coefficient."""
+        (layer,) = self._layer
+        ends = np.cumsum(layer.blocks(max(self._widths))).tolist()
+        products = ops.stack(list(self._products(x, ends)))
+        weights = [layer.private_coefficients(percentage) for percentage in self._widths]
+        weights = [ops.pad(w, [(0, len(ends) - w.shape[0])]) for w in weights]
+        totals = ops.tensordot(ops.stack(weights), products, 1)
+        return {
+            p: ops.add(total, layer.trained_bias(p)) if layer.use_bias else total
+            for p, total in zip(self._widths, ops.unstack(totals, len(weights)), strict=True)
+        }
 
     def compute_mask(self, inputs, previous_mask):
         return [previous_mask] * len(self._widths)

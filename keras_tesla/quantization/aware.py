@@ -61,8 +61,8 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
 
     Raises:
         ValueError: If the model is subclassed, not built or without an incomplete layer;
-            percentages are none, or a batch normalization has no statistics for them; or a layer
-            has no int8 form here. The message names it.
+            percentages are none, or a layer has no statistics or private numbers for them; or a
+            layer has no int8 form here, such as one with a private profile. The message names it.
 
     Example:
 
@@ -86,9 +86,9 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
             f"Received layers: {[layer.name for layer in graph.layers]}"
         )
     for layer in graph.layers:
-        if isinstance(layer, IDPBatchNormalization):
+        if isinstance(layer, (IDPBatchNormalization, IncompleteDotProduct)):
             for percentage in percentages:
-                layer.statistics(percentage)
+                layer.private_variables(percentage)
     return _Builder(graph, percentages, momentum).build(model.name)
 
 
@@ -187,6 +187,8 @@ class _Builder:
     def _kind(self, call):
         """Returns what a call does, and whether its activation must be called by itself."""
         operation = call.operation
+        if getattr(operation, "private_profile", False):
+            self._refuse(call, "its private profile gives each percentage another kernel")
         if type(operation) in FAKE_QUANTIZED:
             activation = _activation_of(operation)
             if activation is None:

@@ -29,9 +29,9 @@ class FakeQuantizedKernel(_Layer):
 
     scaled_axes: tuple[int, ...] = (-1,)  # along which each slice has a scale of its own
 
-    def incomplete_kernel(self, percentage: int):
+    def incomplete_kernel(self, percentage: int, private: bool = True):
         """Returns the rounded kernel of the active terms, profile folded in."""
-        kernel = super().incomplete_kernel(percentage)
+        kernel = super().incomplete_kernel(percentage, private)
         limit = self.kernel_limit()
         scale = ops.where(limit > 0, limit, 1.0) / 127.0
         rounded = scale * ops.round(kernel / scale)
@@ -58,7 +58,7 @@ class FakeQuantizedKernel(_Layer):
 class _Complete(_Layer):
     """Mix-in over a stock layer, which reads all terms at every percentage."""
 
-    def incomplete_kernel(self, percentage: int):
+    def incomplete_kernel(self, percentage: int, private: bool = True):
         return ops.convert_to_tensor(self.kernel)
 
     def call(self, inputs):

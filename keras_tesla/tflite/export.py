@@ -113,7 +113,9 @@ def export(
     }
     with folder.whole(directory, overwrite) as temporary:
         sources = [
-            _Source(tesla, p, batch_size, quantization, int8_io, checked)
+            _Source(
+                tesla, p, batch_size, quantization, int8_io, checked, header["storage"] == "shared"
+            )
             for p in checked.percentages
         ]
         header.update(sources[0].interface())
@@ -137,10 +139,14 @@ def export(
 class _Source:
     """One percentage, converted by itself, and what Keras computes at it."""
 
-    def __init__(self, tesla, percentage, batch_size, quantization, int8_io, checked: Arguments):
+    def __init__(
+        self, tesla, percentage, batch_size, quantization, int8_io, checked: Arguments, shared
+    ):
         self.percentage, self.quantization = percentage, quantization
         plan = narrow(tesla.graph, percentage)
-        model = extraction.extract(plan, f"p{percentage}", batch_size, dtype="float32")
+        model = extraction.extract(
+            plan, f"p{percentage}", batch_size, dtype="float32", private_apart=shared
+        )
         self.multiply_adds = multiply_adds(model)
         aware = quantization == "int8" and checked.representative is None
         floats = model

@@ -47,15 +47,17 @@ def check_graph(graph: Graph):
 
 
 def check_statistics(graph: Graph, percentages):
-    """Refuses percentages for which a batch normalization has no statistics, or int8 no range.
+    """Refuses percentages for which a layer has no statistics, private numbers or int8 range.
 
     Raises:
         ValueError: Naming the layer and the percentage.
     """
     for layer in graph.layers:
-        if isinstance(layer, (IDPBatchNormalization, ActivationRange)):
-            for percentage in percentages:
+        for percentage in percentages:
+            if isinstance(layer, (IDPBatchNormalization, ActivationRange)):
                 layer.statistics(percentage)
+            elif isinstance(layer, IncompleteDotProduct):
+                layer.private_variables(percentage)
 
 
 def jit_compile(graph: Graph):

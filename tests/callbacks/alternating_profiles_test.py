@@ -91,6 +91,28 @@ def test_weights_and_profiles_train_by_turns():
     assert all((np.diff(profile) <= 0).all() for profile in profiles(tesla))
 
 
+def test_private_profiles_train_with_the_profiles():
+    own = {"percentages": [100, 50, 20], "private_profile": True, "private_bias": True}
+    layer = IDPDense(3, name="private", **own)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(10, activation="relu"), layer])
+    tesla = kt.TESLA(model, own["percentages"])
+    tesla.compile(keras.optimizers.Adam(0.01), LOSS, jit_compile=JIT)
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.seen = [*getattr(self, "seen", []), layer.get_weights()]
+
+    note = Note()
+    callbacks = [kt.callbacks.AlternatingProfiles(), note]
+    tesla.fit(*examples(), epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    note.on_epoch_begin(2)
+    names = [v.name for v in layer.weights]
+    for epoch, (before, after) in enumerate(zip(note.seen, note.seen[1:], strict=False)):
+        for name, a, b in zip(names, before, after, strict=True):
+            trains = name.startswith("profile") == (epoch == 1)
+            assert (a != b).any() == trains, (epoch, name)
+
+
 def test_the_profiles_have_half_of_the_learning_rate():
     watch = run(compiled(), kt.callbacks.AlternatingProfiles(), 3)
     assert watch.rates == pytest.approx([0.01, 0.005, 0.01])

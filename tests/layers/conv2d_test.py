@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_tesla import active_terms, percentage_scope, profiles
 from keras_tesla.layers import IDPConv2D
+from tests.layers.incomplete_test import INCOMPLETE
 
 to_numpy = keras.ops.convert_to_numpy
 
@@ -92,7 +93,7 @@ def test_weights_are_those_of_keras(arguments):
 def test_config_has_the_words_of_keras(arguments):
     ours, theirs = (layer.get_config() for layer in pair(arguments))
     assert {key: ours[key] for key in theirs} == theirs
-    assert set(ours) - set(theirs) == {"profile", "trainable_profile"}
+    assert set(ours) - set(theirs) == INCOMPLETE
 
 
 def test_arguments_by_position_are_those_of_keras():
@@ -120,9 +121,7 @@ def plain(layer, x, percentage, profile):
     of_groups = np.split(x, groups, axis)
     sliced_x = np.concatenate([np.take(g, range(k), axis) for g in of_groups], axis)
     config = layer.get_config()
-    conv = layers.Conv2D.from_config(
-        {key: v for key, v in config.items() if key not in ("profile", "trainable_profile")}
-    )
+    conv = layers.Conv2D.from_config({key: v for key, v in config.items() if key not in INCOMPLETE})
     conv.build(sliced_x.shape)
     kernel = to_numpy(layer.kernel) * profiles.get(profile)(terms)[:, None]
     bias = [to_numpy(layer.bias)] if layer.use_bias else []

@@ -10,6 +10,7 @@ from keras import layers
 
 from keras_tesla import active_terms, percentage_scope, profiles
 from keras_tesla.layers import IDPConv1D, IDPConv2DTranspose, IDPSeparableConv2D
+from tests.layers.incomplete_test import INCOMPLETE
 
 to_numpy = keras.ops.convert_to_numpy
 FIRST = {"data_format": "channels_first"}
@@ -100,7 +101,7 @@ def test_complete_equals_keras(cls, arguments):
         assert (a.path, a.shape, a.dtype, a.trainable) == (b.path, b.shape, b.dtype, b.trainable)
     config = ours.get_config()
     assert {key: config[key] for key in theirs.get_config()} == theirs.get_config()
-    assert set(config) - set(theirs.get_config()) == {"profile", "trainable_profile"}
+    assert set(config) - set(theirs.get_config()) == INCOMPLETE
     with percentage_scope(30):
         assert tuple(ours.compute_output_shape(x.shape)) == tuple(expected.shape)
 
@@ -116,7 +117,7 @@ def plain(layer, x, percentage):
     active = np.concatenate([np.take(g, range(k), axis) for g in np.split(x, groups, axis)], axis)
     config = layer.get_config()
     stock = STOCK[type(layer)].from_config(
-        {key: v for key, v in config.items() if key not in ("profile", "trainable_profile")}
+        {key: v for key, v in config.items() if key not in INCOMPLETE}
     )
     stock.build(active.shape)
     weights = {name: to_numpy(getattr(layer, name)) for name in kernel_names(layer)}

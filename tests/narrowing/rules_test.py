@@ -98,6 +98,9 @@ def flattened():
     return keras.Model(x, IDPDense(3, input_channels=8)(layers.Flatten()(wide(2)(x))))
 
 
+PRIVATE = {"percentages": [100, 50, 25, 1], "private_bias": True, "private_profile": True}
+
+
 def projection(layer):
     """The layer kind itself is the one that is narrowed."""
     x = image(layer.rank if hasattr(layer, "rank") else 0)
@@ -170,17 +173,27 @@ NARROWED = {
     IDPDense: [
         lambda: projection(IDPDense(8, name="wide", profile="linear")),
         lambda: projection(IDPDense(8, name="wide", profile="linear", trainable_profile=True)),
+        lambda: projection(IDPDense(8, name="wide", **PRIVATE)),
+        lambda: projection(IDPDense(8, name="wide", complete=True, **PRIVATE)),
     ],
-    IDPConv1D: [lambda: projection(IDPConv1D(8, 2, name="wide", profile="linear"))],
-    IDPConv2D: [lambda: projection(IDPConv2D(8, 2, name="wide", profile="linear"))],
+    IDPConv1D: [
+        lambda: projection(IDPConv1D(8, 2, name="wide", profile="linear")),
+        lambda: projection(IDPConv1D(8, 2, name="wide", **PRIVATE)),
+    ],
+    IDPConv2D: [
+        lambda: projection(IDPConv2D(8, 2, name="wide", profile="linear")),
+        lambda: projection(IDPConv2D(8, 2, name="wide", **PRIVATE)),
+    ],
     IDPConv2DTranspose: [
         lambda: projection(IDPConv2DTranspose(8, 2, name="wide", profile="linear")),
+        lambda: projection(IDPConv2DTranspose(8, 2, name="wide", **PRIVATE)),
     ],
     IDPSeparableConv2D: [
-        lambda m=m: projection(
-            IDPSeparableConv2D(8, 2, depth_multiplier=m, name="wide", profile="linear")
+        lambda m=m, own=own: projection(
+            IDPSeparableConv2D(8, 2, depth_multiplier=m, name="wide", **own)
         )
         for m in (1, 3)
+        for own in ({"profile": "linear"}, PRIVATE)
     ],
     **{
         layer: [

@@ -199,7 +199,18 @@ def test_a_normalization_that_does_not_follow_its_convolution_alone_is_refused()
         kt.quantization_aware(keras.Model(inputs, both), P)
 
 
+def test_a_private_profile_is_refused():
+    inputs = keras.Input((8,))
+    layer = IDPDense(4, percentages=P, private_profile=True, name="private")
+    with pytest.raises(
+        ValueError, match="'private'.*private profile gives each percentage another"
+    ):
+        kt.quantization_aware(keras.Model(inputs, layer(inputs)), P)
+
+
 def test_percentages_without_statistics_or_ranges_are_refused():
+    with pytest.raises(ValueError, match=r"private numbers for \[100, 30\] percent. Received: 50"):
+        kt.quantization_aware(networks.private(), [100, 50])
     with pytest.raises(ValueError, match="has statistics for"):
         kt.quantization_aware(networks.normalized(), [100, 33])
     copy = kt.quantization_aware(networks.mlp(), [100, 50])
