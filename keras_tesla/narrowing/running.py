@@ -94,6 +94,15 @@ def _applies(step, values):
     )
 
 
+def _products(x, kernel, ends) -> list:
+    """Returns the product of each block of terms; `ends` says where the blocks end."""
+    x = leading(x, ends[-1], -1)
+    if len(ends) == 1:  # TensorFlow refuses to split at no place
+        return [ops.matmul(x, kernel)]
+    parts = (ops.split(x, ends[:-1], axis=-1), ops.split(kernel, ends[:-1], axis=0))
+    return [ops.matmul(terms, rows) for terms, rows in zip(*parts, strict=True)]
+
+
 class _RunningSum(keras.Layer):
     """A layer, because layers hand on the Keras mask.
 
@@ -117,16 +126,8 @@ class _RunningSum(keras.Layer):
         ]
 
     def _products(self, x, ends):
-        """Yields the product of each block of terms; `ends` says where the blocks end."""
         (layer,) = self._layer
-        kernel = layer.incomplete_kernel(max(self._widths), private=False)
-        x = leading(x, ends[-1], -1)
-        if len(ends) == 1:  # TensorFlow refuses to split at no place
-            yield ops.matmul(x, kernel)
-            return
-        parts = (ops.split(x, ends[:-1], axis=-1), ops.split(kernel, ends[:-1], axis=0))
-        for terms, rows in zip(*parts, strict=True):
-            yield ops.matmul(terms, rows)
+        return _products(x, layer.incomplete_kernel(max(self._widths), private=False), ends)
 
     def _sums(self, x) -> dict:
         """The sum and the bias at each percentage."""
@@ -192,6 +193,8 @@ class _AttenuatedSum(keras.Layer):
     def is_exact(self) -> bool:
         """Whether the gradients are those of the definition."""
         (layer,) = self._layer
+        if layer.private_profile or layer.private_bias:  # which are not attenuated
+            return False
         # The product has the profile folded into the kernel: one factor for both.
         if layer.trainable_profile and set(self._attenuator.own(layer.kernel)) != {0}:
             return False
@@ -201,7 +204,7 @@ class _AttenuatedSum(keras.Layer):
     def call(self, inputs):
         (layer,) = self._layer
         x, *others = inputs
-        kernel = layer.incomplete_kernel(max(self._widths))
+        kernel = layer.incomplete_kernel(max(self._widths), private=False)
         if not self._owns or self._is_one():
             sources = [(x, kernel, self._of_kernel)]
         else:
@@ -209,7 +212,7 @@ class _AttenuatedSum(keras.Layer):
             fixed = ops.stop_gradient(kernel)
             for other, own in zip(others, self._owns, strict=True):
                 sources.append((other, fixed, functools.partial(self._of_input, own)))
-        products = [(self._products(x, kernel), factor) for x, kernel, factor in sources]
+        products = [(_products(x, kernel, self._ends), factor) for x, kernel, factor in sources]
         sums = list(itertools.accumulate(products[0][0], ops.add))
         outputs = []
         for percentage, width in self._widths.items():
@@ -230,14 +233,6 @@ class _AttenuatedSum(keras.Layer):
         (first, *others) = self._owns
         return first is not None and not others and set(own) == {0} and (own[0] == first).all()
 
-    def _products(self, x, kernel):
-        parts = zip(
-            ops.split(leading(x, self._ends[-1], -1), self._ends[:-1], axis=-1),
-            ops.split(kernel, self._ends[:-1], axis=0),
-            strict=True,
-        )
-        return [ops.matmul(terms, rows) for terms, rows in parts]
-
     def _of_kernel(self, percentage, start):
         """S of a block's rows: for each output channel, or one for all."""
         own = self._attenuator.own(self._layer[0].kernel)
@@ -256,7 +251,7 @@ class _AttenuatedSum(keras.Layer):
     def _bias(self, percentage):
         layer = self._layer[0]
         factors = self._attenuator.factors(layer.bias, percentage)
-        bias = value_of(layer.trained_bias())
+        bias = value_of(layer.trained_bias(percentage))
         return attenuated([bias], [factors]) if factors else bias
 
     def compute_mask(self, inputs, previous_mask):
