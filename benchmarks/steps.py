@@ -97,8 +97,8 @@ def _shared_layers(tesla):
 
 
 def _of_layers(model, names):
+    from keras_tesla import graph
     from keras_tesla.analysis.cost import kernels_of, of_call
-    from keras_tesla.narrowing import graph
 
     return sum(
         of_call(c.operation, c.input_tensors[0].shape, c.output_tensors[0].shape, kernels)

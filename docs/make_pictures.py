@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import keras_tesla as kt
-from keras_tesla.narrowing import graph
+from keras_tesla import graph
 from keras_tesla.narrowing.plan import narrow
 
 IMAGES = pathlib.Path(__file__).parent / "images"

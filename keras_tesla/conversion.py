@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_tesla import cloning, profiles
+from keras_tesla import graph as graphs
 from keras_tesla.channels import Channels
 from keras_tesla.layers import (
     IDPBatchNormalization,
@@ -17,7 +18,6 @@ from keras_tesla.layers import (
     IDPDense,
     IDPSeparableConv2D,
 )
-from keras_tesla.narrowing import graph as graphs
 from keras_tesla.narrowing.plan import DEPENDENT, layouts
 from keras_tesla.narrowing.rules import rule_for
 from keras_tesla.percentages import check_percentages

@@ -13,9 +13,9 @@ import numpy as np
 from keras import layers, ops
 
 from keras_tesla import cloning
+from keras_tesla import graph as graphs
 from keras_tesla.channels import Channels
 from keras_tesla.layers import IDPBatchNormalization, IDPConv1D, IDPConv2D, IDPDense
-from keras_tesla.narrowing import graph as graphs
 from keras_tesla.narrowing.rules import rule_for
 
 _IDP = (IDPDense, IDPConv1D, IDPConv2D)

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_tesla.narrowing import graph as graphs
-from keras_tesla.narrowing.graph import Tensor
+from keras_tesla import graph as graphs
+from keras_tesla.graph import Tensor
 
 
 def class_activation_maps(model, images, classes=None, layer=None) -> np.ndarray:

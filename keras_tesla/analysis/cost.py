@@ -4,7 +4,7 @@ import math
 
 from keras import layers
 
-from keras_tesla.narrowing import graph
+from keras_tesla import graph
 
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 _KERNEL_LAYERS = (

@@ -5,8 +5,8 @@ import math
 import keras
 import numpy as np
 
+from keras_tesla import graph as graphs
 from keras_tesla.analysis import cost
-from keras_tesla.narrowing import graph as graphs
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentages
 from keras_tesla.training import checks

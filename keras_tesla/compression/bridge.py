@@ -6,8 +6,8 @@ import math
 import keras
 import numpy as np
 
+from keras_tesla import graph as graphs
 from keras_tesla.compression import packages
-from keras_tesla.narrowing import graph as graphs
 from keras_tesla.tflite import verify
 from keras_tesla.training.tesla import TESLA
 

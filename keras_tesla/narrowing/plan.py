@@ -3,8 +3,8 @@
 import dataclasses
 
 from keras_tesla.channels import Channels
+from keras_tesla.graph import Call, Graph, tensors
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct, PerRange
-from keras_tesla.narrowing.graph import Call, Graph, tensors
 from keras_tesla.narrowing.rules import Narrowed, Widths, rule_for
 
 DEPENDENT = (IncompleteDotProduct, IDPBatchNormalization, PerRange)

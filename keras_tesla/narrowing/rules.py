@@ -16,6 +16,7 @@ import keras
 from keras import layers, ops
 
 from keras_tesla.channels import Channels, leading
+from keras_tesla.graph import Call, Tensor
 from keras_tesla.layers import (
     IDPBatchNormalization,
     IDPConv1D,
@@ -26,7 +27,6 @@ from keras_tesla.layers import (
     IncompleteDotProduct,
     PerRange,
 )
-from keras_tesla.narrowing.graph import Call, Tensor
 from keras_tesla.quantization import kernels
 from keras_tesla.quantization.ranges import ActivationRange
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_tesla.narrowing.graph import Tensor, tensors
+from keras_tesla.graph import Tensor, tensors
 from keras_tesla.narrowing.plan import Plan, Step
 
 

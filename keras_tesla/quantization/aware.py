@@ -4,8 +4,8 @@ import keras
 from keras import layers
 
 from keras_tesla import cloning
+from keras_tesla import graph as graphs
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
-from keras_tesla.narrowing import graph as graphs
 from keras_tesla.percentages import check_percentages
 from keras_tesla.quantization.kernels import FAKE_QUANTIZED
 from keras_tesla.quantization.ranges import ActivationRange

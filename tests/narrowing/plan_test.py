@@ -4,8 +4,8 @@ import keras
 import pytest
 from keras import layers
 
+from keras_tesla import graph
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-from keras_tesla.narrowing import graph
 from keras_tesla.narrowing.plan import narrow
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_tesla import graph
+from keras_tesla.graph import Tensor
 from keras_tesla.layers import IDPDense
-from keras_tesla.narrowing import graph
-from keras_tesla.narrowing.graph import Tensor
 
 
 def operations(model):
