@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_tesla import cloning
 from keras_tesla.channels import indices, take
+from keras_tesla.kinds.kind import weight_at
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan
 from keras_tesla.quantization.kernels import FakeQuantizedKernel
@@ -71,9 +72,9 @@ def extract(
         operation = made[key] = make(step)
         outputs = operation(*args, **kwargs)
         if narrowed is not None:
-            for weight, value in narrowed.weights().items():
+            for path, value in narrowed.weights().items():
                 # A copy: JAX would let the two models share a buffer and give it away.
-                getattr(operation, weight).assign(np.array(ops.convert_to_numpy(value)))
+                weight_at(operation, path).assign(np.array(ops.convert_to_numpy(value)))
             if isinstance(original, FakeQuantizedKernel):  # for the int8 converter; not saved
                 operation.kernel_limit = original.limit_of(operation.kernel.shape)
         elif isinstance(operation, keras.Layer):

@@ -7,9 +7,9 @@ import keras
 from keras import ops
 
 from keras_tesla.channels import Channels, take
+from keras_tesla.kinds.kind import Narrowed, weight_at
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan, Step
-from keras_tesla.narrowing.rules import Narrowed
 from keras_tesla.scope import percentage_scope
 
 
@@ -78,8 +78,8 @@ class LivePlan:
 
     def _call_narrowed(self, step, args, kwargs, add_loss):
         layer = self._layers[id(step)]
-        lent = [(getattr(layer, name), w) for name, w in step.narrowed.weights().items()]
-        state = [(full, getattr(layer, name)) for name, full in step.narrowed.state.items()]
+        lent = [(weight_at(layer, path), w) for path, w in step.narrowed.weights().items()]
+        state = [(full, weight_at(layer, path)) for path, full in step.narrowed.state.items()]
         with keras.StatelessScope(state_mapping=lent, collect_losses=True) as scope:
             before = [scope.get_current_value(own) for _, own in state]
             outputs = layer(*args, **kwargs)

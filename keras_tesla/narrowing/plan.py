@@ -1,13 +1,12 @@
 """The backward pass: which prefix of every tensor a percentage needs."""
 
 import dataclasses
+from collections.abc import Collection
 
 from keras_tesla.channels import Channels
 from keras_tesla.graph import Call, Graph, tensors
-from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct, PerRange
-from keras_tesla.narrowing.rules import Narrowed, Widths, rule_for
-
-DEPENDENT = (IncompleteDotProduct, IDPBatchNormalization, PerRange)
+from keras_tesla.kinds.kind import Narrowed, Widths
+from keras_tesla.kinds.registry import inherited_kind_of, kind_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Step:
     Args:
         call: The call of the full graph.
         widths: What it computes and reads, in channels.
-        narrowed: The stock layer that computes it, or None if the original serves as it is.
+        narrowed: The layer that computes it, or None if the original serves as it is.
         depends: Bool, whether its result depends on the percentage.
     """
 
@@ -60,9 +59,25 @@ def layouts(graph: Graph) -> dict[int, Channels | None]:
     known: dict[int, Channels | None] = {t.index: None for t in tensors(graph.inputs)}
     for call in graph.calls:
         inputs = [known[t.index] for t in call.input_tensors]
-        outputs = rule_for(call.operation).layouts(call, inputs)
+        outputs = kind_of(call.operation).layouts(call, inputs)
         known.update(zip((t.index for t in call.output_tensors), outputs, strict=True))
     return known
+
+
+def dependent(graph: Graph, made_incomplete: Collection[int] = ()) -> set[int]:
+    """Returns the indices of the tensors whose values depend on the percentage.
+
+    Args:
+        graph: The calls of the model.
+        made_incomplete: The ids of layers that are taken to depend on it, too.
+    """
+    found: set[int] = set()
+    for call in graph.calls:
+        operation = call.operation
+        own = id(operation) in made_incomplete or inherited_kind_of(operation).depends
+        if own or any(t.index in found for t in call.input_tensors):
+            found.update(t.index for t in call.output_tensors)
+    return found
 
 
 def narrow(graph: Graph, percentage: int) -> Plan:
@@ -96,8 +111,8 @@ def narrow(graph: Graph, percentage: int) -> Plan:
         wanted = [demand[t.index] for t in outputs]
         if all(w == 0 for w in wanted):
             continue
-        rule = rule_for(call.operation)
-        widths = rule.widths(
+        kind = kind_of(call.operation)
+        widths = kind.widths(
             call,
             percentage,
             [where[t.index] for t in inputs],
@@ -109,15 +124,11 @@ def narrow(graph: Graph, percentage: int) -> Plan:
         for tensor, width, view in zip(inputs, widths.inputs, widths.views, strict=True):
             if width != 0:
                 need(tensor, width, view)
-        steps.append((call, widths, rule.narrow(call, percentage, widths)))
+        steps.append((call, widths, kind.narrow(call, percentage, widths)))
 
-    depends: set[int] = set()
-    planned = []
-    for call, widths, narrowed in reversed(steps):
-        varies = isinstance(call.operation, DEPENDENT) or any(
-            t.index in depends for t in call.input_tensors
-        )
-        if varies:
-            depends.update(t.index for t in call.output_tensors)
-        planned.append(Step(call, widths, narrowed, varies))
+    depends = dependent(graph)
+    planned = [
+        Step(call, widths, narrowed, any(t.index in depends for t in call.output_tensors))
+        for call, widths, narrowed in reversed(steps)
+    ]
     return Plan(percentage, graph, planned, demand, where)

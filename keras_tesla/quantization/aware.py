@@ -6,6 +6,7 @@ from keras import layers
 from keras_tesla import cloning
 from keras_tesla import graph as graphs
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
+from keras_tesla.narrowing.plan import dependent
 from keras_tesla.percentages import check_percentages
 from keras_tesla.quantization.kernels import FAKE_QUANTIZED
 from keras_tesla.quantization.ranges import ActivationRange
@@ -124,7 +125,7 @@ class _Builder:
                 self._readers.setdefault(tensor.index, []).append(call)
         self._outputs = {t.index for t in graphs.tensors(graph.outputs)}
         self._maker = {t.index: call for call in graph.calls for t in call.output_tensors}
-        self._depends: set[int] = set()
+        self._depends = dependent(graph)
         self._values: dict[int, object] = {}
         self._copies: dict[int, tuple] = {}  # {id of an operation: (it, its copy)}
         self._names = {layer.name for layer in graph.layers} | set(graph.input_names)
@@ -165,10 +166,6 @@ class _Builder:
             (call.args, call.kwargs),
         )
         (tensor,) = call.output_tensors
-        if isinstance(operation, IncompleteDotProduct) or any(
-            t.index in self._depends for t in call.input_tensors
-        ):
-            self._depends.add(tensor.index)
         # An output keeps its name, so what is in front of its range gets another one.
         ends = tensor.index in self._outputs
         ranged = kind == _OWN and not self._joins_next(call, tensor)

@@ -15,7 +15,7 @@ from keras_tesla.layers import (
     IDPSeparableConv2D,
     PerRange,
 )
-from keras_tesla.narrowing import rules
+from keras_tesla.kinds import activations, registry
 from keras_tesla.quantization import kernels
 from keras_tesla.quantization.ranges import ActivationRange
 
@@ -244,7 +244,7 @@ NARROWED = {
 def test_every_rule_has_a_case():
     # Those with rounded kernels and their ranges: tests/quantization.
     rounded = {*kernels.FAKE_QUANTIZED.values(), ActivationRange}
-    assert set(NARROWED) == set(rules._RULES) - rounded
+    assert set(NARROWED) == set(registry.registered()) - rounded
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_narrows(make, check):
     assert multiply_adds(extracted) < multiply_adds(full)
 
 
-@pytest.mark.parametrize("name", sorted(rules._ELEMENTWISE - {"threshold"}))
+@pytest.mark.parametrize("name", sorted(activations.ELEMENTWISE - {"threshold"}))
 def test_elementwise_activations_narrow(name, check):
     # `threshold` has arguments without default, so no layer takes it by name.
     assert width(check(through(layers.Activation(name), rank=0))) == 4
