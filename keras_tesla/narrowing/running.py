@@ -29,7 +29,7 @@ def run(lives: list, values: dict) -> dict[int, dict]:
     for step in lives[0].plan.steps:
         if not (step.depends and _applies(step, values)):
             continue
-        # All percentages need this call: the graph behind it is the same for each of them.
+        # Perhaps not of all percentages: a concatenation does not reach its last parts at each.
         widths = {
             live.plan.percentage: s.widths.outputs[0]
             for live in lives
@@ -74,8 +74,8 @@ class _RunningSum(keras.Layer):
         ends = sorted({layer.active_terms(p) for p in self._widths})
         kernel = layer.incomplete_kernel(max(self._widths))
         parts = zip(
-            ops.split(leading(x, ends[-1], -1), ends[:-1], axis=-1),
-            ops.split(kernel, ends[:-1], axis=0),
+            _split(leading(x, ends[-1], -1), ends[:-1], axis=-1),
+            _split(kernel, ends[:-1], axis=0),
             strict=True,
         )
         total = layer.trained_bias() if layer.use_bias else 0.0
@@ -90,3 +90,8 @@ class _RunningSum(keras.Layer):
 
     def compute_mask(self, inputs, previous_mask):
         return [previous_mask] * len(self._widths)
+
+
+def _split(x, places, axis):
+    """`keras.ops.split`, which TensorFlow refuses to do at no place."""
+    return ops.split(x, places, axis=axis) if places else [x]
