@@ -48,7 +48,7 @@ class Call:
         return tensors(self.outputs)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
     """The calls of a model in an order in which they can run. Nested models are inlined.
 

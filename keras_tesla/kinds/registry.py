@@ -74,7 +74,7 @@ def register_kind(cls, kind=None, *, like=None):
             f"them alike. Received: kind={kind!r}, like={like!r}"
         )
     if like is not None:
-        if like not in _KINDS:
+        if not (isinstance(like, type) and like in _KINDS):
             raise ValueError(
                 "`like` must be a layer class that the library understands, such as "
                 f"`keras.layers.ReLU`. Received: {like!r}"

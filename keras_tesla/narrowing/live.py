@@ -6,7 +6,7 @@ import inspect
 import keras
 from keras import ops
 
-from keras_tesla.channels import Channels, take
+from keras_tesla.channels import take
 from keras_tesla.kinds.kind import Narrowed, weight_at
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan, Step
@@ -117,12 +117,15 @@ def _take_masked(x, view, have, want):
 
 
 def _shell(step: Step, narrowed: Narrowed):
-    """Builds the stock layer of a step without giving its variables a value."""
-    shape = list(step.call.input_tensors[0].shape)
-    view, width = step.widths.views[0], step.widths.inputs[0]
-    if isinstance(view, Channels) and width is not None:
-        shape[view.axis] = view.copies * width
+    """Builds the layer of a step without giving its variables a value."""
     layer = narrowed.cls.from_config(narrowed.config)
+    args, kwargs = step.input_shapes()
     with keras.StatelessScope(initialize_variables=False):
-        layer.build(tuple(shape))
+        names = inspect.signature(layer.build).parameters
+        if len(names) == 1:  # the shape of the first argument, as in Keras
+            layer.build(args[0] if args else next(iter(kwargs.values())))
+        else:  # one for each argument with tensors, by name
+            given = inspect.signature(layer.call).bind(*args, **kwargs).arguments
+            shapes = {f"{name}_shape": shape for name, shape in given.items()}
+            layer.build(**{name: shape for name, shape in shapes.items() if name in names})
     return layer

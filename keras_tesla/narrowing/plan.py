@@ -1,10 +1,13 @@
 """The backward pass: which prefix of every tensor a percentage needs."""
 
 import dataclasses
+import weakref
 from collections.abc import Collection
 
+import keras
+
 from keras_tesla.channels import Channels
-from keras_tesla.graph import Call, Graph, tensors
+from keras_tesla.graph import Call, Graph, Tensor, tensors
 from keras_tesla.kinds.kind import Narrowed, Widths
 from keras_tesla.kinds.registry import inherited_kind_of, kind_of
 
@@ -30,6 +33,21 @@ class Step:
         """Equal for the calls that share a layer in an extracted model: one layer, one width."""
         return id(self.call.operation), str(self.widths.inputs), str(self.widths.outputs)
 
+    def input_shapes(self) -> tuple[tuple, dict]:
+        """Returns the call's arguments with the shape of what is read in place of each tensor."""
+        reads = iter(zip(self.widths.inputs, self.widths.views, strict=True))
+
+        def shape(x):
+            if not isinstance(x, Tensor):
+                return x
+            sizes = list(x.shape)
+            width, view = next(reads)
+            if view is not None and width is not None:
+                sizes[view.axis] = view.copies * width
+            return tuple(sizes)
+
+        return keras.tree.map_structure(shape, (self.call.args, self.call.kwargs))
+
     def is_done(self, values: dict) -> bool:
         """Whether `values`, by index of a tensor, hold what the call returns."""
         return all(t.index in values for t in self.call.output_tensors)
@@ -54,8 +72,18 @@ class Plan:
     layouts: dict[int, Channels | None]
 
 
+# {graph: its layouts, which are the same at every percentage}
+_LAYOUTS: weakref.WeakKeyDictionary[Graph, dict] = weakref.WeakKeyDictionary()
+
+
 def layouts(graph: Graph) -> dict[int, Channels | None]:
     """Returns where the channels of every tensor of the graph lie; None where that is unknown."""
+    if graph not in _LAYOUTS:
+        _LAYOUTS[graph] = _found_layouts(graph)
+    return _LAYOUTS[graph]
+
+
+def _found_layouts(graph):
     known: dict[int, Channels | None] = {t.index: None for t in tensors(graph.inputs)}
     for call in graph.calls:
         inputs = [known[t.index] for t in call.input_tensors]
