@@ -8,6 +8,7 @@ from keras_tesla.kinds.kind import Kind
 
 _KINDS: dict[type | str, Kind] = {}  # a string: the class name of an operation of Keras' own
 _UNKNOWN = Kind()
+_TAUGHT: set[type] = set()  # by `register_kind`
 
 
 def register(kind: Kind, *classes: type | str):
@@ -41,9 +42,9 @@ def register_kind(cls, kind=None, *, like=None):
             there. `to_idp` leaves the layer as it is, whatever it makes of `like`.
 
     Raises:
-        ValueError: If `cls` is no layer class or belongs to Keras or keras_tesla; not exactly one
-            of `kind` and `like` is given; `kind` is no `Kind`; `like` has none, or depends on the
-            percentage and `cls` is no subclass of it.
+        ValueError: If `cls` is no layer class, or one that the library knows by itself; not exactly
+            one of `kind` and `like` is given; `kind` is no `Kind`; `like` has no kind, or depends
+            on the percentage and `cls` is no subclass of it.
 
     Example:
 
@@ -58,12 +59,12 @@ def register_kind(cls, kind=None, *, like=None):
     >>> kt.register_kind(Shifted, ShiftedKind())
     >>> model = keras.Sequential(
     ...     [keras.Input((8,)), keras.layers.Dense(6), Shifted(), IDPDense(3)])
-    >>> TESLA(model, percentages=[100, 50]).at(50).layers[2].shift.shape
+    >>> tuple(TESLA(model, percentages=[100, 50]).at(50).layers[2].shift.shape)
     (3,)
     """
     if not (isinstance(cls, type) and issubclass(cls, keras.Layer)):
         raise ValueError(f"`cls` must be a subclass of `keras.layers.Layer`. Received: {cls!r}")
-    if cls.__module__.split(".")[0] in ("keras", "keras_tesla"):
+    if cls in _KINDS and cls not in _TAUGHT:
         raise ValueError(
             f"What {cls.__name__} does is known already; register a class of your own. "
             f"Received: {cls!r}"
@@ -92,6 +93,7 @@ def register_kind(cls, kind=None, *, like=None):
             f"`Channelwise()`. Received: {kind!r}"
         )
     register(kind, cls)
+    _TAUGHT.add(cls)
 
 
 def kind_of(operation) -> Kind:

@@ -198,7 +198,7 @@ def test_it_may_be_registered_again():
         ((Shifted(), ShiftedKind()), "`cls` must be a subclass of `keras.layers.Layer`"),
         ((Channelwise, ShiftedKind()), "`cls` must be a subclass of `keras.layers.Layer`"),
         ((None, ShiftedKind()), "`cls` must be a subclass of `keras.layers.Layer`"),
-        ((layers.PReLU, ShiftedKind()), "What PReLU does is known already"),
+        ((layers.ReLU, ShiftedKind()), "What ReLU does is known already"),
         ((IDPDense, ShiftedKind()), "What IDPDense does is known already"),
     ],
     ids=str,
