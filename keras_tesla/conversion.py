@@ -60,14 +60,14 @@ def to_idp(
 ):
     """Returns a copy of a Keras model whose layers are incomplete, with the same weights.
 
-    Each `Dense`, `Conv1D`, `Conv2D`, `Conv2DTranspose` and `SeparableConv2D` whose input channels
-    come from other layers becomes its incomplete twin: at percentage p it reads the first
-    `max(1, floor(p / 100 * n))` of its n input channels, and narrowing leaves out what no layer
-    reads. A `BatchNormalization` behind one becomes an `IDPBatchNormalization`, all of whose
-    statistics start at those of the model. Layers that work channel by channel are narrowed as they
-    are: depthwise convolutions, group normalization, activations, pooling, merges. All others read
-    and compute all of their channels, which is always right and saves nothing. The report says
-    which layer is which.
+    Each layer that `keras_tesla.layers` has an incomplete class for (`Dense`, `Conv2D` and its
+    like) and whose input channels come from other layers becomes one of that class: at percentage p
+    it reads the first `max(1, floor(p / 100 * n))` of its n input channels, and narrowing leaves
+    out what no layer reads. A `BatchNormalization` behind one becomes an `IDPBatchNormalization`,
+    all of whose statistics start at those of the model. Layers that work channel by channel are
+    narrowed as they are: depthwise convolutions, group normalization, activations, pooling, merges.
+    All others read and compute all of their channels, which is always right and saves nothing. The
+    report says which layer is which.
 
     At 100 % the copy computes what the model does, up to rounding. With another profile than all
     ones its kernels are divided by the coefficients for that.
