@@ -85,6 +85,7 @@ def test_the_public_names_are_these():
         "IDPConv1D",
         "IDPConv2D",
         "IDPConv2DTranspose",
+        "IDPConv3D",
         "IDPDense",
         "IDPSeparableConv2D",
         "IncompleteDotProduct",

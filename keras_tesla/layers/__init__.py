@@ -4,6 +4,7 @@ from keras_tesla.layers.batch_normalization import IDPBatchNormalization
 from keras_tesla.layers.conv1d import IDPConv1D
 from keras_tesla.layers.conv2d import IDPConv2D
 from keras_tesla.layers.conv2d_transpose import IDPConv2DTranspose
+from keras_tesla.layers.conv3d import IDPConv3D
 from keras_tesla.layers.dense import IDPDense
 from keras_tesla.layers.incomplete import IncompleteDotProduct
 from keras_tesla.layers.per_range import PerRange
@@ -14,6 +15,7 @@ __all__ = [
     "IDPConv1D",
     "IDPConv2D",
     "IDPConv2DTranspose",
+    "IDPConv3D",
     "IDPDense",
     "IDPSeparableConv2D",
     "IncompleteDotProduct",

@@ -12,6 +12,7 @@ from keras_tesla.layers import (
     IDPConv1D,
     IDPConv2D,
     IDPConv2DTranspose,
+    IDPConv3D,
     IDPDense,
     IDPSeparableConv2D,
     PerRange,
@@ -98,6 +99,7 @@ NARROWED = {
     ],
     IDPConv1D: [lambda: projection(IDPConv1D(8, 2, name="wide", profile="linear"))],
     IDPConv2D: [lambda: projection(IDPConv2D(8, 2, name="wide", profile="linear"))],
+    IDPConv3D: [lambda: projection(IDPConv3D(8, 2, name="wide", profile="linear"))],
     IDPConv2DTranspose: [
         lambda: projection(IDPConv2DTranspose(8, 2, name="wide", profile="linear")),
     ],
