@@ -83,6 +83,7 @@ def test_the_public_names_are_these():
     assert kt.layers.__all__ == [
         "IDPBatchNormalization",
         "IDPConv1D",
+        "IDPConv1DTranspose",
         "IDPConv2D",
         "IDPConv2DTranspose",
         "IDPConv3D",

@@ -14,6 +14,7 @@ from keras_tesla.kinds.kind import Axes, Kind, Narrowed, Widths, is_regularized,
 from keras_tesla.kinds.registry import kind_of, register
 from keras_tesla.layers import (
     IDPConv1D,
+    IDPConv1DTranspose,
     IDPConv2D,
     IDPConv2DTranspose,
     IDPConv3D,
@@ -190,7 +191,7 @@ for _family, _stock, _incomplete in [
     (Projection, layers.Conv1D, IDPConv1D),
     (Projection, layers.Conv2D, IDPConv2D),
     (Projection, layers.Conv3D, IDPConv3D),
-    (_Transposed, layers.Conv1DTranspose, None),
+    (_Transposed, layers.Conv1DTranspose, IDPConv1DTranspose),
     (_Transposed, layers.Conv2DTranspose, IDPConv2DTranspose),
     (_Transposed, layers.Conv3DTranspose, None),
     (_Separable, layers.SeparableConv1D, None),

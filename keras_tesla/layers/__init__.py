@@ -2,6 +2,7 @@
 
 from keras_tesla.layers.batch_normalization import IDPBatchNormalization
 from keras_tesla.layers.conv1d import IDPConv1D
+from keras_tesla.layers.conv1d_transpose import IDPConv1DTranspose
 from keras_tesla.layers.conv2d import IDPConv2D
 from keras_tesla.layers.conv2d_transpose import IDPConv2DTranspose
 from keras_tesla.layers.conv3d import IDPConv3D
@@ -13,6 +14,7 @@ from keras_tesla.layers.separable_conv2d import IDPSeparableConv2D
 __all__ = [
     "IDPBatchNormalization",
     "IDPConv1D",
+    "IDPConv1DTranspose",
     "IDPConv2D",
     "IDPConv2DTranspose",
     "IDPConv3D",

@@ -13,14 +13,14 @@ def each_rank(*names):
 
 # `to_idp` puts a class of keras_tesla in their place.
 INCOMPLETE = """
-    BatchNormalization Conv1D Conv2D Conv2DTranspose Conv3D Dense SeparableConv2D
+    BatchNormalization Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Dense SeparableConv2D
 """.split()
 
 # They stay, and compute only what is read.
 NARROWED = [
     *each_rank("AveragePooling", "Cropping", "GlobalAveragePooling", "GlobalMaxPooling"),
     *each_rank("MaxPooling", "SpatialDropout", "UpSampling", "ZeroPadding"),
-    *"Conv1DTranspose Conv3DTranspose DepthwiseConv1D DepthwiseConv2D".split(),
+    *"Conv3DTranspose DepthwiseConv1D DepthwiseConv2D".split(),
     *"Activation Add AlphaDropout Average Concatenate Dropout ELU Flatten".split(),
     *"GaussianDropout GaussianNoise GroupNormalization Identity LeakyReLU Maximum".split(),
     *"Minimum Multiply ReLU Rescaling Reshape SeparableConv1D Subtract".split(),

@@ -10,6 +10,7 @@ from keras_tesla.kinds import activations, registry
 from keras_tesla.layers import (
     IDPBatchNormalization,
     IDPConv1D,
+    IDPConv1DTranspose,
     IDPConv2D,
     IDPConv2DTranspose,
     IDPConv3D,
@@ -100,6 +101,9 @@ NARROWED = {
     IDPConv1D: [lambda: projection(IDPConv1D(8, 2, name="wide", profile="linear"))],
     IDPConv2D: [lambda: projection(IDPConv2D(8, 2, name="wide", profile="linear"))],
     IDPConv3D: [lambda: projection(IDPConv3D(8, 2, name="wide", profile="linear"))],
+    IDPConv1DTranspose: [
+        lambda: projection(IDPConv1DTranspose(8, 2, name="wide", profile="linear")),
+    ],
     IDPConv2DTranspose: [
         lambda: projection(IDPConv2DTranspose(8, 2, name="wide", profile="linear")),
     ],

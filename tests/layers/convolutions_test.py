@@ -9,7 +9,13 @@ import pytest
 from keras import layers
 
 from keras_tesla import active_terms, percentage_scope, profiles
-from keras_tesla.layers import IDPConv1D, IDPConv2DTranspose, IDPConv3D, IDPSeparableConv2D
+from keras_tesla.layers import (
+    IDPConv1D,
+    IDPConv1DTranspose,
+    IDPConv2DTranspose,
+    IDPConv3D,
+    IDPSeparableConv2D,
+)
 
 to_numpy = keras.ops.convert_to_numpy
 FIRST = {"data_format": "channels_first"}
@@ -17,6 +23,7 @@ FIRST = {"data_format": "channels_first"}
 STOCK = {
     IDPConv1D: layers.Conv1D,
     IDPConv3D: layers.Conv3D,
+    IDPConv1DTranspose: layers.Conv1DTranspose,
     IDPConv2DTranspose: layers.Conv2DTranspose,
     IDPSeparableConv2D: layers.SeparableConv2D,
 }
@@ -42,6 +49,10 @@ OWN = {
     ],
     IDPConv3D: [
         {"groups": 3, "kernel_size": (1, 2, 2)},
+        {"kernel_regularizer": "l2", "kernel_constraint": "non_neg"},
+    ],
+    IDPConv1DTranspose: [
+        {"strides": 2, "output_padding": 1},
         {"kernel_regularizer": "l2", "kernel_constraint": "non_neg"},
     ],
     IDPConv2DTranspose: [
@@ -202,6 +213,7 @@ def test_gradients_stay_in_the_trained_range(cls, complete_outputs, gradients):
     masks = {
         IDPConv1D: [block],
         IDPConv3D: [block],
+        IDPConv1DTranspose: [block.T],
         IDPConv2DTranspose: [block.T],
         IDPSeparableConv2D: [inside[:, None], block],
     }[cls] + [np.zeros(6, bool) if complete_outputs else inside]
