@@ -7,6 +7,7 @@ from keras import ops
 from keras_tesla import cloning
 from keras_tesla.channels import indices, take
 from keras_tesla.kinds.kind import weight_at
+from keras_tesla.names import unique_name
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan
 from keras_tesla.quantization.kernels import FakeQuantizedKernel
@@ -45,11 +46,7 @@ def extract(
         if narrowed is not None:
             cls, config = narrowed.cls, dict(narrowed.config)
         if isinstance(operation, keras.Layer):
-            unique, number = config["name"], 0
-            while unique in taken:
-                number += 1
-                unique = f"{config['name']}_{number}"
-            taken.add(unique)
+            unique = unique_name(config["name"], taken)
             config = {**config, "name": unique, **({"dtype": dtype} if dtype else {})}
         else:
             config.pop("name", None)  # Keras finds one that the slices do not have

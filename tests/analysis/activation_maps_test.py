@@ -58,7 +58,7 @@ def gradient_path(model, images, classes):
     graph = graphs.read(model)
     before, feature, head, data_format = activation_maps._split(graph, None)
     (image,) = graphs.tensors(graph.inputs)
-    values = activation_maps._run(before, {image.index: ops.convert_to_tensor(images)})
+    values = graphs.evaluate(before, {image.index: ops.convert_to_tensor(images)})
     scoring = activation_maps._before_softmax(head)
     return activation_maps._mean_derivatives(scoring, values, feature, data_format, classes)
 
