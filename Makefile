@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # The tests that hold on every Keras backend.
-PORTABLE := tests/layers tests/narrowing tests/training tests/callbacks tests/extraction_test.py \
-	tests/conversion_test.py tests/conversion_random_graphs_test.py tests/calibration_test.py \
-	tests/ordering_test.py tests/analysis/activation_maps_test.py \
-	tests/tflite/backend_test.py
+PORTABLE := tests/layers tests/kinds tests/narrowing tests/training tests/callbacks \
+	tests/extraction_test.py tests/graph_test.py tests/names_test.py tests/conversion_test.py \
+	tests/conversion_random_graphs_test.py tests/calibration_test.py tests/ordering_test.py \
+	tests/analysis/activation_maps_test.py tests/tflite/backend_test.py
 
 # Tracing takes most of the time, and that runs on one core.
 PYTEST := $(BIN)/pytest --numprocesses=2 --dist=worksteal

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 import keras_tesla as kt
-from keras_tesla.narrowing import graph
+from keras_tesla import graph
 from keras_tesla.narrowing.plan import narrow
 
 IMAGES = pathlib.Path(__file__).parent / "images"

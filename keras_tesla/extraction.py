@@ -6,7 +6,9 @@ from keras import ops
 
 from keras_tesla import cloning
 from keras_tesla.channels import indices, take
+from keras_tesla.kinds.kind import weight_at
 from keras_tesla.layers import IncompleteDotProduct
+from keras_tesla.names import unique_name
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan
 from keras_tesla.quantization.kernels import FakeQuantizedKernel
@@ -48,11 +50,7 @@ def extract(
         if narrowed is not None:
             cls, config = narrowed.cls, dict(narrowed.config)
         if isinstance(operation, keras.Layer):
-            unique, number = config["name"], 0
-            while unique in taken:
-                number += 1
-                unique = f"{config['name']}_{number}"
-            taken.add(unique)
+            unique = unique_name(config["name"], taken)
             config = {**config, "name": unique, **({"dtype": dtype} if dtype else {})}
         else:
             config.pop("name", None)  # Keras finds one that the slices do not have
@@ -79,9 +77,9 @@ def extract(
         outputs = operation(*args, **kwargs)
         if narrowed is not None:
             weights = narrowed.weights(private=False) if apart else narrowed.weights()
-            for weight, value in weights.items():
+            for path, value in weights.items():
                 # A copy: JAX would let the two models share a buffer and give it away.
-                getattr(operation, weight).assign(np.array(ops.convert_to_numpy(value)))
+                weight_at(operation, path).assign(np.array(ops.convert_to_numpy(value)))
             if isinstance(original, FakeQuantizedKernel):  # for the int8 converter; not saved
                 operation.kernel_limit = original.limit_of(operation.kernel.shape)
         elif isinstance(operation, keras.Layer):

@@ -33,6 +33,7 @@ def test_the_public_names_are_these():
         "compression",
         "current_percentage",
         "data",
+        "kinds",
         "layers",
         "literature",
         "order_channels",
@@ -40,6 +41,7 @@ def test_the_public_names_are_these():
         "profiles",
         "quantization_aware",
         "recalibrate",
+        "register_kind",
         "summary",
         "tflite",
         "to_idp",
@@ -70,11 +72,21 @@ def test_the_public_names_are_these():
         "to_tf_keras",
         "to_tflite",
     ]
+    assert kt.kinds.__all__ == [
+        "Channels",
+        "Channelwise",
+        "Kind",
+        "Narrowed",
+        "Widths",
+        "register_kind",
+    ]
     assert kt.layers.__all__ == [
         "IDPBatchNormalization",
         "IDPConv1D",
+        "IDPConv1DTranspose",
         "IDPConv2D",
         "IDPConv2DTranspose",
+        "IDPConv3D",
         "IDPDense",
         "IDPSeparableConv2D",
         "IncompleteDotProduct",

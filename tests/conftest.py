@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import keras_tesla
-from keras_tesla import extraction
-from keras_tesla.narrowing import graph, plan, run
+from keras_tesla import extraction, graph
+from keras_tesla.narrowing import plan, run
 from keras_tesla.narrowing.live import LivePlan
 
 

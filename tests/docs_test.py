@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 LANGUAGES = {"html", "kotlin", "python", "text"}
-MODULES = ["analysis", "callbacks", "compression", "layers", "literature", "tflite"]
+MODULES = ["analysis", "callbacks", "compression", "kinds", "layers", "literature", "tflite"]
 # {page: how many blocks are marked as not run}
 NOT_RUN = {"distribution.md": 4}  # tests/training/distribution_test.py does what they say
 

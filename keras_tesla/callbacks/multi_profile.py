@@ -6,8 +6,8 @@ import warnings
 import keras
 
 from keras_tesla.callbacks import checks, optimizer_reset
+from keras_tesla.graph import tensors
 from keras_tesla.layers import IncompleteDotProduct, PerRange
-from keras_tesla.narrowing.graph import tensors
 from keras_tesla.narrowing.plan import layouts, narrow
 from keras_tesla.percentages import active_terms, check_percentages
 

@@ -1,13 +1,12 @@
 """IDPConv2DTranspose: a Conv2DTranspose layer that can leave out its last input channels."""
 
 import keras
-from keras import ops
 
-from keras_tesla.layers.convolution import IncompleteConvolution
+from keras_tesla.layers.convolution import IncompleteTransposedConvolution
 
 
 @keras.saving.register_keras_serializable("keras_tesla")
-class IDPConv2DTranspose(IncompleteConvolution, keras.layers.Conv2DTranspose):
+class IDPConv2DTranspose(IncompleteTransposedConvolution, keras.layers.Conv2DTranspose):
     """`keras.layers.Conv2DTranspose` over an incomplete dot product.
 
     At percentage p each output channel j reads the first `k = max(1, floor(p / 100 * n))` of the n
@@ -51,25 +50,3 @@ class IDPConv2DTranspose(IncompleteConvolution, keras.layers.Conv2DTranspose):
     Reference:
         McDanel, Teerapittayanon, Kung, 2017, https://arxiv.org/abs/1710.07830
     """
-
-    def incomplete_kernel(self, percentage: int, private: bool = True):
-        """Returns the kernel of the active terms, profiles folded in.
-
-        Shape: `(*kernel_size, filters, k)` for k active channels.
-        """
-        kernel = ops.swapaxes(self.kernel, -1, -2)  # the terms are its columns
-        return ops.swapaxes(self._incomplete(kernel, percentage, private), -1, -2)
-
-    def _terms_of_kernel(self):
-        return self.kernel.shape[-1]
-
-    def _convolve(self, inputs, *kernels):
-        return ops.conv_transpose(
-            inputs,
-            *kernels,
-            strides=list(self.strides),
-            padding=self.padding,
-            output_padding=self.output_padding,
-            dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
-        )

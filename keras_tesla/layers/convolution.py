@@ -45,3 +45,29 @@ class IncompleteConvolution(IncompleteDotProduct):
 
     def _convolve(self, inputs, *kernels):
         return self.convolution_op(inputs, *kernels)
+
+
+class IncompleteTransposedConvolution(IncompleteConvolution):
+    """Mix-in over a transposed Keras convolution, whose kernel has the terms last."""
+
+    def incomplete_kernel(self, percentage: int, private: bool = True):
+        """Returns the kernel of the active terms, profiles folded in.
+
+        Shape: `(*kernel_size, filters, k)` for k active channels.
+        """
+        kernel = ops.swapaxes(self.kernel, -1, -2)  # the terms are its columns
+        return ops.swapaxes(self._incomplete(kernel, percentage, private), -1, -2)
+
+    def _terms_of_kernel(self):
+        return self.kernel.shape[-1]
+
+    def _convolve(self, inputs, *kernels):
+        return ops.conv_transpose(
+            inputs,
+            *kernels,
+            strides=list(self.strides),
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )

@@ -163,6 +163,10 @@ class IncompleteDotProduct(_Layer):
             )
         return self._private.get(percentage, {})
 
+    def private_of_all(self, name: str) -> list:
+        """Returns the private variables `"bias"` or `"profile"` of all percentages."""
+        return [variables[name] for variables in self._private.values() if name in variables]
+
     def private_coefficients(self, percentage: int):
         """Returns `1 + c_p`, one for each of `blocks(percentage)`."""
         return 1 + ops.convert_to_tensor(self.private_variables(percentage)["profile"])
@@ -178,8 +182,7 @@ class IncompleteDotProduct(_Layer):
     def profile_variables(self) -> list:
         """The variables that weigh terms: the trainable profile, and the private ones."""
         shared = [self.coefficients] if self.trainable_profile else []
-        own = [v["profile"] for v in self._private.values() if "profile" in v]
-        return shared + own
+        return shared + self.private_of_all("profile")
 
     def _is_complete(self, percentage):
         """Whether the layer is its Keras class at `percentage`."""

@@ -7,11 +7,11 @@ import inspect
 import keras
 from keras import ops
 
-from keras_tesla.channels import Channels, take
+from keras_tesla.channels import take
+from keras_tesla.kinds.kind import Narrowed, weight_at
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.gradients import value_of
 from keras_tesla.narrowing.plan import Plan, Step
-from keras_tesla.narrowing.rules import Narrowed
 from keras_tesla.scope import percentage_scope
 
 
@@ -87,10 +87,10 @@ class LivePlan:
             state = [(v, v) for v in layer.variables if not v.trainable]
         else:
             layer = self._layers[id(step)]
-            state = [(full, getattr(layer, name)) for name, full in step.narrowed.state.items()]
+            state = [(full, weight_at(layer, path)) for path, full in step.narrowed.state.items()]
             with keras.StatelessScope(lent) if lent else contextlib.nullcontext():
                 weights = step.narrowed.weights()
-                lent = [(getattr(layer, name), value_of(w)) for name, w in weights.items()]
+                lent = [(weight_at(layer, path), value_of(w)) for path, w in weights.items()]
         with keras.StatelessScope(state_mapping=lent, collect_losses=True) as scope:
             before = [scope.get_current_value(own) for _, own in state]
             outputs = layer(*args, **kwargs)
@@ -130,12 +130,15 @@ def _take_masked(x, view, have, want):
 
 
 def _shell(step: Step, narrowed: Narrowed):
-    """Builds the stock layer of a step without giving its variables a value."""
-    shape = list(step.call.input_tensors[0].shape)
-    view, width = step.widths.views[0], step.widths.inputs[0]
-    if isinstance(view, Channels) and width is not None:
-        shape[view.axis] = view.copies * width
+    """Builds the layer of a step without giving its variables a value."""
     layer = narrowed.cls.from_config(narrowed.config)
+    args, kwargs = step.input_shapes()
     with keras.StatelessScope(initialize_variables=False):
-        layer.build(tuple(shape))
+        names = inspect.signature(layer.build).parameters
+        if len(names) == 1:  # the shape of the first argument, as in Keras
+            layer.build(args[0] if args else next(iter(kwargs.values())))
+        else:  # one for each argument with tensors, by name
+            given = inspect.signature(layer.call).bind(*args, **kwargs).arguments
+            shapes = {f"{name}_shape": shape for name, shape in given.items()}
+            layer.build(**{name: shape for name, shape in shapes.items() if name in names})
     return layer

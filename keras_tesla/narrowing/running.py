@@ -70,7 +70,7 @@ def _steps(lives, values):
         return
     for step in lives[0].plan.steps:
         if step.depends and _applies(step, values):
-            # All percentages need this call: the graph behind it is the same for each of them.
+            # Perhaps not of all percentages: a concatenation does not reach its last parts at each.
             yield (
                 step,
                 {

@@ -3,8 +3,8 @@
 import keras
 
 from keras_tesla import cloning
+from keras_tesla.graph import Graph
 from keras_tesla.layers import IDPBatchNormalization, IDPDense, IncompleteDotProduct
-from keras_tesla.narrowing.graph import Graph
 from keras_tesla.narrowing.plan import layouts
 from keras_tesla.quantization.ranges import ActivationRange
 

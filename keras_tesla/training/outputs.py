@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_tesla.narrowing.graph import Graph, Tensor
+from keras_tesla.graph import Graph, Tensor
 
 # These hand their input's numbers on, or averages of them: probabilities stay probabilities.
 _PASSING = {

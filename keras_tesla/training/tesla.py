@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_tesla import extraction
-from keras_tesla.narrowing import graph as graphs
+from keras_tesla import graph as graphs
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing import running
 from keras_tesla.narrowing.plan import narrow

@@ -10,7 +10,7 @@ gradients.
 import keras
 
 from keras_tesla import cloning
-from keras_tesla.narrowing import graph as graphs
+from keras_tesla import graph as graphs
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.training import outputs as network_outputs
 from keras_tesla.training.aggregation import Linear

@@ -4,10 +4,10 @@ import keras
 import pytest
 from keras import layers
 
+from keras_tesla import graph
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.extraction import extract
 from keras_tesla.layers import IDPDense
-from keras_tesla.narrowing import graph
 from keras_tesla.narrowing.plan import narrow
 
 

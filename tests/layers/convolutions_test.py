@@ -1,4 +1,4 @@
-"""IDPConv1D, IDPConv2DTranspose, IDPSeparableConv2D: as Keras at 100 %, below it on slices.
+"""All incomplete convolutions: as Keras at 100 %, below it as Keras on slices.
 
 IDPConv2D has a file of its own, which goes deeper into what all convolutions share.
 """
@@ -9,7 +9,13 @@ import pytest
 from keras import layers
 
 from keras_tesla import active_terms, percentage_scope, profiles
-from keras_tesla.layers import IDPConv1D, IDPConv2DTranspose, IDPSeparableConv2D
+from keras_tesla.layers import (
+    IDPConv1D,
+    IDPConv1DTranspose,
+    IDPConv2DTranspose,
+    IDPConv3D,
+    IDPSeparableConv2D,
+)
 from tests.layers.incomplete_test import INCOMPLETE
 
 to_numpy = keras.ops.convert_to_numpy
@@ -17,6 +23,8 @@ FIRST = {"data_format": "channels_first"}
 
 STOCK = {
     IDPConv1D: layers.Conv1D,
+    IDPConv3D: layers.Conv3D,
+    IDPConv1DTranspose: layers.Conv1DTranspose,
     IDPConv2DTranspose: layers.Conv2DTranspose,
     IDPSeparableConv2D: layers.SeparableConv2D,
 }
@@ -38,6 +46,14 @@ OWN = {
         {"padding": "causal", "dilation_rate": 2, "groups": 2},
         {"padding": "causal", "strides": 2, **FIRST},
         {"groups": 3, "strides": 2},
+        {"kernel_regularizer": "l2", "kernel_constraint": "non_neg"},
+    ],
+    IDPConv3D: [
+        {"groups": 3, "kernel_size": (1, 2, 2)},
+        {"kernel_regularizer": "l2", "kernel_constraint": "non_neg"},
+    ],
+    IDPConv1DTranspose: [
+        {"strides": 2, "output_padding": 1},
         {"kernel_regularizer": "l2", "kernel_constraint": "non_neg"},
     ],
     IDPConv2DTranspose: [
@@ -68,8 +84,12 @@ def made(cls, arguments):
     return layer
 
 
+def rank(cls):
+    return next(n for n in (1, 2, 3) if f"{n}D" in cls.__name__)
+
+
 def inputs(cls, arguments):
-    spatial = (9,) if "1D" in cls.__name__ else (7, 8)
+    spatial = {1: (9,), 2: (7, 8), 3: (6, 5, 5)}[rank(cls)]
     shape = (2, 6, *spatial) if arguments.get("data_format") else (2, *spatial, 6)
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
@@ -80,6 +100,10 @@ def call_or_skip(layer, x):
         return layer(x)
     except Exception as error:
         pytest.skip(f"{type(layer).__name__} does not run here: {error}")
+
+
+def is_transposed(cls):
+    return "Transpose" in cls.__name__
 
 
 def kernel_names(layer):
@@ -126,10 +150,10 @@ def plain(layer, x, percentage):
         weights["depthwise_kernel"] = weights["depthwise_kernel"][:, :, :k]
         pointwise = weights["pointwise_kernel"] * np.repeat(gamma, multiplier)[:, None]
         weights["pointwise_kernel"] = pointwise[:, :, : k * multiplier]
-    elif isinstance(layer, IDPConv2DTranspose):
+    elif is_transposed(type(layer)):
         weights["kernel"] = (weights["kernel"] * gamma)[..., :k]
     else:
-        weights["kernel"] = (weights["kernel"] * gamma[:, None])[:, :k]
+        weights["kernel"] = (weights["kernel"] * gamma[:, None])[..., :k, :]
     for name, value in weights.items():
         getattr(stock, name).assign(value)
     if layer.use_bias:
@@ -164,7 +188,7 @@ def test_terms_left_out_get_no_gradient(cls, gradients):
 
     *kernels, bias, coefficients = gradients(loss, layer.trainable_variables)
     for kernel in kernels:
-        terms = np.moveaxis(kernel, -1 if cls is IDPConv2DTranspose else -2, 0)
+        terms = np.moveaxis(kernel, -1 if is_transposed(cls) else -2, 0)
         assert terms[:3].all()
         assert not terms[3:].any()
     assert bias.all()
@@ -189,6 +213,8 @@ def test_gradients_stay_in_the_trained_range(cls, complete_outputs, gradients):
     block = inside[:, None] & outputs
     masks = {
         IDPConv1D: [block],
+        IDPConv3D: [block],
+        IDPConv1DTranspose: [block.T],
         IDPConv2DTranspose: [block.T],
         IDPSeparableConv2D: [inside[:, None], block],
     }[cls] + [np.zeros(6, bool) if complete_outputs else inside]

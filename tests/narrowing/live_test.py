@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_tesla import percentage_scope
+from keras_tesla import graph, percentage_scope
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-from keras_tesla.narrowing import graph, run
+from keras_tesla.narrowing import run
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.training.view import PercentageView
 

@@ -110,6 +110,21 @@ def test_before_the_first_incomplete_layer_all_percentages_have_one_range():
     assert [layer.percentages for layer in ranges] == [None, None, P, P, P]
 
 
+def test_behind_statistics_of_each_percentage_each_has_a_range():
+    """The convolution is the same everywhere, what is normalized with other statistics is not."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(6, 3, use_bias=False),
+            IDPBatchNormalization(P),
+            layers.ReLU(),
+            IDPConv2D(4, 1),
+        ]
+    )
+    ranges = [layer for layer in aware(model).layers if isinstance(layer, ActivationRange)]
+    assert [layer.percentages for layer in ranges] == [None, P, P]
+
+
 def test_a_layer_called_twice_stays_one_layer():
     inputs = keras.Input((8,))
     shared = IDPDense(8, activation="relu")

@@ -6,8 +6,8 @@ import pytest
 from keras import layers, ops
 
 import keras_tesla as kt
+from keras_tesla import graph
 from keras_tesla.layers import IDPDense
-from keras_tesla.narrowing import graph
 from keras_tesla.training import outputs
 
 

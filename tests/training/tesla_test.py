@@ -192,6 +192,30 @@ def test_losses_and_metrics_are_those_of_the_plain_models_at_each_percentage():
     assert logs["loss"] == pytest.approx(total, abs=1e-5)
 
 
+def one_channel():
+    """Every percentage reads the one channel before the first incomplete layer."""
+    x = keras.Input((6,))
+    return keras.Model(x, IDPDense(3)(layers.Dense(1)(x)))
+
+
+def not_reached():
+    """At 50 % and below no layer reads the incomplete part of the concatenation."""
+    x = keras.Input((6,))
+    a = layers.Dense(4)(x)
+    return keras.Model(x, IDPDense(2)(layers.Concatenate()([a, IDPDense(4)(a)])))
+
+
+@pytest.mark.parametrize("build", [one_channel, not_reached])
+def test_all_percentages_compute_what_the_network_does_in_their_scope(build):
+    network = build()
+    outputs = kt.TESLA(network, [100, 50, 20])(np.ones((2, 6), "float32"))
+    for percentage in (100, 50, 20):
+        with kt.percentage_scope(percentage):
+            expected = to_numpy(network(np.ones((2, 6), "float32")))
+        # float32 sums of a few terms in another order.
+        np.testing.assert_allclose(to_numpy(outputs[f"p{percentage}"]), expected, rtol=1e-5)
+
+
 def test_class_weights_weigh_the_loss():
     losses = []
     for y_value in (0, 1):
