@@ -9,6 +9,8 @@ from keras_tesla import percentage_scope
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
 from keras_tesla.ordering import order_channels
 
+pytestmark = pytest.mark.backend_free
+
 to_numpy = keras.ops.convert_to_numpy
 
 

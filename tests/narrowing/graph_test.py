@@ -9,6 +9,8 @@ from keras_tesla.layers import IDPDense
 from keras_tesla.narrowing import graph
 from keras_tesla.narrowing.graph import Tensor
 
+pytestmark = pytest.mark.backend_free
+
 
 def operations(model):
     return [call.operation for call in graph.read(model).calls]
