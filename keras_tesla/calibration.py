@@ -115,7 +115,14 @@ def _extended(tesla, percentages):
     if isinstance(aggregation, Weighted):
         aggregation = Weighted({**dict.fromkeys(percentages, 0), **aggregation.weights})
     union = {*tesla.percentages, *percentages}
-    return TESLA(network, union, aggregation, tesla.distillation, name=tesla.name)
+    return TESLA(
+        network,
+        union,
+        aggregation,
+        tesla.distillation,
+        tesla.gradient_attenuation,
+        name=tesla.name,
+    )
 
 
 def _common_variables(old, new):

@@ -13,8 +13,10 @@ from keras_tesla.narrowing import running
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentage, check_percentages
 from keras_tesla.training import aggregation as aggregations
+from keras_tesla.training import attenuation as attenuations
 from keras_tesla.training import checks, outputs, steps, turns
 from keras_tesla.training import distillation as distillations
+from keras_tesla.training.attenuator import Attenuator, SharedPart
 from keras_tesla.training.view import PercentageView
 
 
@@ -35,6 +37,9 @@ class TESLA(steps.TrainStep, keras.Model):
             {percentage: weight}, or a callable {percentage: loss} -> scalar.
         distillation: None, `"in_place"`, or a `keras_tesla.training.distillation.
             InPlaceDistillation`: whether the widest active percentage teaches the others.
+        gradient_attenuation: None, a number above 0 and at most 1, or a `keras_tesla.training.
+            attenuation.GradientAttenuation`: what is left, at a distance of 5 percentage points, of
+            the gradient that a wide percentage sends to the weights of a narrower one's channels.
         name: Optional name.
 
     Call arguments:
@@ -71,6 +76,7 @@ class TESLA(steps.TrainStep, keras.Model):
         percentages=range(100, 0, -10),
         aggregation="sum",
         distillation=None,
+        gradient_attenuation=None,
         name=None,
     ):
         percentages = check_percentages(percentages)
@@ -85,6 +91,7 @@ class TESLA(steps.TrainStep, keras.Model):
         self.percentages = percentages
         self.aggregation = aggregation
         self.distillation = distillations.get(distillation)
+        self.gradient_attenuation = attenuations.get(gradient_attenuation)
         # Keras would track the views as sub-layers if it saw them in an attribute.
         self._hidden = types.SimpleNamespace(
             graph=graph,
@@ -97,10 +104,13 @@ class TESLA(steps.TrainStep, keras.Model):
             seen=None,
             state={},
             functions={},
+            attenuator=None,
+            shared_parts={},
         )
         self._active = percentages
-        for percentage in percentages:
-            self._view(percentage)
+        plans = [self._view(percentage).live.plan for percentage in percentages]
+        if self.gradient_attenuation is not None and self.gradient_attenuation.start < 1:
+            self._hidden.attenuator = Attenuator(self.gradient_attenuation, plans)
         # A subclass that has its own loss of all percentages needs them all.
         own = type(self).compute_loss is TESLA.compute_loss and type(self).call is TESLA.call
         self._hidden.turns = own and turns.possible(self)
@@ -226,6 +236,7 @@ class TESLA(steps.TrainStep, keras.Model):
         hidden.compiled = {"optimizer": None, "jit_compile": resolved, **kwargs}
         hidden.seen = None
         hidden.functions.clear()
+        hidden.shared_parts.clear()
         hidden.views.clear()  # `trainable` may have changed since they were made
         for percentage in self._active:
             self._view(percentage)
@@ -248,6 +259,11 @@ class TESLA(steps.TrainStep, keras.Model):
         """
         lives = [self._view(p).live for p in self._active]
         values = runner.bind_inputs(self._hidden.graph, inputs)
+        if self._attenuates(training):
+            part = self._shared_part()
+            known = part.run(values, self._active, self.add_loss)
+            first = running.run_attenuated(lives, known, self._hidden.attenuator, part)
+            return {percentage: {**known[percentage], **own} for percentage, own in first.items()}
         # The widest plan's shared part is as wide as any percentage needs it.
         shared = [s for s in lives[0].plan.steps if not s.depends]
         values = lives[0].run(values, shared, self.add_loss, training)
@@ -256,7 +272,8 @@ class TESLA(steps.TrainStep, keras.Model):
 
     def cut(self, percentage, known) -> dict:
         """Returns what `shared_part` returned for a percentage, as narrow as that reads it."""
-        return self._view(percentage).live.cut(known)
+        live = self._view(percentage).live
+        return self._shared_part().cut(live, known) if self._attenuates(True) else live.cut(known)
 
     def part_of(self, percentage, known, training=None):
         """Runs the rest of the network at one percentage and returns its outputs.
@@ -268,7 +285,20 @@ class TESLA(steps.TrainStep, keras.Model):
         """
         live = self._view(percentage).live
         own = [s for s in live.plan.steps if s.depends and not s.is_done(known)]
-        return runner.outputs_of(live.plan, live.run(known, own, self.add_loss, training))
+        lend = None
+        if self._attenuates(training):
+            known = self._shared_part().part(live, known, own)
+            lend = self._hidden.attenuator.lend
+        return runner.outputs_of(live.plan, live.run(known, own, self.add_loss, training, lend))
+
+    def _attenuates(self, training):
+        return bool(training) and self._hidden.attenuator is not None
+
+    def _shared_part(self) -> SharedPart:
+        live, parts = self._view(self._active[0]).live, self._hidden.shared_parts
+        if live not in parts:
+            parts[live] = SharedPart(self._hidden.attenuator, live)
+        return parts[live]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the aggregated loss of the active percentages plus the regularization."""
@@ -429,14 +459,15 @@ class TESLA(steps.TrainStep, keras.Model):
             "percentages": list(self.percentages),
             "aggregation": keras.saving.serialize_keras_object(self.aggregation),
             "distillation": keras.saving.serialize_keras_object(self.distillation),
+            "gradient_attenuation": keras.saving.serialize_keras_object(self.gradient_attenuation),
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for key in ("model", "aggregation", "distillation"):
-            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
+        for key in ("model", "aggregation", "distillation", "gradient_attenuation"):
+            config[key] = keras.saving.deserialize_keras_object(config.get(key), custom_objects)
         return cls(**config)
 
     def get_compile_config(self):
