@@ -8,8 +8,7 @@ from keras import layers
 from keras_tesla import TESLA, active_terms, percentage_scope
 from keras_tesla.calibration import recalibrate
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-
-to_numpy = keras.ops.convert_to_numpy
+from tests.helpers import to_numpy
 
 
 def normal(*shape, seed=0):
@@ -272,6 +271,7 @@ def test_statistics_of_its_own_are_better_than_those_of_the_next_percentage(trai
     assert own < borrowed["p30_loss"]
 
 
+@pytest.mark.slow
 def test_the_result_is_used_and_saved_like_any_tesla_model(trained, tmp_path):
     tesla, x, _ = trained
     with pytest.raises(ValueError, match="has statistics for"):

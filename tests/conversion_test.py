@@ -17,6 +17,8 @@ from keras_tesla.layers import (
     IDPSeparableConv2D,
 )
 
+pytestmark = pytest.mark.backend_free
+
 to_numpy = ops.convert_to_numpy
 
 

@@ -13,8 +13,7 @@ from keras_tesla import graph, percentage_scope
 from keras_tesla.extraction import extract
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
 from keras_tesla.narrowing.plan import narrow
-
-to_numpy = keras.ops.convert_to_numpy
+from tests.helpers import to_numpy
 
 
 def at(model, percentage, name="small"):

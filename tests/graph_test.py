@@ -9,6 +9,8 @@ from keras_tesla import graph
 from keras_tesla.graph import Tensor
 from keras_tesla.layers import IDPDense
 
+pytestmark = pytest.mark.backend_free
+
 
 def operations(model):
     return [call.operation for call in graph.read(model).calls]

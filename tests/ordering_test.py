@@ -15,6 +15,8 @@ from keras_tesla.layers import (
 )
 from keras_tesla.ordering import order_channels
 
+pytestmark = pytest.mark.backend_free
+
 to_numpy = keras.ops.convert_to_numpy
 
 

@@ -5,6 +5,9 @@ import keras
 from keras_tesla.layers import IDPBatchNormalization, IDPDense
 from keras_tesla.percentages import check_percentages
 
+# Moving statistics are means over about the last 1,000 batches: those of the paper have 28 examples.
+_MOMENTUM = 0.999
+
 
 def mlp(
     features=784,
@@ -72,7 +75,7 @@ def _private(features, classes, hidden, profile, trainable_profile, percentages)
             keras.Input((features,), name="image"),
             keras.layers.Dense(hidden, use_bias=False, name="first"),
             # What the first layer computes is the same at every percentage.
-            keras.layers.BatchNormalization(name="first_bn"),
+            keras.layers.BatchNormalization(momentum=_MOMENTUM, name="first_bn"),
             keras.layers.ReLU(name="first_relu"),
             IDPDense(
                 hidden,
@@ -83,7 +86,9 @@ def _private(features, classes, hidden, profile, trainable_profile, percentages)
                 private_profile=True,
                 name="middle",
             ),
-            IDPBatchNormalization(percentages, private_affine=True, name="middle_bn"),
+            IDPBatchNormalization(
+                percentages, private_affine=True, momentum=_MOMENTUM, name="middle_bn"
+            ),
             keras.layers.ReLU(name="middle_relu"),
             IDPDense(
                 classes, percentages=percentages, private_bias=True, complete=True, name="logits"

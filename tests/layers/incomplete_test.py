@@ -17,10 +17,6 @@ from keras_tesla.layers import (
 to_numpy = keras.ops.convert_to_numpy
 
 # What an incomplete layer's config has beside that of its Keras class.
-INCOMPLETE = {
-    *("profile", "trainable_profile", "percentages"),
-    *("private_bias", "private_profile", "complete"),
-}
 PERCENTAGES = (100, 50, 20)
 PRIVATE = {"percentages": PERCENTAGES, "private_bias": True, "private_profile": True}
 # Of 10 terms the percentages read 2, 5 and 10.

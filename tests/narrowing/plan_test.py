@@ -8,6 +8,8 @@ from keras_tesla import graph
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
 from keras_tesla.narrowing.plan import narrow
 
+pytestmark = pytest.mark.backend_free
+
 
 def widths(model, percentage):
     """{layer: (channels read, channels computed)}; None: all of them."""

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 
 import hypothesis
 import keras
@@ -18,7 +17,7 @@ from keras_tesla.tflite.files import reading
 from keras_tesla.tflite.graphs import flatbuffer, structure
 from tests.tflite import networks
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 PERCENTAGES = (100, 50, 10)
 # Wide enough for shells of int8 weights to be worth their description.
 WIDE = functools.partial(networks.cnn, width=48)
@@ -424,8 +423,8 @@ def random_network(percentages, width, activation, kernel, layers_, flatten, see
     return kt.TESLA(model, percentages)
 
 
-# Each example converts a network some times: by default a handful, more where one asks for it.
-@hypothesis.settings(max_examples=int(os.environ.get("KERAS_TESLA_RANDOM_NETWORKS", "6")))
+# Each example converts a network some times, so a quarter of the examples must do.
+@hypothesis.settings(max_examples=hypothesis.settings.default.max_examples // 4)
 @hypothesis.given(
     RANDOM_NETWORKS,
     st.sampled_from(["signatures", "percentage_input"]),

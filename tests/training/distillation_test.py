@@ -515,6 +515,7 @@ def test_without_distillation_the_logs_have_none():
     assert set(tesla.fit(x, y, verbose=0).history) == {"loss", "p100_loss", "p50_loss", "p25_loss"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "units", "loss"),
     [

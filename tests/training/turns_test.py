@@ -8,6 +8,7 @@ import keras_tesla as kt
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
 from keras_tesla.training.aggregation import Sum
 from keras_tesla.training.distillation import InPlaceDistillation
+from tests.helpers import nightly_after
 
 PERCENTAGES = [100, 60, 30]
 BACKEND = keras.backend.backend()
@@ -65,7 +66,7 @@ def trained(monkeypatch, turns, weights=None, make=None, **kwargs):
         ("sum", InPlaceDistillation(0.5, temperature=2)),
     ],
 )
-@pytest.mark.parametrize("weights", [None, np.linspace(0, 2, 24)])
+@pytest.mark.parametrize("weights", nightly_after(1, [np.linspace(0, 2, 24), None]))
 def test_the_weights_are_those_of_one_gradient(monkeypatch, aggregation, distillation, weights):
     arguments = {"aggregation": aggregation, "distillation": distillation, "weights": weights}
     logs, actual = trained(monkeypatch, True, **arguments)
