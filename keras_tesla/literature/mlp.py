@@ -5,7 +5,7 @@ import keras
 from keras_tesla.layers import IDPBatchNormalization, IDPDense
 from keras_tesla.percentages import check_percentages
 
-# Moving statistics are means over about the last 1,000 batches: those of the paper have 28 examples.
+# Moving statistics are means over about the last 1,000 batches; the paper's have 28 examples.
 _MOMENTUM = 0.999
 
 

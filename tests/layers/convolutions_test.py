@@ -66,7 +66,7 @@ def test_gradients_stay_in_the_trained_range(cls, complete_outputs, gradients):
     of_kernels = [block.T if kinds.is_transposed(cls) else block]
     if cls is IDPSeparableConv2D:
         of_kernels = [inside[:, None], block]
-    masks = of_kernels + [np.zeros(6, bool) if complete_outputs else inside]
+    masks = [*of_kernels, np.zeros(6, bool) if complete_outputs else inside]
     for got, want, mask in zip(gradients(loss, [*trained, layer.bias]), whole, masks, strict=True):
         np.testing.assert_allclose(got, want * mask, rtol=1e-4, atol=1e-3)
         assert not got[~np.broadcast_to(mask, got.shape)].any()
