@@ -125,7 +125,14 @@ class InPlaceDistillation:
             )
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Returns the constructor's arguments.
+
+        Raises:
+            ValueError: If `divergence` has a loss of Keras that its config does not describe, such
+                as `Huber(delta=0.5)`.
+        """
+        for one in keras.tree.flatten(self.divergence):
+            divergences.check_saved(one)
         return {
             "weight": self.weight,
             "temperature": self.temperature,

@@ -147,6 +147,28 @@ def check(divergence):
         )
 
 
+def check_saved(divergence):
+    """Refuses to save a loss that would load as another one.
+
+    The losses of Keras leave arguments out of their config: `Huber` its delta, all their dtype. A
+    class of your own says itself what belongs in its config.
+
+    Raises:
+        ValueError: If a loss of Keras comes back from its config with other attributes.
+    """
+    cls = type(divergence)
+    if not isinstance(divergence, keras.Loss) or cls.__module__.split(".")[0] != "keras":
+        return
+    if vars(cls.from_config(divergence.get_config())) != vars(divergence):
+        raise ValueError(
+            f"The divergence {cls.__name__} cannot be saved: it comes back from its config with "
+            "other arguments, since this class of Keras leaves some out. Pass as `divergence` a "
+            "function (teacher, student) -> values that calls the loss with these arguments, and "
+            "register it with `keras.saving.register_keras_serializable`. "
+            f"Received: {vars(divergence)}"
+        )
+
+
 def fitting(output: Output, loss, divergence="auto", from_logits="auto", temperature=1.0):
     """Returns the divergence of an output, a `keras.losses.Loss`.
 
