@@ -564,23 +564,25 @@ def test_without_distillation_the_logs_have_none():
         (None, 1, "mse", "mse"),
     ],
 )
-def test_narrow_percentages_approach_the_teacher(activation, units, loss, said):
+def test_a_taught_percentage_is_nearer_to_the_teacher(activation, units, loss, said):
+    """Than one that the same steps at 100 % leave to itself: the teacher sharpens meanwhile."""
     x, y = examples()
     if units == 1:
         y = (y[:, None] > 1).astype("float32")
-    tesla = tesla_of(activation, units, distillation=InPlaceDistillation(divergence=said))
+    distillation = InPlaceDistillation(divergence=said)
+    tesla = tesla_of(activation, units, (100, 50), distillation=distillation)
     tesla.compile(keras.optimizers.Adam(0.01), loss)
     tesla.activate([100])
     tesla.fit(x, y, epochs=60, verbose=0)
-
-    def distance():
+    trained, distances = tesla.get_weights(), []
+    for active in ([100], [100, 50]):
+        tesla.set_weights(trained)
+        tesla.activate(active)
+        tesla.fit(x, y, epochs=60, verbose=0)
         found = tesla.evaluate(x, y, percentages=[100, 50], verbose=0, return_dict=True)
-        return found["p50_distillation"]
-
-    of_100_alone = distance()
-    tesla.activate([100, 50, 25])
-    tesla.fit(x, y, epochs=60, verbose=0)
-    assert distance() < 0.5 * of_100_alone
+        distances.append(found["p50_distillation"])
+    left, taught = distances
+    assert taught < 0.6 * left
 
 
 def two_outputs(structure, **arguments):
