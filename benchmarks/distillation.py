@@ -120,7 +120,8 @@ def figures(task, weight, starts, epochs) -> list[dict]:
     x = data(task, 0)[0]
     _, _, loss, metric = compile_arguments(task)
     incomplete = kt.to_idp(network(task, x.shape[1]))  # has the weights of the plain one
-    distillation = InPlaceDistillation(weight) if weight else None
+    divergence = "mean_squared_error" if task == "regression" else "auto"  # refuses a regression
+    distillation = InPlaceDistillation(weight, divergence=divergence) if weight else None
     tesla = kt.TESLA(incomplete, _PERCENTAGES, distillation=distillation)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * -(-len(x) // 32))
     tesla.compile(keras.optimizers.Adam(rate), loss, metrics=[metric])

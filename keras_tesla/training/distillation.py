@@ -24,8 +24,11 @@ class InPlaceDistillation:
     |---|---|
     | categorical cross-entropy (sparse, too), KL | `T^2 * KL(softmax(t / T), softmax(s / T))` |
     | binary cross-entropy | `T^2 * KL(sigmoid(t / T), sigmoid(s / T))`, mean over the units |
-    | squared, absolute or logarithmic error, Huber, log-cosh | the loss itself, with t as target |
+    | squared, absolute, percentage or logarithmic error, Huber, log-cosh | refused: it loses |
     | any other, and your own | refused: pass `divergence` |
+
+    A regression lost at every percentage where it was measured (docs/decisions.md); with
+    `divergence="mean_squared_error"`, say, it learns from the teacher nevertheless.
 
     Outputs that end in a softmax or a sigmoid have the divergence of their logits. In the logs
     `p50_loss` is l_50, `p50_distillation` is d_50, and `loss` is what is trained.
@@ -39,15 +42,15 @@ class InPlaceDistillation:
         divergence: `"auto"`: as in the table. `"kl_divergence"` and `"binary_kl_divergence"`: its
             first and second row. A Keras loss or its name: with the teacher's output as target. Or
             a function (teacher, student) -> values of shape `(batch, ...)`. Or, for several
-            outputs, a dict of these by name, in which outputs may be missing, or a list. Register
-            a function of your own with `keras.saving.register_keras_serializable` if the model is
-            to be saved.
+            outputs, a dict of these by name, where a missing output means `"auto"`, or a list.
+            Register a function of your own with `keras.saving.register_keras_serializable` if the
+            model is to be saved.
 
     Raises:
         ValueError: At construction: if an argument is out of its range. In `TESLA.compile`: if no
-            divergence is known to fit the loss of an output; if its loss, its activation and
-            `from_logits` contradict each other; if `temperature` or `from_logits` have no output
-            that they apply to.
+            divergence is known to fit the loss of an output, or if this is a regression's; if its
+            loss, its activation and `from_logits` contradict each other; if `temperature` or
+            `from_logits` have no output that they apply to.
 
     Reference:
         Yu, Huang: Universally Slimmable Networks and Improved Training Techniques, 2019,
@@ -122,7 +125,14 @@ class InPlaceDistillation:
             )
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Returns the constructor's arguments.
+
+        Raises:
+            ValueError: If `divergence` has a loss of Keras that its config does not describe, such
+                as `Huber(delta=0.5)`.
+        """
+        for one in keras.tree.flatten(self.divergence):
+            divergences.check_saved(one)
         return {
             "weight": self.weight,
             "temperature": self.temperature,

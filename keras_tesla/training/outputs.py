@@ -9,9 +9,9 @@ from keras_tesla.graph import Graph, Tensor
 # These hand their input's numbers on, or averages of them: probabilities stay probabilities.
 _PASSING = {
     *("Cast ExpandDims Flatten Identity Permute Reshape Squeeze Transpose".split()),
-    *("ActivationRange AlphaDropout Dropout GaussianDropout GaussianNoise".split()),
     *(f"{kind}{d}D" for kind in ("AveragePooling", "GlobalAveragePooling") for d in (1, 2, 3)),
-    *(f"{kind}{d}D" for kind in ("Cropping", "UpSampling", "SpatialDropout") for d in (1, 2, 3)),
+    *(f"{kind}{d}D" for kind in ("Cropping", "UpSampling") for d in (1, 2, 3)),
+    "ActivationRange",
 }
 # Layers and operations that are an activation by themselves: {class: name of the activation}.
 _ACTIVATIONS = {

@@ -32,7 +32,6 @@ class _OwnDense(layers.Dense):
         (lambda x: layers.Activation("linear", dtype="float32")(ops.softmax(x)), "softmax"),
         (lambda x: layers.TimeDistributed(layers.Dense(3, activation="softmax"))(x), "softmax"),
         (lambda x: layers.Reshape((2, 6))(layers.Dense(3, activation="softmax")(x)), "softmax"),
-        (lambda x: layers.Dropout(0.1)(layers.Dense(3, activation="softmax")(x)), "softmax"),
         (lambda x: layers.GlobalAveragePooling1D()(layers.Dense(3)(x)), "linear"),
         (lambda x: ops.squeeze(layers.Dense(1, activation="sigmoid")(x), -1), "sigmoid"),
         # What cannot be told:
@@ -42,6 +41,7 @@ class _OwnDense(layers.Dense):
         (lambda x: layers.LSTM(3, activation="softmax")(x), None),
         (lambda x: layers.Add()([layers.Dense(3)(x), layers.Dense(3)(x)]), None),
         (lambda x: layers.BatchNormalization()(layers.Dense(3)(x)), None),
+        (lambda x: layers.Dropout(0.1)(layers.Dense(3, activation="softmax")(x)), None),
         (lambda x: x * 2, None),
         (lambda x: layers.Identity()(x), None),
     ],
