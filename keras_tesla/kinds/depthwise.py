@@ -32,6 +32,8 @@ class _Depthwise(Channelwise):
         return dataclasses.replace(widths, outputs=[reads * multiplier], inputs=[reads])
 
     def multiply_adds(self, call, weights):
+        if "kernel" not in weights:
+            return 0
         shape = call.output_tensors[0].shape
         axis = self.channel_axis(call.operation, len(shape))
         return positions(call.operation, shape, axis) * math.prod(weights["kernel"].shape)

@@ -1,5 +1,6 @@
 """The base classes of all kinds, and what a kind answers with."""
 
+import contextlib
 import dataclasses
 import math
 import operator
@@ -155,7 +156,10 @@ class Kind:
 
     def weights(self, layer) -> dict[str, Any]:
         """Returns {path: weight} of the layer's weights that `weight_axes` names."""
-        found = {path: weight_at(layer, path) for path in self.weight_axes}
+        found = {}
+        for path in self.weight_axes:
+            with contextlib.suppress(AttributeError):  # a subclass may have other weights
+                found[path] = weight_at(layer, path)
         return {path: weight for path, weight in found.items() if weight is not None}
 
     def multiply_adds(self, call, weights: dict) -> int:

@@ -101,7 +101,8 @@ class Projection(Kind):
     def multiply_adds(self, call, weights):
         shape = self._multiplied(call).shape
         count = positions(call.operation, shape, self.channel_axis(call.operation, len(shape)))
-        return count * sum(math.prod(weights[path].shape) for path in self._kernels)
+        sizes = [math.prod(weights[path].shape) for path in self._kernels if path in weights]
+        return count * sum(sizes)
 
     def _multiplied(self, call):
         """The tensor with a dot product for each of its positions."""
@@ -130,7 +131,12 @@ class Projection(Kind):
 
     def make_incomplete(self, layer, channels, percentages, profile, trainable_profile):
         profiles = {"profile": profile, "trainable_profile": trainable_profile}
-        return self.incomplete.from_config({**layer.get_config(), **profiles})
+        config = {**layer.get_config(), **profiles, **self._arguments(channels)}
+        return self.incomplete.from_config(config)
+
+    def _arguments(self, channels):
+        """What else the incomplete layer is told about the channels that it reads."""
+        return {}
 
     def copy_weights(self, layer, incomplete):
         """Gives an incomplete layer the weights of the layer, with the profile divided out."""
@@ -159,15 +165,8 @@ class _Dense(Projection):
     def channel_axis(self, layer, rank):
         return rank - 1
 
-    def make_incomplete(self, layer, channels, percentages, profile, trainable_profile):
-        return self.incomplete.from_config(
-            {
-                **layer.get_config(),
-                "profile": profile,
-                "trainable_profile": trainable_profile,
-                "input_channels": channels.count if channels.copies > 1 else None,
-            }
-        )
+    def _arguments(self, channels):
+        return {"input_channels": channels.count if channels.copies > 1 else None}
 
 
 class _Transposed(Projection):

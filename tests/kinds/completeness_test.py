@@ -31,7 +31,7 @@ WHOLE = {
     "mixes the channels": """
         Dot LayerNormalization RMSNormalization Softmax UnitNormalization
     """.split(),
-    "attends over positions with weights inside of sub-layers, or mixes the channels": """
+    "mixes the channels of queries and keys; its weights lie in sub-layers": """
         AdditiveAttention Attention GroupQueryAttention MultiHeadAttention
     """.split(),
     "is recurrent: what it writes it reads again": [
@@ -46,7 +46,7 @@ WHOLE = {
         FlaxLayer JaxLayer Lambda Layer Pipeline SpectralNormalization TFSMLayer TimeDistributed
         TorchModuleWrapper Wrapper
     """.split(),
-    "is the pooling of an older layer in another form, not in LiteRT's operators": [
+    "treats each channel alone, but has no kind yet": [
         *each_rank("AdaptiveAveragePooling", "AdaptiveMaxPooling"),
     ],
     "is the first layer, or prepares what the first layer reads": [
