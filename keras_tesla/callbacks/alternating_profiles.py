@@ -70,14 +70,15 @@ class AlternatingProfiles(keras.callbacks.Callback):
         of_weights.build(weights)
         self._optimizers = (model.optimizer, of_weights, own)
         self._active = ()
+        checks.keep_state(self, {})  # of another run; BackupAndRestore loads that of this one
 
     def on_epoch_begin(self, epoch, logs=None):
-        model, state = self.model, self.model.callback_state
-        if not self._active and f"{_PREFIX}active" in state:  # loaded by BackupAndRestore
+        model, state = self.model, checks.state_of(self)
+        if not self._active and state:  # loaded by BackupAndRestore
             for name, variable in self._slots():
                 variable.assign(state[name])
-            # A task may have ended just before the kill: its successor starts anew, as below.
-            self._active = tuple(int(p) for p in state[f"{_PREFIX}active"])
+            # A task may have ended just before the kill: its successor starts afresh, as below.
+            self._active = tuple(int(p) for p in state["active"])
         changed = self._active and self._active != model.active_percentages
         if changed and self.reset_optimizer:
             for optimizer, variables in zip(self._optimizers[1:], self._variables, strict=True):
@@ -87,23 +88,18 @@ class AlternatingProfiles(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         slots = {name: np.array(keras.ops.convert_to_numpy(v)) for name, v in self._slots()}
-        own = {**slots, f"{_PREFIX}active": np.array(self._active)}
         self._train(None)
-        self.model.callback_state = {**self.model.callback_state, **own}
+        checks.keep_state(self, {**slots, "active": np.array(self._active)})
 
     def on_train_end(self, logs=None):
         self._train(None)
-        self.model.callback_state = {
-            name: value
-            for name, value in self.model.callback_state.items()
-            if not name.startswith(_PREFIX)
-        }
+        checks.keep_state(self, {})
 
     def _slots(self):
         """Yields (name in the saved state, variable) of both optimizers."""
         for i, optimizer in enumerate(self._optimizers[1:]):
             for j, variable in enumerate(optimizer.variables):
-                yield f"{_PREFIX}{i}_{j}", variable
+                yield f"{i}_{j}", variable
 
     def _train(self, which):
         """Trains the weights (0), the coefficients (1), or, between epochs, all (None)."""

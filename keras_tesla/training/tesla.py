@@ -377,6 +377,37 @@ class TESLA(steps.TrainStep, keras.Model):
         views = [self._view(p) for p in self._active] if self.compiled else []
         return self._own_metrics() + [m for view in views for m in view.own_metrics]
 
+    def fit(self, *args, **kwargs):
+        """Trains, as `keras.Model.fit` does.
+
+        After an exception or an interruption all that callbacks had changed is as it was before:
+        the active percentages, the optimizer, what trains. Their progress is forgotten, unless
+        `callbacks.BackupAndRestore` has saved it. The weights stay as they are.
+        """
+        optimizer, active, trains = self.optimizer, self._active, self._what_trains()
+        try:
+            return super().fit(*args, **kwargs)
+        except BaseException:
+            for owner, name, value in trains:
+                if getattr(owner, name) != value:
+                    setattr(owner, name, value)
+            self.optimizer = optimizer
+            self.callback_state = {}
+            self._set_active(active)
+            if self.compiled:
+                self._use_function("train_function", self.make_train_function)
+            raise
+
+    def _what_trains(self) -> list[tuple]:
+        """Returns (owner, attribute, value) of what says which weights get a gradient."""
+        owners = {"trainable": self.network.variables, "trained_range": self.graph.layers}
+        return [
+            (owner, name, getattr(owner, name))
+            for name, all_of_them in owners.items()
+            for owner in all_of_them
+            if hasattr(owner, name)
+        ]
+
     # Using the trained model.
 
     def evaluate(self, *args, percentages=None, **kwargs):
@@ -438,7 +469,10 @@ class TESLA(steps.TrainStep, keras.Model):
 
     @property
     def callback_state(self) -> dict:
-        """{name: NumPy array} that a callback wants to find again; saved with the weights."""
+        """{callback: {name: NumPy array}} that callbacks find again; saved with the weights.
+
+        A run that `callbacks.BackupAndRestore` resumes goes on from it. A new `fit` does not.
+        """
         return self._hidden.state
 
     @callback_state.setter
@@ -447,11 +481,16 @@ class TESLA(steps.TrainStep, keras.Model):
 
     def save_own_variables(self, store):
         # TESLA has no variables of its own: all are the network's.
-        for name, value in self.callback_state.items():
-            store[name] = value
+        for callback, state in self.callback_state.items():
+            for name, value in state.items():
+                store[f"{callback}.{name}"] = value
 
     def load_own_variables(self, store):
-        self.callback_state = {name: np.array(store[name]) for name in store.keys()}  # noqa: SIM118
+        states: dict[str, dict] = {}
+        for key in store.keys():  # noqa: SIM118
+            callback, _, name = key.partition(".")
+            states.setdefault(callback, {})[name] = np.array(store[key])
+        self.callback_state = states
 
     def get_config(self):
         return {

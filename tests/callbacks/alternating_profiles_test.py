@@ -163,7 +163,8 @@ def test_with_tasks_both_optimizers_start_anew_in_each_unless_told_otherwise(res
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Training ended before")  # two of three tasks are run
 @pytest.mark.parametrize("killed_at", [3, 5])  # within a task, and where the next one begins
-def test_a_killed_run_goes_on_with_the_slots_of_both_optimizers(killed_at, tmp_path):
+@pytest.mark.parametrize("order", [1, -1])  # each callback keeps its state for itself
+def test_a_killed_run_goes_on_with_the_slots_of_both_optimizers(killed_at, order, tmp_path):
     class Kill(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == killed_at:
@@ -172,8 +173,10 @@ def test_a_killed_run_goes_on_with_the_slots_of_both_optimizers(killed_at, tmp_p
     def train(directory, *others):
         tesla = compiled()
         callbacks = [
-            kt.callbacks.TaskWiseEarlyStopping("loss", mode="max", patience=4),  # 5 epochs a task
-            kt.callbacks.AlternatingProfiles(),
+            *[
+                kt.callbacks.TaskWiseEarlyStopping("loss", mode="max", patience=4),  # 5 epochs
+                kt.callbacks.AlternatingProfiles(),
+            ][::order],
             keras.callbacks.BackupAndRestore(str(directory)),
             *others,
         ]
