@@ -568,3 +568,50 @@ def test_evaluation_at_other_percentages():
         tesla.compile("sgd", "mse")
     arguments = {"percentages": [70, 10], "verbose": 0, "return_dict": True}
     assert attenuated.evaluate(x, y, **arguments) == plain.evaluate(x, y, **arguments)
+
+
+# Private numbers.
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_private_numbers_are_not_attenuated_and_what_they_weigh_is(way, gradients, monkeypatch):
+    """The recipe's network: first layer and middle kernel are attenuated, nothing else is."""
+    keras.utils.set_random_seed(0)
+    model = randomized(kt.literature.mlp(4, 3, hidden=10, private_percentages=PERCENTAGES))
+    channels = own(10, 2, 5)
+    owns = {
+        "first/kernel": channels,
+        "first_bn/gamma": channels,
+        "first_bn/beta": channels,
+        "middle/kernel": channels[:, None],
+    }
+    x, y = data(4)
+    expected = by_scope(model, x, y, gradients, owns)
+    assert_equal(step(model, x, y, monkeypatch, way), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_private_bias_in_the_running_sum(way, gradients, monkeypatch):
+    keras.utils.set_random_seed(0)
+    private = {"percentages": PERCENTAGES, "private_bias": True}
+    model = randomized(
+        keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(10, activation="relu", name="a"),
+                IDPDense(10, activation="relu", name="b", **private),
+                IDPDense(3, name="c", private_profile=True, **private),
+            ]
+        )
+    )
+    channels = own(10, 2, 5)
+    owns = {
+        "a/kernel": channels,
+        "a/bias": channels,
+        "b/kernel": wider(channels, channels),
+        "b/bias": channels,
+        "c/kernel": channels[:, None],
+    }
+    x, y = data(4)
+    expected = by_scope(model, x, y, gradients, owns)
+    assert_equal(step(model, x, y, monkeypatch, way), expected)
