@@ -34,13 +34,20 @@ LABELS = {
     "joint_weighted": "joint, 19 percentages, cosine, 10 % counts 4 times",
     "joint_distilled": "joint, 19 percentages, cosine, half distillation",
     "sandwich_distilled": "sandwich rule, distillation, cosine",
+    "recipe": "joint, 19 percentages, private numbers, attenuated gradients",
     "individual": "individual networks, cosine",
+    "individual_norm": "individual networks, batch normalization, cosine",
     "joint_long": "joint, 19 percentages, cosine",
     "weighted_long": "joint, 19 percentages, cosine, 10 % counts 4 times",
     "distilled_long": "joint, 19 percentages, cosine, half distillation",
+    "recipe_long": "joint, 19 percentages, private numbers, attenuated gradients",
     "individual_long": "individual networks, cosine",
+    "individual_norm_long": "individual networks, batch normalization, cosine",
 }
-COMPARED = ("joint_weighted", "individual", "distilled_long", "individual_long")
+COMPARED = (
+    *("joint_weighted", "recipe", "individual", "individual_norm"),
+    *("distilled_long", "recipe_long", "individual_long", "individual_norm_long"),
+)
 # Means of the TESLA paper over the same points.
 PAPER = {"idp": 88.37, "tesla": 94.67, "r_tesla_trainable": 95.475, "individual": 96.163}
 
