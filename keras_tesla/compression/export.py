@@ -5,6 +5,7 @@ import tempfile
 import numpy as np
 
 from keras_tesla.compression import bridge, packages
+from keras_tesla.integers import check_integer
 from keras_tesla.tflite import convert, verify
 
 _EXAMPLES = 16
@@ -84,8 +85,7 @@ def _check(aware, quantization, representative_data, int8_io, batch_size):
         raise ValueError(
             f"`quantization` must be one of {convert.QUANTIZATIONS}. Received: {quantization!r}"
         )
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}")
+    check_integer("batch_size", batch_size)
     if aware and quantization == "dynamic_range":
         raise ValueError(
             "A `quantization_aware` model becomes an int8 file: leave `quantization` out. "

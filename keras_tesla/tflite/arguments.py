@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 
+from keras_tesla.integers import check_integer
 from keras_tesla.percentages import check_percentages
 from keras_tesla.quantization.ranges import ActivationRange
 from keras_tesla.tflite import convert, verify
@@ -59,8 +60,7 @@ def check(
     _check_choice("mode", mode, MODES)
     _check_choice("storage", storage, STORAGES)
     _check_choice("quantization", quantization, convert.QUANTIZATIONS)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}")
+    check_integer("batch_size", batch_size)
     aware = any(isinstance(layer, ActivationRange) for layer in tesla.graph.layers)
     if aware and (quantization != "int8" or representative_data is not None):
         raise ValueError(

@@ -11,6 +11,7 @@ import tempfile
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_tesla.integers import check_integer
 from keras_tesla.percentages import check_percentages
 from keras_tesla.tflite import bundle
 from keras_tesla.tflite.files import alone as part
@@ -137,11 +138,8 @@ def benchmark(
         print(measured.table())
         measured.report("out/report.html")
     """
-    least = {"runs": 1, "warmup": 0, "rounds": 1, "threads": 1}
-    given = {"runs": runs, "warmup": warmup, "rounds": rounds, "threads": threads}
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least[name]:
-            raise ValueError(f"`{name}` must be an integer >= {least[name]}. Received: {value!r}")
+    runs, warmup = check_integer("runs", runs), check_integer("warmup", warmup, least=0)
+    rounds, threads = check_integer("rounds", rounds), check_integer("threads", threads)
     if delegate not in _DELEGATES:
         raise ValueError(f"`delegate` must be one of {_DELEGATES}. Received: {delegate!r}")
     if percentages is not None:

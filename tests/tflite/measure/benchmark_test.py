@@ -344,12 +344,12 @@ def test_integers_in_the_place_of_floats_are_read():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"runs": 0}, "`runs` must be an integer >= 1"),
-        ({"runs": 1.5}, "`runs` must be an integer >= 1"),
-        ({"runs": True}, "`runs` must be an integer >= 1"),
-        ({"warmup": -1}, "`warmup` must be an integer >= 0"),
-        ({"rounds": 0}, "`rounds` must be an integer >= 1"),
-        ({"threads": 0}, "`threads` must be an integer >= 1"),
+        ({"runs": 0}, "`runs` must be a positive integer"),
+        ({"runs": 1.5}, "`runs` must be a positive integer"),
+        ({"runs": True}, "`runs` must be a positive integer"),
+        ({"warmup": -1}, "`warmup` must be an integer, 0 or more"),
+        ({"rounds": 0}, "`rounds` must be a positive integer"),
+        ({"threads": 0}, "`threads` must be a positive integer"),
         ({"delegate": "gpu"}, "`delegate` must be one of"),
         ({"percentages": [30]}, r"does not hold \[30\] %; it holds \[100, 50\]"),
         ({"percentages": []}, "at least one percentage"),
