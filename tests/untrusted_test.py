@@ -10,7 +10,8 @@ import pytest
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPDense
-from keras_tesla.tflite.files import archive, reading, writing
+from keras_tesla.tflite.files import archive, reading
+from tests.tflite import forging
 
 pytestmark = pytest.mark.tensorflow
 
@@ -140,7 +141,7 @@ def test_a_recipe_that_was_forged_with_its_digest_is_refused(change, out):
     content = path.read_bytes()
     header = reading.read_header(content)
     header["percentages"][0]["alone"].update(change)
-    forged = bytearray(writing.with_header(content, header))
+    forged = bytearray(forging.with_header(content, header))
     assert forged[archive.DIGITS] == archive.digest(forged)
     path.write_bytes(forged)
     with pytest.raises(kt.tflite.FileError, match="100 % of the file is not what was exported"):
@@ -156,7 +157,7 @@ def test_a_recipe_that_was_forged_with_its_digest_is_refused(change, out):
 )
 def test_a_header_that_was_forged_with_its_digest_is_refused(header, message, out):
     path = out / "model.tflite"
-    forged = writing.with_header(path.read_bytes(), header)
+    forged = forging.with_header(path.read_bytes(), header)
     path.write_bytes(forged)
     with pytest.raises(kt.tflite.FileError, match=message):
         kt.tflite.load(path)

@@ -6,15 +6,15 @@ import dataclasses
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite.files import constants
-from keras_tesla.tflite.files.constants import Constants
-from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.graphs import constants, flatbuffer
+from keras_tesla.tflite.graphs.constants import Constants
 from keras_tesla.tflite.graphs.flatbuffer import Graph, Kind, Type
 from keras_tesla.tflite.graphs.leaf import Leaf
 from keras_tesla.tflite.graphs.nested import Descriptions
 
 PERCENTAGE = "percentage"
 DEFAULT = "serving_default"
+_NOT_PLACED = 1  # as an offset: the schema means by 0 and 1 that a buffer lies in the flatbuffer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,10 @@ class Merged:
     def source(self, percentage: int, tensor: int) -> External | None:
         """Returns where the value of a tensor comes from, None if it is inside the flatbuffer."""
         return self.external.get(self.graphs[percentage].tensors[tensor].buffer)
+
+    def offsets(self, pool: Constants) -> dict[int, int]:
+        """Returns {index of a buffer: offset of its bytes}, once `pool.place` was called."""
+        return {index: pool.offset(made.number) for index, made in self.external.items()}
 
 
 def key(percentage: int) -> str:
@@ -131,7 +135,9 @@ class _Writer:
             return self._small[data]
         external = External(self._pool.add(data, own), len(data))
         if external not in self._buffers:
-            self.model.buffers.append(schema.BufferT())
+            made = schema.BufferT()
+            made.offset, made.size = _NOT_PLACED, len(data)
+            self.model.buffers.append(made)
             self._buffers[external] = len(self.model.buffers) - 1
             self._external[self._buffers[external]] = external
         return self._buffers[external]

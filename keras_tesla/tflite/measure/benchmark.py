@@ -13,9 +13,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_tesla.integers import check_integer
 from keras_tesla.percentages import check_percentages
-from keras_tesla.tflite import bundle
-from keras_tesla.tflite.files import alone as part
-from keras_tesla.tflite.files import reading
+from keras_tesla.tflite import standalone
+from keras_tesla.tflite.files import manifest, reading
 from keras_tesla.tflite.files.folder import MANIFEST
 from keras_tesla.tflite.graphs import flatbuffer, merge
 from keras_tesla.tflite.measure import child, machine, report, textfile
@@ -225,7 +224,7 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
             f"{str(path)!r} holds no {MANIFEST}: expected a .tflite file or a folder that "
             "`keras_tesla.tflite.export` wrote."
         )
-    return [path / name for name in dict.fromkeys(e.file for e in bundle.read(path).entries)]
+    return [path / name for name in manifest.files_of(manifest.read(path))]
 
 
 def _job(name, file, content, about, entry, scratch) -> _Job:
@@ -233,7 +232,7 @@ def _job(name, file, content, about, entry, scratch) -> _Job:
     call = {"path": file, "signature": entry["signature"], "inputs": inputs, "values": {}}
     if scratch is not None and entry.get("alone"):
         call["path"] = scratch / f"{len(list(scratch.iterdir()))}.tflite"
-        call["path"].write_bytes(part.extract(content, about, percentage))
+        call["path"].write_bytes(standalone.extract(content, about, percentage))
         call["signature"] = merge.DEFAULT
     elif about["mode"] == "percentage_input":
         call["signature"] = merge.DEFAULT

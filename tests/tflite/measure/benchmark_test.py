@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.tflite.files import reading, writing
+from keras_tesla.tflite.files import reading
 from keras_tesla.tflite.graphs import flatbuffer
 from keras_tesla.tflite.measure import child
 from keras_tesla.tflite.measure.benchmark import Benchmark, benchmark
 from keras_tesla.tflite.measure.child import MeasurementError
 from keras_tesla.tflite.measure.measurement import LATENCY, Measurement
-from tests.tflite import networks
+from tests.tflite import forging, networks
 from tests.tflite.measure import handmade
 
 MODES = ["per_percentage", "signatures", "percentage_input"]
@@ -441,7 +441,7 @@ def test_what_the_runtime_refuses_is_an_error_with_its_words(tmp_path):
     with pytest.raises(MeasurementError, match="could not run 'p7'(?s:.*)Invalid signature_key"):
         benchmark(path, **FEW)
     said = handmade.header([100]) | {"inputs": {"x": {"shape": [1, 5], "dtype": "float32"}}}
-    path = file(tmp_path, writing.with_header(handmade.products([100]), said))
+    path = file(tmp_path, forging.with_header(handmade.products([100]), said))
     with pytest.raises(MeasurementError, match="could not run 'p100'"):
         benchmark(path, **FEW)
 
@@ -455,4 +455,4 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     content = handmade.products()
     newer = handmade.header([100, 50]) | {"format": 9}
     with pytest.raises(reading.FileError, match="has format 9"):
-        benchmark(file(tmp_path, writing.with_header(content, newer)))
+        benchmark(file(tmp_path, forging.with_header(content, newer)))
