@@ -9,10 +9,6 @@ from keras_tesla.tflite import convert, examples, verify
 from keras_tesla.tflite.examples import InputSpec
 from keras_tesla.tflite.settings import ConversionSettings
 
-# Of a quantized file: root mean square of the differences over the outputs' standard deviation.
-# Usual are .01 to .05, more in a network of few channels; at .25 its answers are others.
-_SPREAD = 0.25
-
 
 def to_tflite(
     model,
@@ -72,7 +68,7 @@ def to_tflite(
     call = _function(model, settings.batch_size)
     content = _converted(call, model, settings, chosen.representative)
     expected = _expected(call, chosen.inputs, settings.batch_size)
-    spread = None if settings.quantization is None else _SPREAD
+    spread = None if settings.quantization is None else verify.SPREAD
     what = f"Model {model.name!r}"
     case = verify.Case(what, None, chosen.inputs, expected, verify.tolerance(model), spread)
     interpreted, _ = verify.interpret(content, [case])

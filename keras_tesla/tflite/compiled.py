@@ -14,6 +14,19 @@ import tempfile
 import numpy as np
 
 
+class CompiledModelError(RuntimeError):
+    """A file that CompiledModel refused, or in which the process crashed.
+
+    Args:
+        message: What is to be said of it.
+        file: Int, which of the files.
+    """
+
+    def __init__(self, message: str, file: int):
+        super().__init__(message)
+        self.file = file
+
+
 def run(files: list[tuple[bytes, list[tuple[str, list[dict]]]]]) -> list[list[list[dict]]]:
     """Runs signatures of files, all in one process: to start it takes longer than to run a file.
 
@@ -24,7 +37,7 @@ def run(files: list[tuple[bytes, list[tuple[str, list[dict]]]]]) -> list[list[li
         For each file and call a list of {output name: array}.
 
     Raises:
-        RuntimeError: If a file is refused, or the process crashes.
+        CompiledModelError: If a file is refused, or the process crashes.
     """
     with tempfile.TemporaryDirectory() as directory:
         folder = pathlib.Path(directory)
@@ -47,11 +60,11 @@ def run(files: list[tuple[bytes, list[tuple[str, list[dict]]]]]) -> list[list[li
             errors="replace",
         )
         if done.returncode != 0:
-            finished = len(list(folder.glob("*.outputs.npz")))
-            raise RuntimeError(
-                f"LiteRT's CompiledModel ended with status {done.returncode} in file "
-                f"{finished + 1} of {len(files)}:\n"
-                + "\n".join(done.stderr.strip().splitlines()[-5:])
+            finished = (folder / f"{file}.outputs.npz" for file in range(len(files)))
+            raise CompiledModelError(
+                f"LiteRT's CompiledModel ended with status {done.returncode}:\n"
+                + "\n".join(done.stderr.strip().splitlines()[-5:]),
+                file=sum(path.exists() for path in finished),
             )
         return [
             _outputs(folder / f"{file}.outputs.npz", calls) for file, (_, calls) in enumerate(files)

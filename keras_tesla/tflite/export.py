@@ -13,7 +13,6 @@ from keras_tesla.tflite.files import metadata as standard
 from keras_tesla.tflite.files.header import Header, PercentageHeader
 from keras_tesla.tflite.finish import File, Finished, finish
 from keras_tesla.tflite.graphs import align, flatbuffer, merge
-from keras_tesla.tflite.graphs.constants import Constants
 from keras_tesla.tflite.graphs.leaf import Leaf
 from keras_tesla.tflite.settings import Settings
 from keras_tesla.training.tesla import TESLA
@@ -127,8 +126,8 @@ class _Layout:
     def _separate(self, converted, interface) -> File:
         """The file of one percentage."""
         header = self._header([converted], interface, lambda percentage: merge.DEFAULT)
-        metadata = self._metadata(flatbuffer.unpack(converted.content))
-        draft = writing.write_one(converted.content, header, metadata, self.settings.labels)
+        model = flatbuffer.unpack(converted.content)
+        draft = writing.write_one(model, header, self._metadata(model), self.settings.labels)
         return File(f"p{converted.percentage}.tflite", draft, [converted])
 
     def _together(self, converted, storage) -> File:
@@ -143,10 +142,9 @@ class _Layout:
         header = dataclasses.replace(header, storage=storage.name, not_shared=not_shared)
         if settings.percentage_input:
             align.align(leaves)
-        pool = Constants()
-        merged = merge.merge(leaves, settings.percentage_input, pool)
+        merged = merge.merge(leaves, settings.percentage_input)
         metadata = self._metadata(merged.model)
-        draft = together.write(leaves, merged, pool, storage, header, metadata, settings.labels)
+        draft = together.write(leaves, merged, storage, header, metadata, settings.labels)
         return File(_FILE, draft, converted, settings.percentage_input)
 
     def _header(self, converted, interface, signature) -> Header:

@@ -107,13 +107,14 @@ def _run(file: File, validation) -> _Run:
         return _Run(whole, [], [_measures(whole, made, validation)])
     del made  # it holds the weights of all percentages
     values = header.values()
-    parts, measures = [], []
-    for converted in file.converted:
-        taken_out = standalone.extract(content, values, converted.percentage)
-        part, made = verify.interpret(taken_out, [converted.case(None)])
-        parts.append(part)
-        measures.append(_measures(part, made, validation))
-    return _Run(whole, parts, measures)
+    parts = [_run_part(content, values, converted, validation) for converted in file.converted]
+    return _Run(whole, [part for part, _ in parts], [measures for _, measures in parts])
+
+
+def _run_part(content, values, converted, validation) -> tuple[Interpreted, Measures]:
+    taken_out = standalone.extract(content, values, converted.percentage)
+    part, made = verify.interpret(taken_out, [converted.case(None)])
+    return part, _measures(part, made, validation)
 
 
 def _measures(run: Interpreted, made, validation) -> Measures:

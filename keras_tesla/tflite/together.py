@@ -10,7 +10,6 @@ import functools
 from keras_tesla.tflite.files import writing
 from keras_tesla.tflite.files.header import Header
 from keras_tesla.tflite.graphs import constants, flatbuffer
-from keras_tesla.tflite.graphs.constants import Constants
 from keras_tesla.tflite.graphs.leaf import Leaf
 from keras_tesla.tflite.graphs.merge import Merged
 from keras_tesla.tflite.storages import part
@@ -20,7 +19,6 @@ from keras_tesla.tflite.storages.storage import Storage
 def write(
     leaves: list[Leaf],
     merged: Merged,
-    pool: Constants,
     storage: Storage,
     header: Header,
     metadata: dict[str, bytes],
@@ -31,7 +29,6 @@ def write(
     Args:
         leaves: The percentages' graphs.
         merged: The model of all of them, from `merge.merge`.
-        pool: Its constants.
         storage: How they are stored.
         header: What the file says of itself; its `percentages` get how each is taken out.
         metadata: {name: bytes} of further metadata entries.
@@ -54,13 +51,13 @@ def write(
     unplaced = complete(lambda external: 0, dict.fromkeys(parts, 0))
     buffer = writing.add_header(merged.model, unplaced, metadata)
     content = bytearray(flatbuffer.pack(merged.model))
-    end = pool.place(constants.aligned(len(content)))
-    flatbuffer.set_offsets(content, merged.offsets(pool))
+    end = merged.pool.place(constants.aligned(len(content)))
+    flatbuffer.set_offsets(content, merged.offsets())
     content += bytes(end - len(content))
-    pool.write(content)
+    merged.pool.write(content)
     starts = {}
     for percentage, made in parts.items():
         starts[percentage] = len(content)
         content += made.skeleton
-    placed = complete(lambda external: pool.offset(external.number), starts)
+    placed = complete(merged.place, starts)
     return writing.draft(content, placed, buffer, labels)

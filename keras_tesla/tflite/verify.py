@@ -12,7 +12,7 @@ from keras_tesla.tflite import compiled, examples, runtime
 _TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 # What quantization may cost: the root mean square of the differences over the standard deviation of
 # the outputs. A well calibrated network has .01 to .05; at .25 its answers are others.
-_QUANTIZED = 0.25
+SPREAD = 0.25
 
 
 class VerificationError(RuntimeError):
@@ -78,10 +78,10 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> f
     """
     got = runtime.run(runtime.interpreter(content), inputs)
     spread = max(_spread(got[name], reference) for name, reference in expected.items())
-    if not spread <= _QUANTIZED:
+    if not spread <= SPREAD:
         raise VerificationError(
             f"{what}: quantization changes the outputs by {spread:.2f} of their standard deviation,"
-            f" more than {_QUANTIZED}. Give more typical `representative_data`, or leave "
+            f" more than {SPREAD}. Give more typical `representative_data`, or leave "
             "`quantization` out. Nothing was written."
         )
     return max(2 * spread, 0.05)
@@ -153,8 +153,9 @@ def compile_all(files: list[Interpreted]) -> list[list[float]]:
     """
     try:
         results = compiled.run([(file.content, file.calls) for file in files])
-    except RuntimeError as error:
-        raise VerificationError(f"{error}\nNothing was written.") from error
+    except compiled.CompiledModelError as error:
+        what = ", ".join(case.what for case in files[error.file].cases)
+        raise VerificationError(f"{what}: {error}\nNothing was written.") from error
     return [
         [
             max(known, _difference(case, _decoded(case, detail, parts), "CompiledModel"))

@@ -18,10 +18,10 @@ class RawHeader:
         return len(self.text())
 
 
-def file(flatbuffer: bytes, values, metadata=None, labels=None) -> bytes:
-    """A flatbuffer as a file that says `values` of itself."""
+def file(model, values, metadata=None, labels=None) -> bytes:
+    """A model as a file that says `values` of itself."""
     header = RawHeader(values)
-    return writing.write_one(flatbuffer, header, metadata or {}, labels).finish(header)
+    return writing.write_one(model, header, metadata or {}, labels).finish(header)
 
 
 def with_header(content: bytes, values) -> bytes:

@@ -45,16 +45,15 @@ class Draft:
         return bytes(content)
 
 
-def write_one(content: bytes, header: Header, metadata: dict[str, bytes], labels) -> Draft:
-    """Returns a converter's file with a header and further metadata.
+def write_one(model: schema.ModelT, header: Header, metadata: dict[str, bytes], labels) -> Draft:
+    """Returns a converter's model as a file with a header and further metadata.
 
     Args:
-        content: Bytes of a .tflite file.
+        model: The model, which gets both.
         header: What the file says of itself.
         metadata: {name: bytes} of further metadata entries.
         labels: List of strings or None, see `keras_tesla.tflite.files.archive`.
     """
-    model = flatbuffer.unpack(content)
     buffer = add_header(model, header, metadata)
     return draft(bytearray(flatbuffer.pack(model)), header, buffer, labels)
 

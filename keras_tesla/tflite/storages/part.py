@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 from keras_tesla.tflite.files.header import Recipe
 from keras_tesla.tflite.graphs import constants, flatbuffer, merge
-from keras_tesla.tflite.graphs.constants import Constants
 from keras_tesla.tflite.graphs.leaf import Leaf
 
 _DEFLATED = 1032  # bytes that zlib makes of one, at most
@@ -78,14 +77,13 @@ class Part:
 
 def make(leaf: Leaf) -> Part:
     """Returns a percentage as a file of its own."""
-    pool = Constants()
-    merged = merge.alone(leaf, pool)
+    merged = merge.alone(leaf)
     packed = bytearray(flatbuffer.pack(merged.model))
-    length = pool.place(constants.aligned(len(packed)))
-    flatbuffer.set_offsets(packed, merged.offsets(pool))
+    length = merged.pool.place(constants.aligned(len(packed)))
+    flatbuffer.set_offsets(packed, merged.offsets())
     complete = bytearray(length)
     complete[: len(packed)] = packed
-    pool.write(complete)
+    merged.pool.write(complete)
     sources = [
         (tensor, merged.source(leaf.percentage, tensor))
         for tensor in range(len(leaf.graph.tensors))
@@ -95,7 +93,7 @@ def make(leaf: Leaf) -> Part:
         zlib.compress(packed, 9),
         length,
         hashlib.sha256(complete).hexdigest(),
-        tuple(Constant(t, pool.offset(s.number), s.size) for t, s in sources if s is not None),
+        tuple(Constant(t, merged.place(s), s.size) for t, s in sources if s is not None),
     )
 
 

@@ -46,7 +46,7 @@ def model(metadata: bytes, labels, inputs=1) -> bytes:
     scores = graph.add_tensor("scores", (1, 3), Type.FLOAT32)
     graph.add_operator(Kind.MEAN, [image, axes], [scores], schema.ReducerOptionsT())
     graph.subgraph.inputs, graph.subgraph.outputs = [image, *others], [scores]
-    return forging.file(flatbuffer.pack(made), {}, {ENTRY: metadata}, labels)
+    return forging.file(made, {}, {ENTRY: metadata}, labels)
 
 
 def ask(code: str, *arguments):

@@ -55,7 +55,7 @@ def products(percentages=(100, 50), units=100, **changes) -> bytes:
         model.signatureDefs.append(
             flatbuffer.signature(f"p{p}", len(model.subgraphs) - 1, {"x": x}, {"y": y})
         )
-    return forging.file(flatbuffer.pack(model), header(percentages, **changes))
+    return forging.file(model, header(percentages, **changes))
 
 
 def crashing() -> bytes:
@@ -69,4 +69,4 @@ def crashing() -> bytes:
     graph.subgraph.inputs, graph.subgraph.outputs = [x], [y]
     model.signatureDefs.append(flatbuffer.signature("p100", 0, {"x": x}, {"y": y}))
     said = header([100]) | {"inputs": {"x": {"shape": [1], "dtype": "bool"}}}
-    return forging.file(flatbuffer.pack(model), said)
+    return forging.file(model, said)

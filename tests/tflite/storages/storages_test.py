@@ -14,7 +14,6 @@ from keras_tesla.tflite import runtime
 from keras_tesla.tflite.files import writing
 from keras_tesla.tflite.files.header import Header, PercentageHeader
 from keras_tesla.tflite.graphs import flatbuffer, merge, structure
-from keras_tesla.tflite.graphs.constants import Constants
 from keras_tesla.tflite.graphs.flatbuffer import Kind, Type
 from keras_tesla.tflite.graphs.leaf import Leaf
 from keras_tesla.tflite.standalone import extract
@@ -62,8 +61,7 @@ def file(storage, graphs, not_shared=()):
         ),
         not_shared=list(not_shared),
     )
-    pool = Constants()
-    draft = write(graphs, merge.merge(graphs, False, pool), pool, storage, header, {}, None)
+    draft = write(graphs, merge.merge(graphs, False), storage, header, {}, None)
     return draft, draft.finish(draft.header)
 
 
