@@ -96,6 +96,8 @@ def test_a_manifest_does_not_lead_out_of_its_folder(name, out):
         (lambda m: m["percentages"].clear(), "at least one"),
         (lambda m: m["files"][0].pop("sha256"), "sha256"),
         (lambda m: m.update(files=None), "is not a manifest"),
+        (lambda m: m.pop("mode"), "is not a manifest.*mode"),
+        (lambda m: m["percentages"][0].pop("signature"), "is not a manifest.*signature"),
         (lambda m: m["files"][0].update(bytes=1), "is not the file of the manifest.*Expected 1 b"),
         (lambda m: m["files"][0].update(sha256="0" * 64), "Expected .* 0000"),
     ],

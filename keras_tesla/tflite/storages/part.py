@@ -53,7 +53,7 @@ class Part:
         skeleton: Its flatbuffer, in zlib's form.
         length: Bytes of the part.
         sha256: Hex digest of the part.
-        known: Its constants, as `constants` returns them.
+        known: A constant for each tensor that has one; several may have one place.
     """
 
     leaf: Leaf
