@@ -1,40 +1,64 @@
-# `make demo`, `make test` and `make docs` each work alone, with only make and Python 3.11 or newer.
+# `make demo`, `make check`, `make test` and `make docs` each work alone, with only make and Python
+# 3.11 or newer.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # The tests that hold on every Keras backend.
-PORTABLE := tests/layers tests/narrowing tests/training tests/callbacks tests/extraction_test.py \
-	tests/conversion_test.py tests/conversion_random_graphs_test.py tests/calibration_test.py \
-	tests/ordering_test.py tests/analysis/activation_maps_test.py \
-	tests/tflite/backend_test.py
+PORTABLE := tests/layers tests/kinds tests/narrowing tests/training tests/callbacks \
+	tests/extraction_test.py tests/graph_test.py tests/names_test.py tests/conversion_test.py \
+	tests/conversion_random_graphs_test.py tests/calibration_test.py tests/ordering_test.py \
+	tests/analysis/activation_maps_test.py tests/tflite/backend_test.py
 
 # Tracing takes most of the time, and that runs on one core.
 PYTEST := $(BIN)/pytest --numprocesses=2 --dist=worksteal
+EXTENT := --durations=25
+BAZEL_TARGETS := //...
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo test docs bazel lint format audit clean
+.PHONY: demo check test nightly nightly_test nightly_bazel nightly_other_versions docs bazel lint \
+	format audit clean
 
 # Train on the digits of scikit-learn, export, verify, print and plot.
 demo: export KERAS_BACKEND = tensorflow
 demo: $(INSTALLED)
 	$(BIN)/python examples/mnist_mlp.py --dataset=digits --epochs=30 --output_dir=out/demo
 
-test: lint docs
-	KERAS_BACKEND=tensorflow $(PYTEST) --doctest-modules keras_tesla tests \
-		--cov=keras_tesla --cov-report=term-missing --cov-fail-under=90
-	KERAS_BACKEND=jax $(PYTEST) -m "not tensorflow" $(PORTABLE)
-	KERAS_BACKEND=torch $(PYTEST) -m "not tensorflow" $(PORTABLE)
+# What the three hold, and how a test gets into one: tests/conftest.py.
+check: lint
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" --doctest-modules keras_tesla tests
 
-# The tests in sandboxes without network, after tools/bazel_setup.sh. Bazel 4 has the rules of Python
-# built in, which buildifier would have loaded.
+# The documentation site is built by tests/docs_test.py.
+test: lint
+	KERAS_BACKEND=tensorflow $(PYTEST) $(EXTENT) --doctest-modules keras_tesla tests \
+		--cov=keras_tesla --cov-report=term-missing --cov-fail-under=90
+	KERAS_BACKEND=jax $(PYTEST) $(EXTENT) $(PORTABLE)
+	KERAS_BACKEND=torch $(PYTEST) $(EXTENT) $(PORTABLE)
+
+# About two hours. With `make -k nightly` one that fails does not keep the others from running.
+nightly: nightly_test nightly_bazel nightly_other_versions
+
+nightly_test:
+	$(MAKE) test EXTENT="$(EXTENT) --nightly"
+
+nightly_bazel:
+	$(MAKE) bazel BAZEL_TARGETS="--config=all //..."
+
+nightly_other_versions:
+	tools/other_versions.sh $(PYTHON) lowest
+	tools/other_versions.sh python3.12 newest
+	tools/other_versions.sh python3.13 newest
+
+# The tests in sandboxes without network, after tools/bazel_setup.sh. All BUILD files are read,
+# whichever targets run. Bazel 4 has the rules of Python built in, which buildifier would have loaded.
 bazel: $(INSTALLED)
 	find . -path './.*' -prune \
 		-o '(' -name BUILD.bazel -o -name WORKSPACE -o -name '*.bzl' ')' -print \
 		| xargs .tools/bazel/node_modules/.bin/buildifier \
 			-mode=check -lint=warn -warnings=-native-py
-	bazel test //...
+	bazel build --nobuild //...
+	bazel test $(BAZEL_TARGETS)
 
 # The documentation site, out/site. A link that leads nowhere is an error.
 docs: export NO_MKDOCS_2_WARNING = true

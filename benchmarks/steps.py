@@ -97,13 +97,13 @@ def _shared_layers(tesla):
 
 
 def _of_layers(model, names):
-    from keras_tesla.analysis.cost import kernels_of, of_call
-    from keras_tesla.narrowing import graph
+    from keras_tesla import graph
+    from keras_tesla.analysis.cost import of_call
 
     return sum(
-        of_call(c.operation, c.input_tensors[0].shape, c.output_tensors[0].shape, kernels)
-        for c in graph.read(model).calls
-        if getattr(c.operation, "name", None) in names and (kernels := kernels_of(c.operation))
+        of_call(call)
+        for call in graph.read(model).calls
+        if getattr(call.operation, "name", None) in names
     )
 
 

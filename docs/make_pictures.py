@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/concepts.md from the library itself; nothing in them is typed.
+"""Draws the pictures of the pages; what they show of a network is computed by the library.
 
 python docs/make_pictures.py
 """
@@ -9,9 +9,10 @@ import keras
 from absl import app
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 import keras_tesla as kt
-from keras_tesla.narrowing import graph
+from keras_tesla import graph
 from keras_tesla.narrowing.plan import narrow
 
 IMAGES = pathlib.Path(__file__).parent / "images"
@@ -96,7 +97,55 @@ def draw_profiles(path):
     figure.savefig(path, dpi=100)
 
 
+# Of docs/how_it_is_built.md: (name, what it is, place), and the arrows between them.
+STAGES = {
+    "model": ("a Keras model", 0, 1),
+    "graph": ("its calls, as data", 1, 1),
+    "layouts": ("where channels lie\n(kinds/)", 2, 1),
+    "plan": ("what a percentage\ncomputes and reads", 3, 1),
+    "live layers": ("stock layers that run\non slices: training", 4, 2),
+    "TESLA": ("losses, aggregation,\none update", 5, 2),
+    "extracted": ("plain Keras, weights\nof its own: at(p)", 4, 0),
+    "converted": ("one .tflite\na percentage", 5, 0),
+    "merged file": ("each weight once,\nrun and compared", 6, 0),
+    "phone": ("Python, Kotlin, page:\na percentage a call", 7, 0),
+}
+ARROWS = [
+    *(("model", "graph"), ("graph", "layouts"), ("layouts", "plan"), ("plan", "live layers")),
+    *(("live layers", "TESLA"), ("plan", "extracted"), ("extracted", "converted")),
+    *(("converted", "merged file"), ("merged file", "phone")),
+]
+
+
+def draw_stages(path):
+    """From a model to a file on the phone."""
+    figure = Figure(figsize=(12.5, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, (what, x, y) in STAGES.items():
+        axes.text(x, y + 0.13, name, ha="center", va="bottom", fontsize=11, weight="bold", zorder=2)
+        axes.text(x, y + 0.07, what, ha="center", va="top", fontsize=8, zorder=2)
+        axes.add_patch(
+            FancyBboxPatch(
+                *((x - 0.39, y - 0.25), 0.78, 0.62),
+                boxstyle="round,pad=0.02",
+                facecolor="white",
+                edgecolor=COMPUTED,
+                zorder=1,
+            )
+        )
+    for begin, end in ARROWS:
+        (_, x, y), (_, to_x, to_y) = STAGES[begin], STAGES[end]
+        ends = {"xytext": (x + 0.42, y + 0.06), "xy": (to_x - 0.42, to_y + 0.06)}
+        axes.annotate("", **ends, arrowprops={"arrowstyle": "->", "color": "0.4"}, zorder=0)
+    axes.set_xlim(-0.5, 7.5)
+    axes.set_ylim(-0.4, 2.5)
+    axes.set_axis_off()
+    figure.savefig(path, dpi=100)
+
+
 def main(_):
+    draw_stages(IMAGES / "stages.png")
     draw_network(IMAGES / "narrowed_network.png")
     draw_profiles(IMAGES / "profiles.png")
 

@@ -22,6 +22,7 @@ from absl import app, flags, logging
 
 import keras_tesla as kt
 from keras_tesla import data, literature
+from keras_tesla.training.attenuation import GradientAttenuation
 from keras_tesla.training.distillation import InPlaceDistillation
 
 FLAGS = flags.FLAGS
@@ -47,6 +48,8 @@ class Row:
     distillation: float = 0.0  # share of in-place distillation in the narrower ones' loss
     narrowest_weight: float = 1.0  # of the loss at 10 %; those of the others weigh 1
     cosine: bool = False
+    private: bool = False  # batch normalization, and numbers of its own for each percentage
+    attenuated: bool = False  # gradients of the wide percentages, as GradientAttenuation() has it
     epochs: int = 50
     steps_per_epoch: int = 200
     batch_size: int = 28
@@ -71,11 +74,15 @@ ROWS = {
     "joint_weighted": Row(tuple(POINTS[::-1]), cosine=True, narrowest_weight=4.0),
     "joint_distilled": Row(tuple(POINTS[::-1]), cosine=True, distillation=0.5),
     "sandwich_distilled": Row(tuple(POINTS[::-1]), tasks="sandwich", distillation=1.0, cosine=True),
+    "recipe": Row(tuple(POINTS[::-1]), cosine=True, private=True, attenuated=True, minutes=3),
     "individual": Row(POINTS, cosine=True, individual=True, minutes=8),
+    "individual_norm": Row(POINTS, cosine=True, private=True, individual=True, minutes=10),
     "joint_long": Row(tuple(POINTS[::-1]), **LONG),
     "weighted_long": Row(tuple(POINTS[::-1]), narrowest_weight=4.0, **LONG),
     "distilled_long": Row(tuple(POINTS[::-1]), distillation=0.5, **LONG),
+    "recipe_long": Row(tuple(POINTS[::-1]), private=True, attenuated=True, minutes=3, **LONG),
     "individual_long": Row(POINTS, individual=True, minutes=10, **LONG),
+    "individual_norm_long": Row(POINTS, private=True, individual=True, minutes=12, **LONG),
 }
 flags.DEFINE_list(
     "rows",
@@ -144,10 +151,14 @@ def callbacks(row: Row, seed: int) -> list:
     return driving
 
 
-def network(row: Row, features: int, classes: int) -> keras.Model:
+def network(row: Row, features: int, classes: int, percentages=None) -> keras.Model:
     """The papers' MLP; with a first and last layer for each range if there are several."""
     mlp = literature.mlp(
-        features, classes, profile=row.profile, trainable_profile=row.trainable_profile
+        features,
+        classes,
+        profile=row.profile,
+        trainable_profile=row.trainable_profile,
+        private_percentages=(percentages or row.percentages) if row.private else None,
     )
     if not row.ranges:
         return mlp
@@ -168,7 +179,8 @@ def train_one(row: Row, dataset: data.Dataset, seed: int, folder: pathlib.Path) 
     weights = dict.fromkeys(row.percentages, 1.0)
     weights[row.percentages[-1]] = row.narrowest_weight
     distillation = InPlaceDistillation(row.distillation) if row.distillation else None
-    tesla = kt.TESLA(model, row.percentages, weights, distillation)
+    attenuation = GradientAttenuation() if row.attenuated else None
+    tesla = kt.TESLA(model, row.percentages, weights, distillation, attenuation)
     logs = [
         kt.callbacks.PercentageCSVLogger(folder / "log.csv"),
         keras.callbacks.TensorBoard(folder / "tensorboard"),
@@ -189,7 +201,7 @@ def train_individual(row: Row, dataset: data.Dataset, seed: int) -> dict:
     found = {"epochs": row.epochs, "validation_accuracy": {}, "accuracy": {}}
     for p in row.percentages:
         keras.utils.set_random_seed(seed)
-        scalable = literature.mlp(dataset.train.x[0].size, dataset.classes)
+        scalable = network(row, dataset.train.x[0].size, dataset.classes, [p])
         plain = kt.TESLA(scalable, [p]).at(p)  # the same shape, freshly initialized
         fresh = keras.models.clone_model(plain)
         fit(fresh, row, dataset, seed)

@@ -9,6 +9,7 @@ from keras_tesla import (
     callbacks,
     compression,
     data,
+    kinds,
     layers,
     literature,
     profiles,
@@ -18,6 +19,7 @@ from keras_tesla import (
 from keras_tesla.analysis import summary
 from keras_tesla.calibration import recalibrate
 from keras_tesla.conversion import to_idp
+from keras_tesla.kinds import register_kind
 from keras_tesla.ordering import order_channels
 from keras_tesla.percentages import active_terms
 from keras_tesla.quantization.aware import quantization_aware
@@ -34,6 +36,7 @@ __all__ = [
     "compression",
     "current_percentage",
     "data",
+    "kinds",
     "layers",
     "literature",
     "order_channels",
@@ -41,6 +44,7 @@ __all__ = [
     "profiles",
     "quantization_aware",
     "recalibrate",
+    "register_kind",
     "summary",
     "tflite",
     "to_idp",

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_tesla import cloning
 from keras_tesla.integers import check_integer
-from keras_tesla.layers import IDPBatchNormalization
+from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.live import LivePlan
 from keras_tesla.narrowing.plan import Plan, narrow
@@ -29,13 +29,14 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
 
     So a network can be used at percentages that it was not trained at, and trained percentages get
     statistics of the final weights. Statistics at other percentages, and all other weights, are
-    copied. Where the layer has a gain and a shift for each percentage (`private_affine`), a new
-    percentage gets values between those of the next ones below and above, or of the nearest.
-    `keras.layers.BatchNormalization` has one set for all percentages, which stays.
+    copied. Where a layer has private numbers (`private_affine`, `private_bias`,
+    `private_profile`), a new percentage gets values between those of the next ones below and above,
+    or of the nearest. `keras.layers.BatchNormalization` has one set for all percentages, which
+    stays.
 
     Args:
-        tesla: A `TESLA` model whose network has an `IDPBatchNormalization` layer. It is not
-            changed.
+        tesla: A `TESLA` model whose network has an `IDPBatchNormalization` layer, or another one
+            with private numbers. It is not changed.
         data: Inputs, as `keras.Model.predict` takes them: an array, a structure of arrays for a
             model of several inputs, or a `tf.data.Dataset`, `keras.utils.PyDataset`, torch
             `DataLoader` or generator of batches `(x,)`, `(x, y)` or `(x, y, sample_weight)`; only
@@ -49,8 +50,9 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
         percentage that is new to an aggregation by weights has weight 0 in it.
 
     Raises:
-        ValueError: If `tesla` is no `TESLA` model, it has no `IDPBatchNormalization`, a percentage
-            is none, `steps` or `batch_size` is not positive, or the data hold no batch.
+        ValueError: If `tesla` is no `TESLA` model, it has neither an `IDPBatchNormalization` nor
+            private numbers, a percentage is none, `steps` or `batch_size` is not positive, or the
+            data hold no batch.
 
     Example:
 
@@ -76,13 +78,15 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
     check_integer("batch_size", batch_size)
     if steps is not None:
         check_integer("steps", steps)
-    if not any(isinstance(layer, IDPBatchNormalization) for layer in tesla.graph.layers):
+    if not any(_has_percentages(layer) for layer in tesla.graph.layers):
         raise ValueError(
             "There is nothing to recalibrate: the network has no `IDPBatchNormalization` layer, "
-            "which has statistics for each percentage. "
+            "which has statistics for each percentage, and no private numbers. "
             f"Received layers: {[layer.name for layer in tesla.graph.layers]}"
         )
     calibrated = _extended(tesla, percentages)
+    if not any(isinstance(layer, IDPBatchNormalization) for layer in tesla.graph.layers):
+        return calibrated
     plans = [_by_batch_statistics(narrow(calibrated.graph, p)) for p in percentages]
     for variable, value in _measure(calibrated.network, plans, data, steps, batch_size):
         variable.assign(value)
@@ -93,14 +97,14 @@ def _extended(tesla, percentages):
     """Returns a copy of `tesla` that has variables for the statistics at `percentages`, too."""
 
     def clone_layer(layer):
-        if not isinstance(layer, IDPBatchNormalization):
+        if not _has_percentages(layer):
             return cloning.copy_of(layer)
         union = sorted({*layer.percentages, *percentages})
         return type(layer).from_config({**layer.get_config(), "percentages": union})
 
     network, pairs = cloning.clone(tesla.network, clone_layer)
     for old, new in pairs:
-        if isinstance(old, IDPBatchNormalization):
+        if _has_percentages(old):
             for source, target in _common_variables(old, new):
                 target.assign(np.array(ops.convert_to_numpy(source)))
             _interpolate_private(old, new)
@@ -110,14 +114,31 @@ def _extended(tesla, percentages):
     if isinstance(aggregation, Weighted):
         aggregation = Weighted({**dict.fromkeys(percentages, 0), **aggregation.weights})
     union = {*tesla.percentages, *percentages}
-    return TESLA(network, union, aggregation, tesla.distillation, name=tesla.name)
+    return TESLA(
+        network,
+        union,
+        aggregation,
+        tesla.distillation,
+        tesla.gradient_attenuation,
+        name=tesla.name,
+    )
+
+
+def _has_percentages(layer):
+    known = isinstance(layer, (IDPBatchNormalization, IncompleteDotProduct))
+    return known and layer.percentages is not None
 
 
 def _common_variables(old, new):
-    """Yields (variable of `old`, that of `new` with the same meaning).
+    """Yields (variable of `old`, that of `new` with the same meaning), but for private numbers.
 
-    Their names do not tell: the one without a percentage belongs to the highest.
+    Their names do not tell: the statistics without a percentage belong to the highest.
     """
+    if isinstance(old, IncompleteDotProduct):
+        private = {id(v) for x in (old, new) for v in _private(x)}
+        shared = [[v for v in x.weights if id(v) not in private] for x in (old, new)]
+        yield from zip(*shared, strict=True)
+        return
     for source, target in [(old.gamma, new.gamma), (old.beta, new.beta)]:
         if source is not None:
             yield source, target
@@ -125,15 +146,31 @@ def _common_variables(old, new):
         yield from zip(old.statistics(percentage), new.statistics(percentage), strict=True)
 
 
+def _private(layer):
+    return [v for p in layer.percentages for v in layer.private_variables(p).values()]
+
+
 def _interpolate_private(old, new):
-    """Gives `new` the gains and shifts of `old`, in between those of its two neighbours."""
-    known = sorted(old.percentages)
+    """Gives `new` the private numbers of `old`, in between those of its two neighbours."""
     for percentage in new.percentages:
         for name, target in new.private_variables(percentage).items():
-            values = np.stack(
-                [ops.convert_to_numpy(old.private_variables(p)[name]) for p in known], axis=-1
-            )
-            target.assign([np.interp(percentage, known, of_channel) for of_channel in values])
+            places = np.arange(target.shape[0])
+            if name == "profile":  # where the blocks begin: percentages cut them further
+                places = np.cumsum([0, *new.blocks(percentage)[:-1]])
+            target.assign([_interpolated(old, name, place, percentage) for place in places])
+
+
+def _interpolated(old, name, place, percentage):
+    """A private number of a channel, between those of the percentages that have one for it."""
+    known = {p: _of_channels(old, name, p) for p in sorted(old.percentages)}
+    found = {p: values[place] for p, values in known.items() if place < len(values)}
+    return np.interp(percentage, list(found), list(found.values())) if found else 0.0
+
+
+def _of_channels(layer, name, percentage):
+    """The private numbers of a percentage, one for each channel that they are for."""
+    values = ops.convert_to_numpy(layer.private_variables(percentage)[name])
+    return np.repeat(values, layer.blocks(percentage)) if name == "profile" else values
 
 
 def _by_batch_statistics(plan: Plan) -> Plan:

@@ -4,32 +4,14 @@ import dataclasses
 from typing import Any
 
 import keras
-import numpy as np
-from keras import layers, ops
+from keras import layers
 
 from keras_tesla import cloning, profiles
+from keras_tesla import graph as graphs
 from keras_tesla.channels import Channels
-from keras_tesla.layers import (
-    IDPBatchNormalization,
-    IDPConv1D,
-    IDPConv2D,
-    IDPConv2DTranspose,
-    IDPDense,
-    IDPSeparableConv2D,
-)
-from keras_tesla.narrowing import graph as graphs
-from keras_tesla.narrowing.plan import DEPENDENT, layouts
-from keras_tesla.narrowing.rules import rule_for
+from keras_tesla.kinds.registry import inherited_kind_of, kind_of
+from keras_tesla.narrowing.plan import dependent, layouts
 from keras_tesla.percentages import check_percentages
-
-# Exactly these classes: a subclass may compute something else.
-_INCOMPLETE: dict[type, Any] = {
-    layers.Dense: IDPDense,
-    layers.Conv1D: IDPConv1D,
-    layers.Conv2D: IDPConv2D,
-    layers.Conv2DTranspose: IDPConv2DTranspose,
-    layers.SeparableConv2D: IDPSeparableConv2D,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +60,14 @@ def to_idp(
 ):
     """Returns a copy of a Keras model whose layers are incomplete, with the same weights.
 
-    Each `Dense`, `Conv1D`, `Conv2D`, `Conv2DTranspose` and `SeparableConv2D` whose input channels
-    come from other layers becomes its incomplete twin: at percentage p it reads the first
-    `max(1, floor(p / 100 * n))` of its n input channels, and narrowing leaves out what no layer
-    reads. A `BatchNormalization` behind one becomes an `IDPBatchNormalization`, all of whose
-    statistics start at those of the model. Layers that work channel by channel are narrowed as they
-    are: depthwise convolutions, group normalization, activations, pooling, merges. All others read
-    and compute all of their channels, which is always right and saves nothing. The report says
-    which layer is which.
+    Each layer that `keras_tesla.layers` has an incomplete class for (`Dense`, `Conv2D` and its
+    like) and whose input channels come from other layers becomes one of that class: at percentage p
+    it reads the first `max(1, floor(p / 100 * n))` of its n input channels, and narrowing leaves
+    out what no layer reads. A `BatchNormalization` behind one becomes an `IDPBatchNormalization`,
+    all of whose statistics start at those of the model. Layers that work channel by channel are
+    narrowed as they are: depthwise convolutions, group normalization, activations, pooling, merges.
+    All others read and compute all of their channels, which is always right and saves nothing. The
+    report says which layer is which.
 
     At 100 % the copy computes what the model does, up to rounding. With another profile than all
     ones its kernels are divided by the coefficients for that.
@@ -136,33 +118,26 @@ def to_idp(
     profile = profiles.get(profile)
     graph = graphs.read(model)
     reading = _Reading(graph, _chosen(skip, graph), input_complete)
-    if not reading.twins:
+    if not reading.reads:
         raise ValueError(
             "No layer of the model could be made incomplete, so every percentage would be the same "
             f"network.\n{reading.report()}"
         )
-    arguments = {"profile": profile, "trainable_profile": trainable_profile}
 
     def clone_layer(layer):
-        twin = reading.twins.get(id(layer))
-        config = layer.get_config()
-        if twin is None:
+        if id(layer) not in reading.became:
             return cloning.copy_of(layer)
-        if twin is IDPBatchNormalization:
-            return twin.from_config({**config, "percentages": percentages})
-        if twin is IDPDense:
-            config["input_channels"] = reading.input_channels[id(layer)]
-        return twin.from_config({**config, **arguments})
+        channels = reading.reads.get(id(layer))
+        return kind_of(layer).make_incomplete(
+            layer, channels, percentages, profile, trainable_profile
+        )
 
     copy, pairs = cloning.clone(model, clone_layer)
     for old, new in pairs:
-        twin = reading.twins.get(id(old))
-        if twin is None:
-            cloning.copy_weights(old, new)
-        elif twin is IDPBatchNormalization:
-            _copy_statistics(old, new)
+        if id(old) in reading.became:
+            kind_of(old).copy_weights(old, new)
         else:
-            _copy_kernels(old, new)
+            cloning.copy_weights(old, new)
     copy.conversion_report = reading.report()
     return copy
 
@@ -190,15 +165,13 @@ class _Reading:
         input_complete: Bool, as in `to_idp`.
 
     Attributes:
-        twins: {id of a layer: the incomplete class it becomes}.
-        input_channels: {id of a Dense layer: its `input_channels`}.
+        became: {id of a layer: the incomplete class it becomes}.
+        reads: {id of such a layer with a kernel: the `Channels` that it reads}.
     """
 
     def __init__(self, graph, skipped, input_complete):
-        self.twins: dict[int, Any] = {}
-        self.input_channels: dict[int, int | None] = {}
-        self._counts: dict[int, int] = {}
-        self._graph = graph
+        self.became: dict[int, Any] = {}
+        self.reads: dict[int, Channels] = {}
         self._skipped = skipped
         self._keep_inputs = input_complete
         self._where = layouts(graph)
@@ -213,27 +186,27 @@ class _Reading:
         for call in graph.calls:
             self._follow_inputs(call)
             calls.setdefault(id(call.operation), []).append(call)
-        projections = {
-            key: self._why_not_projection(of_layer)
-            for key, of_layer in calls.items()
-            if type(of_layer[0].operation) in _INCOMPLETE
-        }
-        for key, why_not in projections.items():
-            if why_not is None:
-                self.twins[key] = _INCOMPLETE[type(calls[key][0].operation)]
-        depends = self._dependent_tensors()
+        reasons = {}
+        for key, of_layer in calls.items():
+            kind = kind_of(of_layer[0].operation)
+            if kind.incomplete is not None and kind.projects:
+                reasons[key] = self._why_complete(of_layer)
+                if reasons[key] is None:
+                    self.became[key] = kind.incomplete
+        depends = dependent(graph, self.became)
         self._rows = []
         for key, of_layer in calls.items():
             layer = of_layer[0].operation
             if not isinstance(layer, keras.Layer):
                 continue
-            if type(layer) is layers.BatchNormalization:
-                varies = any(t.index in depends for c in of_layer for t in c.input_tensors)
-                if varies and key not in skipped:
-                    self.twins[key] = IDPBatchNormalization
-            reason = projections.get(key) or self._reason(of_layer)
+            kind = kind_of(layer)
+            varies = any(t.index in depends for c in of_layer for t in c.input_tensors)
+            follows = kind.incomplete is not None and not kind.projects
+            if follows and varies and key not in skipped:
+                self.became[key] = kind.incomplete
+            reason = reasons.get(key) or self._reason(of_layer)
             if reason is not None:
-                became = self.twins.get(key, type(layer))
+                became = self.became.get(key, type(layer))
                 row = ConvertedLayer(layer.name, type(layer).__name__, became.__name__, reason)
                 self._rows.append(row)
 
@@ -249,60 +222,45 @@ class _Reading:
         )
         if prepares and inputs and all(t.index in self._raw for t in inputs):
             found = [self._raw[t.index] for t in inputs]
-            outputs = rule_for(call.operation).layouts(call, found)
+            outputs = kind_of(call.operation).layouts(call, found)
             self._raw.update(zip((t.index for t in call.output_tensors), outputs, strict=True))
 
-    def _why_not_projection(self, calls) -> str | None:
+    def _why_complete(self, calls) -> str | None:
         """Returns why a layer with a kernel must read all of its input, or None."""
         layer = calls[0].operation
         if id(layer) in self._skipped:
             return "skipped"
-        if layer.dtype_policy.quantization_mode is not None:
-            return "has quantized weights"
-        if getattr(layer, "lora_enabled", False):
-            return "has LoRA weights; merge them into the kernel first"
-        if getattr(layer, "groups", 1) > 1:
-            return "is grouped: its groups read different channels"
+        kind = kind_of(layer)
+        reason = kind.why_complete(layer)
+        if reason is not None:
+            return reason
         views = set()
         for call in calls:
             (x,) = call.input_tensors
             raw = x.index in self._raw
-            view = self._raw[x.index] if raw else self._where[x.index]
+            view: Any = self._raw[x.index] if raw else self._where[x.index]
             if raw and self._keep_inputs:
                 return "reads the model's inputs, which are kept"
             if view is None:
                 return "reads channels that could not be followed"
-            rank = len(x.shape)
-            first = getattr(layer, "data_format", "channels_last") == "channels_first"
-            axis = 1 if first else rank - 1
-            if view.axis != axis or (view.copies > 1 and not isinstance(layer, layers.Dense)):
+            axis = kind.channel_axis(layer, len(x.shape))
+            if view.axis != axis or (view.copies > 1 and not kind.takes_copies):
                 return "reads along another axis than that of the channels"
             views.add((view.count, view.copies))
         if len(views) > 1:
             return "is called on inputs of different channels"
-        ((count, copies),) = views
-        self._counts[id(layer)] = count
-        self.input_channels[id(layer)] = count if copies > 1 else None
+        self.reads[id(layer)] = view
         return None
-
-    def _dependent_tensors(self):
-        """Returns the indices of the tensors whose values depend on the percentage."""
-        depends: set[int] = set()
-        for call in self._graph.calls:
-            own = id(call.operation) in self.twins or isinstance(call.operation, DEPENDENT)
-            if own or any(t.index in depends for t in call.input_tensors):
-                depends.update(t.index for t in call.output_tensors)
-        return depends
 
     def _reason(self, calls) -> str | None:
         """Returns what a layer does at a percentage, or None if there is nothing to say."""
         layer, call = calls[0].operation, calls[0]
-        twin = self.twins.get(id(layer))
-        if twin is IDPBatchNormalization:
+        kind = kind_of(layer)
+        if id(layer) in self.reads:
+            return f"reads a part of its {self.reads[id(layer)].count} input channels"
+        if id(layer) in self.became:
             return "has statistics for each percentage"
-        if twin is not None:
-            return f"reads a part of its {self._counts[id(layer)]} input channels"
-        if type(layer) is layers.BatchNormalization:
+        if kind.incomplete is not None:
             skipped = id(layer) in self._skipped
             return "skipped" if skipped else "its input is the same at every percentage"
         if all(t.index in self._raw for t in call.input_tensors):
@@ -313,39 +271,10 @@ class _Reading:
             return "is not understood, or mixes channels: reads and computes all of them"
         if not layer.weights:
             return None
-        if isinstance(layer, DEPENDENT):
+        if inherited_kind_of(layer).depends:
             return "depends on the percentage already"
         if ins[0] is not None:
-            reads = rule_for(layer).widths(call, 100, ins, outs, [1]).inputs[0]
+            reads = kind.widths(call, 100, ins, outs, [1]).inputs[0]
             if reads is not None and reads < ins[0].count:
-                groups = type(layer) is layers.GroupNormalization
-                return f"is narrowed as it is, {'in whole groups' if groups else 'by channel'}"
+                return f"is narrowed as it is, {kind.unit}"
         return "reads all of its channels"
-
-
-def _copy_statistics(old, new):
-    """Gives an IDPBatchNormalization the weights of a BatchNormalization, at every percentage."""
-    weights = [np.array(weight) for weight in old.get_weights()]
-    statistics = weights[old.scale + old.center :]
-    # Copies: JAX would let the percentages share a buffer and give it away.
-    others = [s.copy() for _ in new.percentages[1:] for s in statistics]
-    new.set_weights(weights + others)
-
-
-def _copy_kernels(old, new):
-    """Gives an incomplete layer the weights of its Keras class, with the profile divided out."""
-    weights = {v.name: np.array(ops.convert_to_numpy(v)) for v in old.weights}
-    if new.coefficients is not None:
-        for name in new.incomplete_weights(100):
-            getattr(new, name).assign(np.ones_like(weights[name]))
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            for name, factors in new.incomplete_weights(100).items():
-                weights[name] = weights[name] / ops.convert_to_numpy(factors)
-                if not np.isfinite(weights[name]).all():
-                    raise ValueError(
-                        f"The profile {new.profile!r} has coefficients too small for the "
-                        f"{new.terms} terms of layer {new.name!r}: its kernel divided by them is "
-                        "not finite. Choose another profile, or skip the layer."
-                    )
-    for name, value in weights.items():
-        getattr(new, name).assign(value)

@@ -6,6 +6,9 @@ from keras import ops
 
 from keras_tesla import cloning
 from keras_tesla.channels import indices, take
+from keras_tesla.kinds.kind import weight_at
+from keras_tesla.layers import IncompleteDotProduct
+from keras_tesla.names import unique_name
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.plan import Plan
 from keras_tesla.quantization.kernels import FakeQuantizedKernel
@@ -18,6 +21,7 @@ def extract(
     batch_size: int | None = None,
     dtype: str | None = None,
     ranges: bool = True,
+    private_apart: bool = False,
 ):
     """Builds the plain Keras model that computes a plan.
 
@@ -31,6 +35,8 @@ def extract(
         batch_size: Int to fix the batch, None to leave it open.
         dtype: Dtype policy of all layers, for example `"float32"`; None: that of each layer.
         ranges: Bool, whether the rounding of a quantization-aware model's activations is in it.
+        private_apart: Bool, whether private profiles multiply the layers' inputs, so that kernels
+            are the same at every percentage, instead of being folded into the kernels.
 
     Returns:
         A Functional `keras.Model`, not compiled.
@@ -44,11 +50,7 @@ def extract(
         if narrowed is not None:
             cls, config = narrowed.cls, dict(narrowed.config)
         if isinstance(operation, keras.Layer):
-            unique, number = config["name"], 0
-            while unique in taken:
-                number += 1
-                unique = f"{config['name']}_{number}"
-            taken.add(unique)
+            unique = unique_name(config["name"], taken)
             config = {**config, "name": unique, **({"dtype": dtype} if dtype else {})}
         else:
             config.pop("name", None)  # Keras finds one that the slices do not have
@@ -59,6 +61,9 @@ def extract(
     def call_step(step, args, kwargs):
         # A layer called twice stays one layer where both calls have the same width.
         original, narrowed = step.call.operation, step.narrowed
+        apart = private_apart and _has_private_profile(original) and not _has_mask(args[0])
+        if apart:
+            args = (_weighed(args[0], original, plan.percentage, step.widths.views[0]), *args[1:])
         key = step.extracted_as
         if key in made and isinstance(original, keras.Layer):
             return made[key](*args, **kwargs)
@@ -71,9 +76,10 @@ def extract(
         operation = made[key] = make(step)
         outputs = operation(*args, **kwargs)
         if narrowed is not None:
-            for weight, value in narrowed.weights().items():
+            weights = narrowed.weights(private=False) if apart else narrowed.weights()
+            for path, value in weights.items():
                 # A copy: JAX would let the two models share a buffer and give it away.
-                getattr(operation, weight).assign(np.array(ops.convert_to_numpy(value)))
+                weight_at(operation, path).assign(np.array(ops.convert_to_numpy(value)))
             if isinstance(original, FakeQuantizedKernel):  # for the int8 converter; not saved
                 operation.kernel_limit = original.limit_of(operation.kernel.shape)
         elif isinstance(operation, keras.Layer):
@@ -97,9 +103,25 @@ def extract(
     return keras.Model(inputs, runner.outputs_of(plan, values), name=name)
 
 
+def _has_private_profile(operation):
+    return isinstance(operation, IncompleteDotProduct) and operation.private_profile
+
+
+def _has_mask(x):
+    return getattr(x, "_keras_mask", None) is not None
+
+
+def _weighed(x, layer, percentage, view):
+    """The input of a layer times its private profile."""
+    factors = np.tile(ops.convert_to_numpy(layer.private_factors(percentage)), view.copies)
+    shape = [1] * len(x.shape)
+    shape[view.axis] = len(factors)
+    return ops.multiply(x, factors.reshape(shape))
+
+
 def _take_masked(x, view, have, want):
     """`take` that hands on the Keras mask: a slice would drop it, a Dense layer keeps it."""
-    if want == have or getattr(x, "_keras_mask", None) is None:
+    if want == have or not _has_mask(x):
         return take(x, view, have, want)
     # A kernel of columns of the identity: each output is one input, times 1, plus zeros.
     selection = keras.layers.Dense(view.copies * want, use_bias=False, dtype=x.dtype)

@@ -10,19 +10,13 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from keras_tesla import cloning
+from keras_tesla import graph as graphs
 from keras_tesla.channels import Channels
-from keras_tesla.layers import IDPBatchNormalization, IDPConv1D, IDPConv2D, IDPDense
-from keras_tesla.narrowing import graph as graphs
-from keras_tesla.narrowing.rules import rule_for
-
-_IDP = (IDPDense, IDPConv1D, IDPConv2D)
-# Exactly these classes: a subclass may compute something else.
-_PROJECTIONS = {layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, *_IDP}
-_DEPTHWISE = {layers.DepthwiseConv1D, layers.DepthwiseConv2D}
-_NORMALIZATIONS = {layers.BatchNormalization, IDPBatchNormalization}
+from keras_tesla.kinds.registry import kind_of
+from keras_tesla.layers import IncompleteDotProduct
 
 
 def order_channels(model):
@@ -33,17 +27,18 @@ def order_channels(model):
 
     `importance_i = sum over readers l, outputs j, positions of |w_lij|`
 
-    and the channels are sorted by it, equal ones left in their order. The readers are the
-    incomplete layers, whose dot products are cut; in a model without one, to be made incomplete
-    later, all `Dense` and `Conv` layers. The size of the channel itself, such as the gamma of a
-    batch normalization before it, does not enter.
+    and the channels are sorted by it, equal ones left in their order; the w of a separable
+    convolution is the product of its two kernels. The readers are the incomplete layers, whose dot
+    products are cut; in a model without one, to be made incomplete later, all layers with a kernel
+    over all channels: `Dense`, convolutions, transposed and separable ones. The size of the channel
+    itself, such as the gamma of a batch normalization before it, does not enter.
 
     What the model computes does not change, up to rounding: the outputs of a layer and what reads
     them are permuted together, through activations, batch normalizations, depthwise convolutions,
     pooling, `Flatten`, merges and layers called twice. Channels that are added together are ordered
     together, the parts of a concatenation each for itself. Inputs and outputs of the model, and
-    what a layer reads or writes that is not understood (your own, a grouped, transposed or
-    separable convolution), keep their order.
+    what a layer reads or writes that is not understood (a grouped convolution, or your own before
+    `register_kind`), keep their order.
 
     At lower percentages other channels are left out than before: train on, or at least
     `recalibrate` the batch normalizations.
@@ -56,8 +51,9 @@ def order_channels(model):
         A Functional `keras.Model`, not compiled.
 
     Raises:
-        ValueError: If the model is subclassed or not built, or an incomplete layer has a profile
-            other than all ones: its coefficients belong to places, not to channels.
+        ValueError: If the model is subclassed or not built, or an incomplete layer has a profile,
+            shared or private, other than all ones: its coefficients belong to places, not to
+            channels.
 
     Example:
 
@@ -83,7 +79,17 @@ def order_channels(model):
 
 
 def _check_profile(layer):
-    if not isinstance(layer, _IDP) or layer.coefficients is None:
+    if not isinstance(layer, IncompleteDotProduct):
+        return
+    for own in layer.private_of_all("profile"):
+        if ops.convert_to_numpy(own).any():
+            raise ValueError(
+                f"Layer {layer.name!r} has private profile coefficients that are not 0. They "
+                "belong to blocks of places, so a channel that moves would get another one and "
+                "the model would compute something else. Order the channels first and train then. "
+                f"Received: {own.name} with {ops.convert_to_numpy(own)}"
+            )
+    if layer.coefficients is None:
         return
     coefficients = ops.convert_to_numpy(layer.coefficients)
     if (coefficients != 1).any():
@@ -115,12 +121,12 @@ class _Use:
     Args:
         layer: The layer.
         reads: The order of its input; None: unknown, not to be permuted.
-        writes: The order of its output, if it is another.
+        writes: The order of its output, which may be another.
     """
 
     layer: Any
     reads: _Order | None
-    writes: _Order | None = None
+    writes: _Order | None
 
 
 class _Groups:
@@ -175,8 +181,8 @@ class _Reading:
     def __init__(self, graph):
         self.groups = _Groups()
         self.uses: dict[int, _Use] = {}  # by the id of the layer
-        incomplete = any(isinstance(layer, _IDP) for layer in graph.layers)
-        self._cut = _IDP if incomplete else tuple(_PROJECTIONS)
+        incomplete = any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers)
+        self._cut = IncompleteDotProduct if incomplete else object
         # Where a layout is known there is an order, and only there.
         inputs = [t.index for t in graphs.tensors(graph.inputs)]
         self._layouts: dict[int, Channels | None] = dict.fromkeys(inputs)
@@ -190,20 +196,8 @@ class _Reading:
         """Finds the layout and the order of a call's outputs."""
         inputs = [self._layouts[t.index] for t in call.input_tensors]
         orders = [self._orders[t.index] for t in call.input_tensors]
-        layer, kind = call.operation, type(call.operation)
-        outputs, order = rule_for(layer).layouts(call, inputs), None
-        if kind in _PROJECTIONS and _is_plain(layer):
-            order = self._project(call, inputs, outputs)
-        elif kind in _DEPTHWISE:
-            if layer.depth_multiplier == 1 and _is_narrowed(call, inputs, outputs):
-                order = orders[0]
-            self._use(layer, order)
-        elif _concatenates_channels(call, outputs):
-            order = _Order(sum((x.groups for x in orders if x is not None), ()), 1)
-        elif kind in _NORMALIZATIONS or not getattr(layer, "weights", []):
-            order = self._hand_on(call, inputs, outputs)
-            if kind in _NORMALIZATIONS:
-                self._use(layer, order)
+        outputs = kind_of(call.operation).layouts(call, inputs)
+        order = self._order(call, inputs, outputs)
         if order is None:
             for x in orders:
                 self.groups.fix(x)
@@ -211,13 +205,29 @@ class _Reading:
             self._layouts[tensor.index] = layout
             self._orders[tensor.index] = order or self._fixed(layout)
 
+    def _order(self, call, inputs, outputs) -> _Order | None:
+        """Returns the order of the outputs; None if the channels of the inputs keep theirs."""
+        layer, kind = call.operation, kind_of(call.operation)
+        if kind.joins(call, outputs):
+            orders = [self._orders[t.index] for t in call.input_tensors]
+            return _Order(sum((x.groups for x in orders if x is not None), ()), 1)
+        if not getattr(layer, "weights", []):
+            return self._hand_on(call, inputs, outputs)
+        if kind.permuted(layer) is None:
+            return None
+        if kind.projects and len(inputs) == 1:
+            return self._project(call, inputs, outputs)
+        order = self._hand_on(call, inputs, outputs)
+        self._use(layer, order, order)
+        return order
+
     def _project(self, call, inputs, outputs):
         """A layer with a kernel: permutes its rows, and its columns if nothing mixes them."""
         layer, x = call.operation, call.input_tensors[0]
         (layout,), order = inputs, self._orders[x.index]
         if layout is not None:
             view = dataclasses.replace(layout, axis=outputs[0].axis)
-            if isinstance(layer, _IDP):
+            if isinstance(layer, IncompleteDotProduct):
                 view = layer.input_view(x.shape)
             if layout != view:  # other channels than those of the layers before
                 self.groups.fix(order)
@@ -233,7 +243,7 @@ class _Reading:
         """A layer that treats each channel alone, in all of its inputs: they have one order."""
         if len(outputs) != 1 or not _is_narrowed(call, inputs, outputs):
             return None
-        views = rule_for(call.operation).widths(call, 100, inputs, outputs, [1]).views
+        views = kind_of(call.operation).widths(call, 100, inputs, outputs, [1]).views
         same: list[_Order] = []
         for tensor, view in zip(call.input_tensors, views, strict=True):
             order = self._orders[tensor.index]
@@ -245,7 +255,7 @@ class _Reading:
             self.groups.unite(same[0], order)
         return dataclasses.replace(same[0], copies=outputs[0].copies)
 
-    def _use(self, layer, reads, writes=None):
+    def _use(self, layer, reads, writes):
         """Notes the orders of a layer's weights; a layer called twice has one for its calls."""
         known = self.uses.setdefault(id(layer), _Use(layer, reads, writes))
         if known.reads is not reads:
@@ -264,10 +274,12 @@ class _Reading:
         groups = self.groups
         importance = [np.zeros(size) for size in groups.sizes]
         for use in self.uses.values():
-            if use.reads is None or not isinstance(use.layer, self._cut):
+            kind = kind_of(use.layer)
+            if use.reads is None or not (kind.projects and isinstance(use.layer, self._cut)):
                 continue
-            rows = np.moveaxis(np.abs(ops.convert_to_numpy(use.layer.kernel)), -2, 0)
-            norms = rows.reshape(use.reads.copies, -1, rows[0].size).sum((0, 2), dtype="float64")
+            if getattr(use.layer, "complete", False):
+                continue
+            norms = kind.importance(use.layer).reshape(use.reads.copies, -1).sum(0)
             start = 0
             for group in use.reads.groups:
                 size = groups.sizes[group]
@@ -282,43 +294,26 @@ class _Reading:
         return [by_root[groups.root(group)] for group in range(len(groups.sizes))]
 
 
-def _is_plain(layer):
-    """Whether a layer with a kernel is a dot product of all channels, without LoRA or the like."""
-    own = {variable.name for variable in layer.weights}
-    return getattr(layer, "groups", 1) == 1 and own <= {"kernel", "bias", "profile"}
-
-
-def _concatenates_channels(call, outputs):
-    if type(call.operation) is not layers.Concatenate or outputs[0] is None:
-        return False
-    return outputs[0].axis == call.operation.axis % len(call.output_tensors[0].shape)
-
-
 def _is_narrowed(call, inputs, outputs):
     """Whether narrowing could compute the first output channel alone: no channels are mixed."""
-    widths = rule_for(call.operation).widths(call, 100, inputs, outputs, [1])
+    widths = kind_of(call.operation).widths(call, 100, inputs, outputs, [1])
     return widths.outputs == [1]
 
 
 def _permute(use, permutations):
     """Permutes the weights of a layer."""
-    layer = use.layer
-    if type(layer) in _NORMALIZATIONS:
-        axes = [(variable, 0, use.reads) for variable in layer.weights]
-    elif type(layer) in _DEPTHWISE:
-        axes = [(layer.kernel, -2, use.reads), (layer.bias, 0, use.reads)]
-    else:
-        axes = [(layer.kernel, -2, use.reads), (layer.kernel, -1, use.writes)]
-        axes.append((layer.bias, 0, use.writes))
-    for variable, axis, order in axes:
-        if variable is not None and order is not None:
-            places = _places(order, permutations)
-            variable.assign(np.take(ops.convert_to_numpy(variable), places, axis))
+    for variable, *axes in kind_of(use.layer).permuted(use.layer) or []:
+        for axis, order in zip(axes, (use.reads, use.writes), strict=True):
+            if axis is not None and order is not None:
+                places = _places(order, permutations, variable.shape[axis])
+                variable.assign(np.take(ops.convert_to_numpy(variable), places, axis))
 
 
-def _places(order, permutations):
-    """Returns for each place on a tensor's axis which place its channel had before."""
+def _places(order, permutations, size):
+    """Returns for each place on an axis of that size which place its channel had before."""
     places = np.zeros(0, int)
     for group in order.groups:
         places = np.concatenate([places, len(places) + permutations[group]])
-    return (np.arange(order.copies)[:, None] * len(places) + places).ravel()
+    places = (np.arange(order.copies)[:, None] * len(places) + places).ravel()
+    block = size // len(places)  # several numbers for each channel, side by side
+    return (places[:, None] * block + np.arange(block)).ravel()

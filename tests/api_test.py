@@ -10,11 +10,18 @@ import pytest
 import keras_tesla as kt
 
 
-def test_what_is_tested_is_the_package_beside_the_tests():
-    """Not an installed one, which under Bazel is the checkout's: also in child processes."""
-    code = "import keras_tesla; print(keras_tesla.__file__)"
+@pytest.fixture(scope="module")
+def imported():
+    """In a process that imports keras_tesla: (the package's file, the names of all modules)."""
+    code = "import sys, keras_tesla; print(keras_tesla.__file__, *sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for file in (kt.__file__, done.stdout.strip()):
+    file, *modules = done.stdout.split("\n")
+    return file, modules
+
+
+def test_what_is_tested_is_the_package_beside_the_tests(imported):
+    """Not an installed one, which under Bazel is the checkout's: also in child processes."""
+    for file in (kt.__file__, imported[0]):
         assert pathlib.Path(file).parents[1] == pathlib.Path(__file__).parents[1]
 
 
@@ -33,6 +40,7 @@ def test_the_public_names_are_these():
         "compression",
         "current_percentage",
         "data",
+        "kinds",
         "layers",
         "literature",
         "order_channels",
@@ -40,6 +48,7 @@ def test_the_public_names_are_these():
         "profiles",
         "quantization_aware",
         "recalibrate",
+        "register_kind",
         "summary",
         "tflite",
         "to_idp",
@@ -70,11 +79,21 @@ def test_the_public_names_are_these():
         "to_tf_keras",
         "to_tflite",
     ]
+    assert kt.kinds.__all__ == [
+        "Channels",
+        "Channelwise",
+        "Kind",
+        "Narrowed",
+        "Widths",
+        "register_kind",
+    ]
     assert kt.layers.__all__ == [
         "IDPBatchNormalization",
         "IDPConv1D",
+        "IDPConv1DTranspose",
         "IDPConv2D",
         "IDPConv2DTranspose",
+        "IDPConv3D",
         "IDPDense",
         "IDPSeparableConv2D",
         "IncompleteDotProduct",
@@ -97,9 +116,7 @@ def test_the_public_names_are_these():
     ]
 
 
-def test_importing_does_not_import_heavy_or_intrusive_packages():
+def test_importing_does_not_import_heavy_or_intrusive_packages(imported):
     """tfmot turns `tf.keras` into Keras 2 for the whole process; tfds is slow to import."""
-    unwanted = ["tensorflow_model_optimization", "tensorflow_datasets"]
-    code = f"import sys, keras_tesla; print([m for m in {unwanted} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    unwanted = {"tensorflow_model_optimization", "tensorflow_datasets"}
+    assert not unwanted.intersection(imported[1])

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
+from tests.helpers import nightly_after, to_numpy
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
-to_numpy = keras.ops.convert_to_numpy
 PERCENTAGES = range(100, 0, -10)
 # {network: (its arguments, the percentages to export)}: ten files of a large one take minutes.
+# The first three are those of a push: depthwise convolutions, residual adds and gates.
 NETWORKS = {
     "MobileNet": ({"alpha": 0.25}, PERCENTAGES),
     "MobileNetV2": ({}, (100, 50)),
@@ -35,7 +36,7 @@ def network(name, arguments):
     return model
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", nightly_after(3, NETWORKS))
 def test_a_network_of_keras_applications(name, tmp_path):
     arguments, exported = NETWORKS[name]
     model = network(name, arguments)

@@ -1,27 +1,17 @@
 """The two benchmarks that look for faults, for a moment; each is run as a user runs it."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
-pytestmark = pytest.mark.tensorflow
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.helpers import run_script
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 
 def run(name, tmp_path, *flags):
     output = tmp_path / "found.json"
-    done = subprocess.run(
-        [sys.executable, f"benchmarks/{name}.py", f"--output={output}", *flags],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_script(f"benchmarks/{name}.py", f"--output={output}", *flags)
     result = json.loads(output.read_text())
     assert {"cpu", "threads", "date"} <= set(result["machine"])
     return result["rows"]
@@ -34,6 +24,7 @@ def test_threads_that_share_a_file_get_right_answers(tmp_path):
     assert row["memory"]["samples"] > 10  # what they mean takes minutes
 
 
+@pytest.mark.nightly
 def test_kills_leave_runs_that_go_on_and_whole_exports(tmp_path):
     training, export, step = run("kill", tmp_path, "--kills=2", "--folder_kills=10", "--epochs=8")
     assert training["kills"] >= 2

@@ -8,8 +8,7 @@ from keras import layers
 from keras_tesla import TESLA, active_terms, percentage_scope
 from keras_tesla.calibration import recalibrate
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-
-to_numpy = keras.ops.convert_to_numpy
+from tests.helpers import to_numpy
 
 
 def normal(*shape, seed=0):
@@ -158,6 +157,61 @@ def test_a_new_percentage_gets_gains_and_shifts_between_its_neighbours():
         np.testing.assert_allclose(to_numpy(private(percentage)["shift"]), shift, rtol=1e-6)
 
 
+def private_layer(normalization=True):
+    """Ten inputs, four channels; numbers of 100, 50 and 20 %, which read 10, 5 and 2 terms."""
+    percentages = (100, 50, 20)
+    inputs = keras.Input((10,))
+    layer = IDPDense(
+        4, percentages=percentages, private_bias=True, private_profile=True, name="dense"
+    )
+    y = layer(inputs)
+    if normalization:
+        y = IDPBatchNormalization(percentages, name="norm")(y)
+    for percentage, profile in [(100, [0.1, 0.2, 0.3]), (50, [0.4, 0.5]), (20, [0.6])]:
+        own = layer.private_variables(percentage)
+        own["bias"].assign([1.0, 2.0, 3.0, percentage])
+        own["profile"].assign(profile)
+    return TESLA(keras.Model(inputs, y), percentages)
+
+
+@pytest.mark.parametrize("normalization", [True, False])
+def test_a_new_percentage_gets_private_numbers_between_its_neighbours(normalization):
+    tesla = private_layer(normalization)
+    calibrated = recalibrate(tesla, normal(60, 10), [80, 30, 10])
+    layer = calibrated.network.get_layer("dense")
+    old = tesla.network.get_layer("dense")
+    np.testing.assert_array_equal(to_numpy(layer.kernel), to_numpy(old.kernel))
+    # Cuts at 1, 2, 3, 5, 8 and 10 terms; by hand, on straight lines between the percentages that
+    # read a block, and what the nearest one has where there are no two.
+    expected = {
+        100: [0.1, 0.1, 0.2, 0.2, 0.3, 0.3],
+        80: [0.22, 0.22, 0.32, 0.32, 0.3],
+        50: [0.4, 0.4, 0.5, 0.5],
+        30: [0.6 - 0.2 / 3, 0.6 - 0.2 / 3, 0.5],
+        20: [0.6, 0.6],
+        10: [0.6],
+    }
+    for percentage, profile in expected.items():
+        own = {k: to_numpy(v) for k, v in layer.private_variables(percentage).items()}
+        np.testing.assert_allclose(own["profile"], profile, rtol=1e-6)
+        np.testing.assert_allclose(own["bias"], [1, 2, 3, max(percentage, 20)], rtol=1e-6)
+    for percentage in (100, 50, 20):
+        if not normalization:
+            x = normal(3, 10)
+            actual, before = (to_numpy(t.at(percentage)(x)) for t in (calibrated, tesla))
+            np.testing.assert_allclose(actual, before, rtol=1e-6)
+
+
+def test_private_numbers_of_a_percentage_above_all_are_those_of_the_highest():
+    inputs = keras.Input((10,))
+    layer = IDPDense(4, percentages=[50], private_profile=True, name="dense")
+    tesla = TESLA(keras.Model(inputs, layer(inputs)), [50])
+    layer.private_variables(50)["profile"].assign([0.5])
+    own = recalibrate(tesla, normal(9, 10), [100]).network.get_layer("dense").private_variables
+    # Of terms that no percentage has read nothing is known.
+    np.testing.assert_allclose(to_numpy(own(100)["profile"]), [0.5, 0])
+
+
 def test_a_percentage_above_all_takes_the_first_place():
     """Keras' `moving_mean` serves the highest percentage: now another one than before."""
     tesla = one_layer([50, 20])
@@ -217,6 +271,7 @@ def test_statistics_of_its_own_are_better_than_those_of_the_next_percentage(trai
     assert own < borrowed["p30_loss"]
 
 
+@pytest.mark.slow
 def test_the_result_is_used_and_saved_like_any_tesla_model(trained, tmp_path):
     tesla, x, _ = trained
     with pytest.raises(ValueError, match="has statistics for"):

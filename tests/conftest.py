@@ -1,4 +1,16 @@
-"""What all tests share: strict settings, and the three ways to run a model at a percentage."""
+"""What all tests share: how many run, strict settings, and the three ways to run a model.
+
+Three amounts of tests, each with more than the one before:
+
+- `make check`: TensorFlow, without the tests marked `slow` (over about five seconds).
+- `make test`, on every push: on TensorFlow these, too. JAX and PyTorch run what depends on the
+  backend: not what is marked `slow`, nor `backend_free`, whose code never asks for the backend.
+- `make nightly` gives pytest the option `--nightly`: all on all backends, also what is marked
+  `nightly` (it repeats another test on more networks, or starts many processes), and more examples
+  of each Hypothesis test.
+
+A test left out is deselected. One that is skipped misses something on this machine.
+"""
 
 import types
 
@@ -8,34 +20,44 @@ import numpy as np
 import pytest
 
 import keras_tesla
-from keras_tesla import extraction
-from keras_tesla.narrowing import graph, plan, run
+from keras_tesla import extraction, graph
+from keras_tesla.narrowing import plan, run
 from keras_tesla.narrowing.live import LivePlan
+
+BACKEND = keras.backend.backend()
+# {backend: examples of a Hypothesis test on a push, and every night}. JAX compiles every shape.
+EXAMPLES = {"tensorflow": (25, 40), "torch": (10, 40), "jax": (5, 15)}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--nightly", action="store_true", help="run all tests on all their examples")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "tensorflow: needs the TensorFlow backend")
     # The same examples on every run, and no time limit: a shared machine is now and then slow.
     hypothesis.settings.register_profile(
         "keras_tesla",
         deadline=None,
         derandomize=True,
         database=None,
-        # JAX compiles anew for every shape.
-        max_examples=15 if keras.backend.backend() == "jax" else 40,
+        max_examples=EXAMPLES[BACKEND][config.getoption("nightly")],
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     hypothesis.settings.load_profile("keras_tesla")
 
 
-def pytest_collection_modifyitems(items):
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        return
-    skip = pytest.mark.skip(reason=f"needs the TensorFlow backend, this is {backend}")
+def pytest_collection_modifyitems(config, items):
+    left_out = set()
+    if not config.getoption("nightly"):
+        left_out = {"nightly"} if BACKEND == "tensorflow" else {"nightly", "slow", "backend_free"}
+    if BACKEND != "tensorflow":
+        left_out.add("tensorflow")
+    chosen, deselected = [], []
     for item in items:
-        if "tensorflow" in item.keywords:
-            item.add_marker(skip)
+        markers = {marker.name for marker in item.iter_markers()}
+        (deselected if left_out & markers else chosen).append(item)
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = chosen
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +118,7 @@ def assert_same_three_ways():
 @pytest.fixture(scope="session")
 def gradients():
     """A function `(loss, variables)`: the gradients of `loss()`, on any backend, as arrays."""
-    return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]
+    return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[BACKEND]
 
 
 def _tensorflow(loss, variables):

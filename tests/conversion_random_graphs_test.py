@@ -8,9 +8,10 @@ from keras import layers
 import keras_tesla as kt
 from keras_tesla.extraction import extract
 from keras_tesla.narrowing.plan import narrow
+from tests.helpers import nightly_after, randomize
 
 BACKEND = keras.backend.backend()
-# 500 on TensorFlow; JAX compiles each anew.
+# 500 on TensorFlow, 100 of them on a push; JAX compiles each anew.
 BATCHES, BATCH = {"tensorflow": (20, 25), "torch": (10, 10), "jax": (5, 4)}[BACKEND]
 
 PROJECTIONS = ["project", "project", "shared", "nested"]
@@ -121,18 +122,6 @@ class RandomGraph:
         }.get(kind, layers.Activation(self.choose(["relu", "tanh", "softmax"])))
 
 
-def randomize(model, rng):
-    for variable in model.variables:
-        if (
-            "kernel" in variable.name
-            or variable.name in ("bias", "beta")
-            or "mean" in variable.name
-        ):
-            variable.assign(rng.normal(size=variable.shape) * 0.5)
-        elif variable.name == "gamma" or "variance" in variable.name:
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-
-
 def outputs(model, x):
     return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(model(x))]
 
@@ -144,7 +133,8 @@ def assert_close(actual, expected):
         np.testing.assert_allclose(a, e, rtol=1e-3, atol=5e-5 * largest)
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", nightly_after(4, range(BATCHES)))
 def test_random_graphs(batch):
     narrower = 0
     for seed in range(batch * BATCH, (batch + 1) * BATCH):

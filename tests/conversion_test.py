@@ -9,11 +9,15 @@ import keras_tesla as kt
 from keras_tesla.layers import (
     IDPBatchNormalization,
     IDPConv1D,
+    IDPConv1DTranspose,
     IDPConv2D,
     IDPConv2DTranspose,
+    IDPConv3D,
     IDPDense,
     IDPSeparableConv2D,
 )
+
+pytestmark = pytest.mark.backend_free
 
 to_numpy = ops.convert_to_numpy
 
@@ -142,6 +146,7 @@ def test_a_percentage_costs_about_its_square():
 
 def projections():
     image, series = keras.Input((6, 6, 4)), keras.Input((9, 4))
+    volume = keras.Input((4, 5, 4, 3))
     return {
         IDPConv1D: keras.Model(
             series,
@@ -151,6 +156,12 @@ def projections():
         ),
         IDPConv2D: keras.Model(
             image, layers.Conv2D(3, 2, strides=2, name="x")(layers.Conv2D(8, 1)(image))
+        ),
+        IDPConv1DTranspose: keras.Model(
+            series, layers.Conv1DTranspose(3, 2, strides=2, name="x")(layers.Conv1D(8, 1)(series))
+        ),
+        IDPConv3D: keras.Model(
+            volume, layers.Conv3D(3, 2, padding="same", name="x")(layers.Conv3D(8, 1)(volume))
         ),
         IDPConv2DTranspose: keras.Model(
             image, layers.Conv2DTranspose(3, 2, strides=2, name="x")(layers.Conv2D(8, 1)(image))

@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 LANGUAGES = {"html", "kotlin", "python", "text"}
-MODULES = ["analysis", "callbacks", "compression", "layers", "literature", "tflite"]
+MODULES = ["analysis", "callbacks", "compression", "kinds", "layers", "literature", "tflite"]
 # {page: how many blocks are marked as not run}
 NOT_RUN = {"distribution.md": 4}  # tests/training/distribution_test.py does what they say
 
@@ -167,6 +167,7 @@ def test_blocks_that_do_not_run_are_these():
     assert {name: count for name, count in marked.items() if count} == NOT_RUN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PREPARED)
 def test_code_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
     (page,) = (page for page in PAGES if page.name == name)
@@ -242,6 +243,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_the_site_describes_every_public_name(site, module):
     page = (site / "api" / f"{module}.html").read_text()
@@ -249,6 +251,7 @@ def test_the_site_describes_every_public_name(site, module):
     assert set(getattr(kt, module).__all__) <= described
 
 
+@pytest.mark.slow
 def test_the_site_describes_what_the_package_itself_exports(site):
     page = (site / "api" / "keras_tesla.html").read_text()
     described = set(re.findall(r'class="doc doc-object-name[^>]*>(?:\w+\.)*(\w+)<', page))
@@ -256,6 +259,7 @@ def test_the_site_describes_what_the_package_itself_exports(site):
     assert set(kt.__all__) - {"__version__"} <= described | pages
 
 
+@pytest.mark.slow
 def test_the_site_loads_nothing_from_elsewhere(site):
     loaded = re.compile(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
     for page in site.rglob("*.html"):

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_tesla import percentage_scope
+from keras_tesla import graph, percentage_scope
 from keras_tesla.extraction import extract
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-from keras_tesla.narrowing import graph
 from keras_tesla.narrowing.plan import narrow
-
-to_numpy = keras.ops.convert_to_numpy
+from tests.helpers import to_numpy
 
 
 def at(model, percentage, name="small"):

@@ -6,8 +6,16 @@ import pytest
 from keras import layers
 
 from keras_tesla import percentage_scope
-from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.layers import (
+    IDPBatchNormalization,
+    IDPConv2D,
+    IDPConv2DTranspose,
+    IDPDense,
+    IDPSeparableConv2D,
+)
 from keras_tesla.ordering import order_channels
+
+pytestmark = pytest.mark.backend_free
 
 to_numpy = keras.ops.convert_to_numpy
 
@@ -282,6 +290,35 @@ def test_depthwise_convolutions(kind):
     assert_sorted(copy, "head")
 
 
+@pytest.mark.parametrize("depth_multiplier", [1, 3])
+@pytest.mark.parametrize("incomplete", [False, True])
+def test_transposed_and_separable_convolutions(incomplete, depth_multiplier):
+    transposed = IDPConv2DTranspose if incomplete else layers.Conv2DTranspose
+    separable = IDPSeparableConv2D if incomplete else layers.SeparableConv2D
+    x = keras.Input((5, 5, 3))
+    y = layers.Conv2D(8, 1, name="first")(x)
+    y = layers.ReLU()(transposed(6, 2, name="transposed")(y))
+    y = separable(5, 3, depth_multiplier=depth_multiplier, name="separable")(y)
+    copy = ordered(keras.Model(x, layers.Conv2D(2, 1, name="head")(y)))
+    kernel = np.abs(to_numpy(copy.get_layer("transposed").kernel))
+    assert is_sorted(kernel.sum((0, 1, 2)))
+    # The two kernels of a separable convolution are one: their product over the multiplier.
+    layer = copy.get_layer("separable")
+    depthwise = to_numpy(layer.depthwise_kernel)  # height, width, channels, multiplier
+    pointwise = to_numpy(layer.pointwise_kernel).reshape(6, depth_multiplier, 5)
+    composed = np.einsum("hwcm,cmo->hwco", depthwise, pointwise)
+    assert is_sorted(np.abs(composed).sum((0, 1, 3)))
+
+
+@pytest.mark.parametrize("head", [IDPConv2DTranspose, IDPSeparableConv2D])
+def test_where_any_layer_is_incomplete_complete_ones_do_not_rank(head):
+    x = keras.Input((5, 5, 3))
+    y = layers.Conv2D(8, 1, name="complete")(layers.Conv2D(8, 1, name="first")(x))
+    model = keras.Model(x, head(2, 1, name="head")(y))
+    copy = ordered(model)
+    np.testing.assert_array_equal(copy.get_layer("first").bias, model.get_layer("first").bias)
+
+
 # What keeps its order.
 
 
@@ -313,8 +350,6 @@ NOT_UNDERSTOOD = {
     "incomplete grouped": lambda: IDPConv2D(8, 1, groups=2),
     "depth multiplier": lambda: layers.DepthwiseConv2D(1, depth_multiplier=2),
     "depthwise softmax": lambda: layers.DepthwiseConv2D(1, activation="softmax"),
-    "separable": lambda: layers.SeparableConv2D(8, 1),
-    "transposed": lambda: layers.Conv2DTranspose(8, 1),
     "PReLU": lambda: layers.PReLU(),
     "layer norm": lambda: layers.LayerNormalization(),
     "group norm": lambda: layers.GroupNormalization(2),
@@ -578,6 +613,47 @@ def test_a_profile(trainable):
     model = mlp(profile="linear", trainable_profile=trainable)
     message = "Layer 'head' has profile coefficients that are not all one.*Order the channels first"
     with pytest.raises(ValueError, match=message):
+        order_channels(model)
+
+
+def test_a_private_profile():
+    model = mlp(percentages=[100, 50], private_profile=True)
+    model.layers[-1].private_variables(50)["profile"].assign([0.5])
+    message = "Layer 'head' has private profile coefficients that are not 0.*Order the channels"
+    with pytest.raises(ValueError, match=message):
+        order_channels(model)
+
+
+def test_private_biases_and_an_untrained_private_profile_go_with_their_channels():
+    own = {"percentages": [100, 50], "private_bias": True}
+    inputs = keras.Input((3,))
+    x = IDPDense(8, private_profile=True, name="first", **own)(inputs)
+    x = IDPBatchNormalization([100, 50], private_affine=True, name="norm")(x)
+    x = IDPDense(5, name="head", **own)(layers.ReLU()(x))
+    model = keras.Model(inputs, IDPDense(2, complete=True, name="last", **own)(x))
+    randomize(model)
+    for percentage in (100, 50):
+        profile = model.get_layer("first").private_variables(percentage)["profile"]
+        profile.assign(0 * profile)
+    copy = order_channels(model)
+    assert_sorted(copy, "head")
+    # A complete layer cuts nothing, so it asks for no order.
+    before, after = (x.get_layer("head").get_weights() for x in (model, copy))
+    np.testing.assert_array_equal(before[1], after[1])
+    for percentage in (100, 50):
+        with percentage_scope(percentage):
+            if percentage == 100:
+                assert_computes_the_same(copy, model)
+        own = [x.get_layer("first").private_variables(percentage)["bias"] for x in (model, copy)]
+        places = np.argsort(-norms(model, "head"), stable=True)
+        np.testing.assert_array_equal(to_numpy(own[0])[places], to_numpy(own[1]))
+
+
+@pytest.mark.parametrize("layer", [IDPConv2DTranspose, IDPSeparableConv2D])
+def test_a_profile_of_a_convolution(layer):
+    x = keras.Input((4, 4, 3))
+    model = keras.Model(x, layer(2, 1, profile="linear", name="head")(layers.Conv2D(8, 1)(x)))
+    with pytest.raises(ValueError, match="Layer 'head' has profile coefficients"):
         order_channels(model)
 
 

@@ -15,6 +15,8 @@ import yaml
 
 import keras_tesla
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 

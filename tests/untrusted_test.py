@@ -65,9 +65,11 @@ def test_the_check_of_pickles_can_fail(no_pickle, tmp_path):
 
 def test_nothing_is_unpickled(no_pickle, exported, tmp_path):
     model = tesla()
-    model.callback_state = {"task": np.asarray(1)}
+    model.callback_state = {"Tasks": {"task": np.asarray(1)}}
     model.save(tmp_path / "tesla.keras")
-    assert keras.saving.load_model(tmp_path / "tesla.keras").callback_state == {"task": 1}
+    assert keras.saving.load_model(tmp_path / "tesla.keras").callback_state == {
+        "Tasks": {"task": 1}
+    }
     bundle = kt.tflite.read(exported)
     run = kt.tflite.load(bundle.path(50))
     assert run(np.zeros((1, 6), "float32"), percentage=50).shape == (1, 3)

@@ -6,8 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_tesla.narrowing import graph as graphs
-from keras_tesla.narrowing.graph import Tensor
+from keras_tesla import graph as graphs
 
 
 def class_activation_maps(model, images, classes=None, layer=None) -> np.ndarray:
@@ -66,9 +65,12 @@ def class_activation_maps(model, images, classes=None, layer=None) -> np.ndarray
     before, feature, head, data_format = _split(graph, layer)
     images = ops.convert_to_tensor(images)
     _check_images(images, image)
-    values = _run(before, {image.index: ops.cast(images, image.dtype)})
+    # Calling layers on values, unlike on KerasTensors, leaves no trace in the model.
+    values = graphs.evaluate(before, {image.index: ops.cast(images, image.dtype)})
     if classes is None:
-        classes = ops.convert_to_numpy(ops.argmax(_run(head, values)[output.index], axis=-1))
+        classes = ops.convert_to_numpy(
+            ops.argmax(graphs.evaluate(head, values)[output.index], axis=-1)
+        )
     classes = _checked(classes, len(images), output.shape[-1])
     scoring = _before_softmax(head)
     if _is_pooled_and_linear(scoring):
@@ -88,21 +90,6 @@ def class_activation_maps(model, images, classes=None, layer=None) -> np.ndarray
 
 def _array(tensor):
     return ops.convert_to_numpy(ops.cast(tensor, "float32"))
-
-
-def _run(calls, values):
-    """Returns `values`, by index of a tensor, with what `calls` compute.
-
-    Calling layers on values, unlike on KerasTensors, leaves no trace in the model.
-    """
-    values = dict(values)
-    for call in calls:
-        args, kwargs = keras.tree.map_structure(
-            lambda x: values[x.index] if isinstance(x, Tensor) else x, (call.args, call.kwargs)
-        )
-        outputs = keras.tree.flatten(call.operation(*args, **kwargs))
-        values.update(zip((t.index for t in call.output_tensors), outputs, strict=True))
-    return values
 
 
 # The parts of the model.
@@ -187,7 +174,7 @@ def _mean_derivatives(scoring, values, feature, data_format, classes):
     chosen = ops.one_hot(classes, scores.shape[-1], dtype="float32")
 
     def score(x):
-        computed = _run(scoring, {**values, feature.index: x})[scores.index]
+        computed = graphs.evaluate(scoring, {**values, feature.index: x})[scores.index]
         # No image sees another one, so the derivative of the sum is that of each.
         return ops.sum(ops.cast(computed, "float32") * chosen)
 

@@ -5,8 +5,8 @@ import math
 import keras
 import numpy as np
 
-from keras_tesla.analysis import cost
-from keras_tesla.narrowing import graph as graphs
+from keras_tesla import graph as graphs
+from keras_tesla.kinds.registry import inherited_kind_of
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentages
 from keras_tesla.training import checks
@@ -99,15 +99,13 @@ def _costs(graph, percentage):
         layer, narrowed = step.call.operation, step.narrowed
         if not isinstance(layer, keras.Layer):
             continue
+        kind = inherited_kind_of(layer)
         if narrowed is None:
-            running, weights = layer, layer.weights
-            named = cost.kernels_of(layer)
+            multiplied, weights = kind.weights(layer), layer.weights
         else:
-            named = narrowed.weights()
-            running, weights = narrowed.cls.from_config(narrowed.config), named.values()
-        costs[id(layer)][0] += cost.of_call(
-            running, step.call.input_tensors[0].shape, step.call.output_tensors[0].shape, named
-        )
+            multiplied = narrowed.weights()
+            weights = list(multiplied.values())
+        costs[id(layer)][0] += kind.multiply_adds(step.call, multiplied)
         if step.extracted_as in stored:
             continue
         stored.add(step.extracted_as)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_tesla.callbacks import checks, optimizer_reset
+from keras_tesla.layers import IncompleteDotProduct
 
 _PREFIX = "alternating_profiles_"
 
@@ -16,7 +17,8 @@ class AlternatingProfiles(keras.callbacks.Callback):
     coefficients is like the model's with half its learning rate. When other percentages become
     active (`TaskWiseEarlyStopping`, put before this one in the list), the slots of both optimizers
     start anew, unless `reset_optimizer` is False: short random tasks learn more with slots that
-    stay. The coefficients stay non-increasing by the layers' constraint, a running minimum.
+    stay. The coefficients stay non-increasing by the layers' constraint, a running minimum; those
+    of private profiles, which are trained in the same epochs, are free.
 
     To survive a kill put `BackupAndRestore` behind it.
 
@@ -45,16 +47,17 @@ class AlternatingProfiles(keras.callbacks.Callback):
         checks.check_model(self)
         model = self.model
         profiles = {
-            id(layer.coefficients)
+            id(variable)
             for layer in model.graph.layers
-            if getattr(layer, "trainable_profile", False)
+            if isinstance(layer, IncompleteDotProduct)
+            for variable in layer.profile_variables
         }
         variables = model.trainable_variables
         coefficients = [v for v in variables if id(v) in profiles]
         if not coefficients:
             raise ValueError(
                 "No layer of the model has a trainable profile. Make an IDP layer with "
-                "`trainable_profile=True`."
+                "`trainable_profile=True` or `private_profile=True`."
             )
         weights = [v for v in variables if id(v) not in profiles]
         self._variables = (weights, coefficients)
@@ -67,14 +70,15 @@ class AlternatingProfiles(keras.callbacks.Callback):
         of_weights.build(weights)
         self._optimizers = (model.optimizer, of_weights, own)
         self._active = ()
+        checks.keep_state(self, {})  # of another run; BackupAndRestore loads that of this one
 
     def on_epoch_begin(self, epoch, logs=None):
-        model, state = self.model, self.model.callback_state
-        if not self._active and f"{_PREFIX}active" in state:  # loaded by BackupAndRestore
+        model, state = self.model, checks.state_of(self)
+        if not self._active and state:  # loaded by BackupAndRestore
             for name, variable in self._slots():
                 variable.assign(state[name])
-            # A task may have ended just before the kill: its successor starts anew, as below.
-            self._active = tuple(int(p) for p in state[f"{_PREFIX}active"])
+            # A task may have ended just before the kill: its successor starts afresh, as below.
+            self._active = tuple(int(p) for p in state["active"])
         changed = self._active and self._active != model.active_percentages
         if changed and self.reset_optimizer:
             for optimizer, variables in zip(self._optimizers[1:], self._variables, strict=True):
@@ -84,23 +88,18 @@ class AlternatingProfiles(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         slots = {name: np.array(keras.ops.convert_to_numpy(v)) for name, v in self._slots()}
-        own = {**slots, f"{_PREFIX}active": np.array(self._active)}
         self._train(None)
-        self.model.callback_state = {**self.model.callback_state, **own}
+        checks.keep_state(self, {**slots, "active": np.array(self._active)})
 
     def on_train_end(self, logs=None):
         self._train(None)
-        self.model.callback_state = {
-            name: value
-            for name, value in self.model.callback_state.items()
-            if not name.startswith(_PREFIX)
-        }
+        checks.keep_state(self, {})
 
     def _slots(self):
         """Yields (name in the saved state, variable) of both optimizers."""
         for i, optimizer in enumerate(self._optimizers[1:]):
             for j, variable in enumerate(optimizer.variables):
-                yield f"{_PREFIX}{i}_{j}", variable
+                yield f"{i}_{j}", variable
 
     def _train(self, which):
         """Trains the weights (0), the coefficients (1), or, between epochs, all (None)."""

@@ -1,4 +1,4 @@
-"""What callbacks for TESLA models refuse alike."""
+"""What callbacks for TESLA models refuse alike, and where they keep their state."""
 
 from keras_tesla.percentages import check_percentages
 from keras_tesla.training.tesla import TESLA
@@ -28,3 +28,16 @@ def check_probabilities(probabilities):
         raise ValueError(
             f"`probabilities` must be positive and finite. Received: {probabilities!r}"
         )
+
+
+def state_of(callback) -> dict:
+    """Returns {name: NumPy array} that the callback kept, perhaps before a kill; {} if nothing."""
+    return callback.model.callback_state.get(type(callback).__name__, {})
+
+
+def keep_state(callback, state: dict):
+    """Keeps {name: NumPy array} with the model's weights, in the callback's own place; {}: none."""
+    others = dict(callback.model.callback_state)
+    others.pop(type(callback).__name__, None)
+    own = {type(callback).__name__: state} if state else {}
+    callback.model.callback_state = {**others, **own}

@@ -6,9 +6,9 @@ import warnings
 import keras
 
 from keras_tesla.callbacks import checks, optimizer_reset
+from keras_tesla.graph import tensors
 from keras_tesla.integers import check_integer
 from keras_tesla.layers import IncompleteDotProduct, PerRange
-from keras_tesla.narrowing.graph import tensors
 from keras_tesla.narrowing.plan import layouts, narrow
 from keras_tesla.percentages import active_terms, check_percentages
 
@@ -149,7 +149,7 @@ def _check(model, highest):
                     f"The ranges of layer {layer.name!r} must be those of MultiProfile. Received: "
                     f"{list(layer.ranges)} and {highest}"
                 )
-        elif isinstance(layer, IncompleteDotProduct):
+        elif isinstance(layer, IncompleteDotProduct) and not layer.complete:
             if ends & {t.index for t in call.output_tensors}:
                 raise ValueError(
                     f"Layer {layer.name!r} is an output of the model, and a range would train only "

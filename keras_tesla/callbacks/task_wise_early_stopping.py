@@ -136,6 +136,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
                 f"probabilities of {unknown} in addition."
             )
         self._stopper, self._last_epoch = None, -1
+        checks.keep_state(self, {})  # of another run; BackupAndRestore loads that of this one
 
     def on_epoch_begin(self, epoch, logs=None):
         # Not in `on_train_begin`: BackupAndRestore may load the weights there after us.
@@ -159,19 +160,19 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
                     self._reset_optimizer()
         if self._stopper.best_weights:
             self._first_weights = []
-        self.model.callback_state = self._state()
+        checks.keep_state(self, self._state())
 
     def on_train_end(self, logs=None):
         if self._stopper is None:
-            if "task" not in self.model.callback_state:
+            if not checks.state_of(self):
                 return
-            self._resume(0)  # killed behind its last epoch: there is none left to begin
+            self._resume(0)  # killed after its last epoch: there is none left to begin
         self._stopper.on_train_end()
         # The epochs may be used up just when a task ends: the next one has begun, untrained.
         trained = self._task + (self._last_epoch >= self._begin)
         done = self._tasks(trained)
         untrained = [p for p in self.probabilities or self.model.percentages if p not in done]
-        self.model.callback_state = {}
+        checks.keep_state(self, {})
         self.model.activate(self.model.percentages)
         self._stopper = None
         if untrained:
@@ -228,9 +229,9 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
 
     def _resume(self, epoch):
         """Begins the first task, or goes on with the one that was killed."""
-        state = self.model.callback_state
-        self._start(int(state["task"]) if "task" in state else 0, epoch)
-        if "task" in state:
+        state = checks.state_of(self)
+        self._start(int(state["task"]) if state else 0, epoch)
+        if state:
             self._restore(state)
 
     def _restore(self, state):

@@ -6,8 +6,9 @@ import math
 import keras
 import numpy as np
 
+from keras_tesla import graph as graphs
 from keras_tesla.compression import packages
-from keras_tesla.narrowing import graph as graphs
+from keras_tesla.names import unique_name
 from keras_tesla.tflite import verify
 from keras_tesla.training.tesla import TESLA
 
@@ -58,33 +59,33 @@ def to_tf_keras(model):
         values[tensor.index] = keras.ops.convert_to_tensor(examples[name])
     twins: dict[int, list] = {}  # by the id of the layer: one that is called twice stays one
     taken = set(graph.input_names)
-    for call in graph.calls:
+
+    def rebuild(call, args, kwargs):
         operation = call.operation
         try:
             if id(operation) not in twins or not isinstance(operation, keras.Layer):
-                twins[id(operation)] = _twin(call, _unique(operation.name, taken), tf_keras)
+                twins[id(operation)] = _twin(call, unique_name(operation.name, taken), tf_keras)
             twin = twins[id(operation)]
-            outputs = _run(twin, call, symbols)
+            outputs = _run(twin, call, *graphs.filled((call.args, call.kwargs), symbols))
             if isinstance(operation, keras.Layer) and operation.weights:
                 weights = [keras.ops.convert_to_numpy(w) for w in operation.weights]
                 twin[0].set_weights([w.astype("float32") for w in weights])
-            expected = operation(*_filled(call.args, values), **_filled(call.kwargs, values))
-            _compare(_run(twin, call, values), expected, allowed)
+            expected = operation(*args, **kwargs)
+            _compare(_run(twin, call, args, kwargs), expected, allowed)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Layer {operation.name!r} of type {type(operation).__name__} cannot be rebuilt in "
                 "tf_keras, the Keras that tensorflow-model-optimization takes. Replace it by stock "
                 f"layers that both have. Received: {error}"
             ) from error
-        flat = zip(call.output_tensors, *map(keras.tree.flatten, (outputs, expected)), strict=True)
-        for tensor, symbol, value in flat:
-            symbols[tensor.index], values[tensor.index] = symbol, value
-    inputs, outputs = (
-        keras.tree.map_structure(lambda t: symbols[t.index], structure)
-        for structure in (graph.inputs, graph.outputs)
-    )
+        indices = [t.index for t in call.output_tensors]
+        symbols.update(zip(indices, keras.tree.flatten(outputs), strict=True))
+        return keras.tree.flatten(expected)
+
+    graphs.evaluate(graph.calls, values, rebuild)
+    inputs, outputs = graphs.filled((graph.inputs, graph.outputs), symbols)
     bridged = tf_keras.Model(inputs, outputs, name=model.name)
-    given = keras.tree.map_structure(lambda t: values[t.index], graph.inputs)
+    given = graphs.filled(graph.inputs, values)
     try:
         _compare(bridged(given, training=False), model(given, training=False), allowed)
     except ValueError as error:
@@ -157,15 +158,6 @@ def _check_layer(layer):
         )
 
 
-def _unique(name, taken):
-    unique, number = name, 0
-    while unique in taken:
-        number += 1
-        unique = f"{name}_{number}"
-    taken.add(unique)
-    return unique
-
-
 def _twin(call, name, tf_keras) -> list:
     """Returns the tf_keras layers that, one after the other, compute a call."""
     operation = call.operation
@@ -225,20 +217,13 @@ def _translated(argument, value, tf_keras):
     raise ValueError(f"an object of your own, {argument}={value!r}")
 
 
-def _filled(structure, of):
-    return keras.tree.map_structure(
-        lambda x: of[x.index] if isinstance(x, graphs.Tensor) else x, structure
-    )
-
-
-def _run(twin, call, of):
+def _run(twin, call, args, kwargs):
     if not isinstance(call.operation, keras.Layer):
-        outputs = of[call.input_tensors[0].index]
+        outputs = args[0]
         for layer in twin:
             outputs = layer(outputs)
         return outputs
-    given = {name: x for name, x in call.kwargs.items() if x is not None}
-    return twin[0](*_filled(call.args, of), **_filled(given, of))
+    return twin[0](*args, **{name: x for name, x in kwargs.items() if x is not None})
 
 
 def _compare(actual, expected, allowed):

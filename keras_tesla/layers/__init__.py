@@ -2,8 +2,10 @@
 
 from keras_tesla.layers.batch_normalization import IDPBatchNormalization
 from keras_tesla.layers.conv1d import IDPConv1D
+from keras_tesla.layers.conv1d_transpose import IDPConv1DTranspose
 from keras_tesla.layers.conv2d import IDPConv2D
 from keras_tesla.layers.conv2d_transpose import IDPConv2DTranspose
+from keras_tesla.layers.conv3d import IDPConv3D
 from keras_tesla.layers.dense import IDPDense
 from keras_tesla.layers.incomplete import IncompleteDotProduct
 from keras_tesla.layers.per_range import PerRange
@@ -12,8 +14,10 @@ from keras_tesla.layers.separable_conv2d import IDPSeparableConv2D
 __all__ = [
     "IDPBatchNormalization",
     "IDPConv1D",
+    "IDPConv1DTranspose",
     "IDPConv2D",
     "IDPConv2DTranspose",
+    "IDPConv3D",
     "IDPDense",
     "IDPSeparableConv2D",
     "IncompleteDotProduct",

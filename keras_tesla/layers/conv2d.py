@@ -24,6 +24,8 @@ class IDPConv2D(IncompleteConvolution, keras.layers.Conv2D):
         profile: The coefficients gamma: a name, a `keras_tesla.profiles.Profile`, an array of n
             floats, or a function of n. Default: `"all_one"`.
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
+        percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
+            each; see `IncompleteDotProduct`.
         **kwargs: All other arguments of `keras.layers.Conv2D`.
 
     Input shape:

@@ -1,13 +1,12 @@
 """IDPConv2DTranspose: a Conv2DTranspose layer that can leave out its last input channels."""
 
 import keras
-from keras import ops
 
-from keras_tesla.layers.convolution import IncompleteConvolution
+from keras_tesla.layers.convolution import IncompleteTransposedConvolution
 
 
 @keras.saving.register_keras_serializable("keras_tesla")
-class IDPConv2DTranspose(IncompleteConvolution, keras.layers.Conv2DTranspose):
+class IDPConv2DTranspose(IncompleteTransposedConvolution, keras.layers.Conv2DTranspose):
     """`keras.layers.Conv2DTranspose` over an incomplete dot product.
 
     At percentage p each output channel j reads the first `k = max(1, floor(p / 100 * n))` of the n
@@ -25,6 +24,8 @@ class IDPConv2DTranspose(IncompleteConvolution, keras.layers.Conv2DTranspose):
         profile: The coefficients gamma: a name, a `keras_tesla.profiles.Profile`, an array of n
             floats, or a function of n. Default: `"all_one"`.
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
+        percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
+            each; see `IncompleteDotProduct`.
         **kwargs: All other arguments of `keras.layers.Conv2DTranspose`.
 
     Input shape:
@@ -49,25 +50,3 @@ class IDPConv2DTranspose(IncompleteConvolution, keras.layers.Conv2DTranspose):
     Reference:
         McDanel, Teerapittayanon, Kung, 2017, https://arxiv.org/abs/1710.07830
     """
-
-    def incomplete_kernel(self, percentage: int):
-        """Returns the kernel of the active terms, profile folded in.
-
-        Shape: `(*kernel_size, filters, k)` for k active channels.
-        """
-        kernel = ops.swapaxes(self.kernel, -1, -2)  # the terms are its columns
-        return ops.swapaxes(self._incomplete(kernel, percentage), -1, -2)
-
-    def _terms_of_kernel(self):
-        return self.kernel.shape[-1]
-
-    def _convolve(self, inputs, *kernels):
-        return ops.conv_transpose(
-            inputs,
-            *kernels,
-            strides=list(self.strides),
-            padding=self.padding,
-            output_padding=self.output_padding,
-            dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
-        )

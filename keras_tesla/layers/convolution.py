@@ -25,7 +25,7 @@ class IncompleteConvolution(IncompleteDotProduct):
             last = self.data_format == "channels_last"
             ones = (1,) * self.rank
             shape = (1, *ones, -1) if last else (1, -1, *ones)
-            outputs = ops.add(outputs, ops.reshape(self.trained_bias(), shape))
+            outputs = ops.add(outputs, ops.reshape(self.trained_bias(percentage), shape))
         return self.activation(outputs)
 
     def input_view(self, input_shape) -> Channels:
@@ -33,15 +33,41 @@ class IncompleteConvolution(IncompleteDotProduct):
         axis = len(input_shape) - 1 if self.data_format == "channels_last" else 1
         return Channels(axis, self.terms, copies=getattr(self, "groups", 1))
 
-    def incomplete_kernel(self, percentage: int):
-        """Returns the kernel of the active terms, profile folded in.
+    def incomplete_kernel(self, percentage: int, private: bool = True):
+        """Returns the kernel of the active terms, profiles folded in.
 
         Shape: `(*kernel_size, k, filters)` for k active channels.
         """
-        return self._incomplete(ops.convert_to_tensor(self.kernel), percentage)
+        return self._incomplete(ops.convert_to_tensor(self.kernel), percentage, private)
 
     def _terms_of_kernel(self):
         return self.kernel.shape[-2]
 
     def _convolve(self, inputs, *kernels):
         return self.convolution_op(inputs, *kernels)
+
+
+class IncompleteTransposedConvolution(IncompleteConvolution):
+    """Mix-in over a transposed Keras convolution, whose kernel has the terms last."""
+
+    def incomplete_kernel(self, percentage: int, private: bool = True):
+        """Returns the kernel of the active terms, profiles folded in.
+
+        Shape: `(*kernel_size, filters, k)` for k active channels.
+        """
+        kernel = ops.swapaxes(self.kernel, -1, -2)  # the terms are its columns
+        return ops.swapaxes(self._incomplete(kernel, percentage, private), -1, -2)
+
+    def _terms_of_kernel(self):
+        return self.kernel.shape[-1]
+
+    def _convolve(self, inputs, *kernels):
+        return ops.conv_transpose(
+            inputs,
+            *kernels,
+            strides=list(self.strides),
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )

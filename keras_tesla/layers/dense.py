@@ -28,6 +28,8 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
         profile: The coefficients gamma: a name, a `keras_tesla.profiles.Profile`, an array of n
             floats, or a function of n. Default: `"all_one"`.
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
+        percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
+            each; see `IncompleteDotProduct`.
         input_channels: Int or None. After a `Flatten` over a feature map of C channels set it to
             C: the layer then leaves out channels at every position, not positions. The input
             features must be a multiple of it. None: each input feature is a channel.
@@ -83,20 +85,20 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
         x = take(inputs, self.input_view(inputs.shape), self.terms, self.active_terms(percentage))
         x = ops.matmul(x, self.incomplete_kernel(percentage))
         if self.use_bias:
-            x = ops.add(x, self.trained_bias())
+            x = ops.add(x, self.trained_bias(percentage))
         return self.activation(x)
 
     def input_view(self, input_shape) -> Channels:
         """Returns where the channels lie in an input of `input_shape`."""
         return Channels(axis=len(input_shape) - 1, count=self.terms, copies=self.positions)
 
-    def incomplete_kernel(self, percentage: int):
-        """Returns the kernel of the active terms, profile folded in.
+    def incomplete_kernel(self, percentage: int, private: bool = True):
+        """Returns the kernel of the active terms, profiles folded in.
 
         Shape: `(positions * k, units)` for k active channels.
         """
         kernel = ops.reshape(self.kernel, (self.positions, self.terms, self.units))
-        return ops.reshape(self._incomplete(kernel, percentage), (-1, self.units))
+        return ops.reshape(self._incomplete(kernel, percentage, private), (-1, self.units))
 
     def get_config(self):
         return {**super().get_config(), "input_channels": self.input_channels}

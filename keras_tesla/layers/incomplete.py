@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_tesla import profiles
 from keras_tesla.channels import leading
-from keras_tesla.percentages import active_terms, check_percentage
+from keras_tesla.percentages import active_terms, check_percentage, check_percentages
 
 # To a type checker the mix-in is the layer that it completes.
 _Layer: Any = keras.Layer if TYPE_CHECKING else object
@@ -17,10 +17,25 @@ _Layer: Any = keras.Layer if TYPE_CHECKING else object
 class IncompleteDotProduct(_Layer):
     """Mix-in over a Keras layer with a kernel.
 
+    With private numbers, which start at 0 and belong to one percentage p each,
+
+    `y_j = activation(b_j + b_pj + sum_{i < k} gamma_i * (1 + c_pm) * w_ij * x_i)`
+
+    where term i lies in block m: the percentages cut the terms into blocks, of which each reads one
+    more than the next lower one.
+
     Args:
         profile: What `keras_tesla.profiles.get` takes. Default: `"all_one"`.
         trainable_profile: Bool. If true the coefficients are a weight of shape `(terms,)` that
             starts at `profile` and is kept non-increasing.
+        percentages: Iterable of distinct ints, 1..100, that get private numbers; they must include
+            those that the model is trained at. Needed with `private_bias` and `private_profile`
+            only.
+        private_bias: Bool, whether each percentage has a bias b_p of its own beside the shared one.
+        private_profile: Bool, whether each percentage has coefficients c_p of its own, one for each
+            block of terms that it reads.
+        complete: Bool, whether the layer reads all terms at every percentage, as a network's last
+            layer does that has private numbers.
 
     Attributes:
         trained_range: None (default), or two percentages `(low, high)`, 0 <= low < high <= 100. Of
@@ -34,7 +49,17 @@ class IncompleteDotProduct(_Layer):
             then trained by a range that begins at 0.
     """
 
-    def __init__(self, *args, profile="all_one", trainable_profile=False, **kwargs):
+    def __init__(
+        self,
+        *args,
+        profile="all_one",
+        trainable_profile=False,
+        percentages=None,
+        private_bias=False,
+        private_profile=False,
+        complete=False,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         if self.dtype_policy.quantization_mode is not None:
             raise ValueError(
@@ -43,10 +68,28 @@ class IncompleteDotProduct(_Layer):
             )
         self.profile = profiles.get(profile)
         self.trainable_profile = trainable_profile
+        self.percentages: Any = None if percentages is None else check_percentages(percentages)
+        self.private_bias = private_bias
+        self.private_profile = private_profile
+        self.complete = complete
+        self._check_private()
+        self._private: dict = {}
         self.terms: Any = None
         self.coefficients: Any = None
         self.trained_range = None
         self.complete_outputs = False
+
+    def _check_private(self):
+        if (self.private_bias or self.private_profile) and self.percentages is None:
+            raise ValueError(
+                f"Layer {self.name!r} has private numbers and must be told of which percentages: "
+                "pass `percentages=[100, 90, ..]`. Received: percentages=None"
+            )
+        if self.private_bias and not self.use_bias:
+            raise ValueError(
+                f"`private_bias` of layer {self.name!r} is added to its bias: it needs "
+                "`use_bias=True`. Received: use_bias=False"
+            )
 
     @property
     def trained_range(self) -> tuple[int, int] | None:
@@ -79,25 +122,85 @@ class IncompleteDotProduct(_Layer):
             )
         elif (values != 1).any():
             self.coefficients = values
+        private = self.percentages if self.private_bias or self.private_profile else ()
+        self._private = {p: self._build_private(p) for p in private}
+
+    def _build_private(self, percentage):
+        """Returns {name: variable} of the numbers that only `percentage` uses."""
+        shapes = {}
+        if self.private_bias:
+            shapes["bias"] = self.bias.shape
+        if self.private_profile:
+            shapes["profile"] = self.blocks(percentage).shape
+        return {
+            name: self.add_weight(name=f"{name}_p{percentage}", shape=shape, initializer="zeros")
+            for name, shape in shapes.items()
+        }
 
     def active_terms(self, percentage: int) -> int:
         """Returns how many leading terms each dot product keeps at `percentage`."""
-        return active_terms(self.terms, percentage)
+        return self.terms if self.complete else active_terms(self.terms, percentage)
+
+    def blocks(self, percentage: int) -> np.ndarray:
+        """Returns the numbers of terms in the blocks that are read at `percentage`.
+
+        The cuts lie where the dot products of the layer's `percentages` end.
+        """
+        ends = {self.active_terms(p) for p in self.percentages if p <= percentage}
+        return np.diff(sorted({0, *ends}))
+
+    def private_variables(self, percentage: int) -> dict:
+        """Returns {`"bias"`, `"profile"`: variable} of those that only `percentage` uses.
+
+        Raises:
+            ValueError: If the layer has private numbers, but none for it.
+        """
+        if self._private and percentage not in self._private:
+            raise ValueError(
+                f"Layer {self.name!r} has private numbers for {list(self.percentages)} percent. "
+                f"Received: {percentage}. Pass it in `percentages` when the layer is made, or to "
+                "`recalibrate`."
+            )
+        return self._private.get(percentage, {})
+
+    def private_of_all(self, name: str) -> list:
+        """Returns the private variables `"bias"` or `"profile"` of all percentages."""
+        return [variables[name] for variables in self._private.values() if name in variables]
+
+    def private_coefficients(self, percentage: int):
+        """Returns `1 + c_p`, one for each of `blocks(percentage)`."""
+        return 1 + ops.convert_to_tensor(self.private_variables(percentage)["profile"])
+
+    def private_factors(self, percentage: int):
+        """Returns the private coefficient of each term that is read at `percentage`: `(k,)`."""
+        sizes = self.blocks(percentage)
+        return ops.take(
+            self.private_coefficients(percentage), np.repeat(np.arange(len(sizes)), sizes)
+        )
+
+    @property
+    def profile_variables(self) -> list:
+        """The variables that weigh terms: the trainable profile, and the private ones."""
+        shared = [self.coefficients] if self.trainable_profile else []
+        return shared + self.private_of_all("profile")
 
     def _is_complete(self, percentage):
         """Whether the layer is its Keras class at `percentage`."""
         return (
             self.coefficients is None
             and self.trained_range is None
+            and not self._private
             and self.active_terms(percentage) == self.terms
         )
 
-    def trained_bias(self):
-        """Returns the bias `(outputs,)`; gradients reach its entries in `trained_range`."""
+    def trained_bias(self, percentage: int):
+        """Returns the bias `(outputs,)`; gradients reach its shared entries in `trained_range`."""
         bias = ops.convert_to_tensor(self.bias)
-        if self.trained_range is None:
-            return bias
-        return _train(bias, self._outputs_in_range(bias.shape[0], self.trained_range[0] == 0))
+        if self.trained_range is not None:
+            first = self.trained_range[0] == 0
+            bias = _train(bias, self._outputs_in_range(bias.shape[0], first))
+        private = self.private_variables(percentage)
+        return bias + ops.convert_to_tensor(private["bias"]) if "bias" in private else bias
 
     def _trained_kernel(self, kernel):
         """The kernel `(.., terms, outputs)`; gradients reach its entries in `trained_range`."""
@@ -124,42 +227,57 @@ class IncompleteDotProduct(_Layer):
         first = active_terms(count, low) if low else 0
         return (np.arange(count) >= first) & (np.arange(count) < active_terms(count, high))
 
-    def incomplete_weights(self, percentage: int) -> dict:
-        """Returns {name: tensor} of the kernels that the stock layer runs with at `percentage`."""
-        return {"kernel": self.incomplete_kernel(percentage)}
+    def incomplete_weights(self, percentage: int, private: bool = True) -> dict:
+        """Returns {name: tensor} of the kernels that the stock layer runs with at `percentage`.
 
-    def _incomplete(self, kernel, percentage):
-        """The active terms of a kernel `(.., terms, outputs)`, profile folded in."""
+        Args:
+            percentage: Int, 1..100.
+            private: Bool, whether the private profile is folded in, as the shared one always is.
+        """
+        return {"kernel": self.incomplete_kernel(percentage, private)}
+
+    def _incomplete(self, kernel, percentage, private):
+        """The active terms of a kernel `(.., terms, outputs)`, profiles folded in."""
         active = self.active_terms(percentage)
         kernel = leading(self._trained_kernel(kernel), active, -2)
-        gamma = self._incomplete_coefficients(active, kernel.dtype)
-        return kernel if gamma is None else kernel * gamma
+        if self.coefficients is not None:
+            coefficients = ops.convert_to_tensor(self.coefficients)
+            if self.trainable_profile and self.trained_range is not None:
+                coefficients = _train(coefficients, self._in_range(self.terms))
+            kernel = kernel * ops.cast(coefficients[:active, None], kernel.dtype)
+        if private and self.private_profile:
+            kernel = kernel * ops.cast(self.private_factors(percentage)[:, None], kernel.dtype)
+        return kernel
 
-    def _incomplete_coefficients(self, active, dtype):
-        """The first `active` coefficients as a column `(active, 1)`, or None for all-one."""
-        if self.coefficients is None:
-            return None
-        coefficients = ops.convert_to_tensor(self.coefficients)
-        if self.trainable_profile and self.trained_range is not None:
-            coefficients = _train(coefficients, self._in_range(self.terms))
-        return ops.cast(coefficients[:active, None], dtype)
+    def _further_variables(self):
+        """Returns {name: variable} of those that the Keras class has not."""
+        own = [v for numbers in self._private.values() for v in numbers.values()]
+        return {v.name: v for v in ([self.coefficients] if self.trainable_profile else []) + own}
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
         # Some of Keras' layers save the variables that they name, others save all of them.
-        if self.trainable_profile and self.built and len(store.keys()) < len(self.weights):
-            store["profile"] = self.coefficients
+        if self.built and len(store.keys()) < len(self.weights):
+            for name, variable in self._further_variables().items():
+                store[name] = variable
 
     def load_own_variables(self, store):
         super().load_own_variables(store)
-        if self.trainable_profile and self.built and "profile" in set(store.keys()):
-            self.coefficients.assign(store["profile"])
+        if self.built:
+            saved = set(store.keys())
+            for name, variable in self._further_variables().items():
+                if name in saved:
+                    variable.assign(store[name])
 
     def get_config(self):
         return {
             **super().get_config(),
             "profile": profiles.serialize(self.profile),
             "trainable_profile": self.trainable_profile,
+            "percentages": None if self.percentages is None else list(self.percentages),
+            "private_bias": self.private_bias,
+            "private_profile": self.private_profile,
+            "complete": self.complete,
         }
 
 

@@ -26,6 +26,8 @@ class IDPSeparableConv2D(IncompleteConvolution, keras.layers.SeparableConv2D):
         profile: The coefficients gamma: a name, a `keras_tesla.profiles.Profile`, an array of n
             floats, or a function of n. Default: `"all_one"`.
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
+        percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
+            each; see `IncompleteDotProduct`.
         **kwargs: All other arguments of `keras.layers.SeparableConv2D`.
 
     Input shape:
@@ -52,15 +54,15 @@ class IDPSeparableConv2D(IncompleteConvolution, keras.layers.SeparableConv2D):
         McDanel, Teerapittayanon, Kung, 2017, https://arxiv.org/abs/1710.07830
     """
 
-    def incomplete_weights(self, percentage: int) -> dict:
-        """Returns both kernels of the active terms, the profile folded into the pointwise one.
+    def incomplete_weights(self, percentage: int, private: bool = True) -> dict:
+        """Returns both kernels of the active terms, the profiles folded into the pointwise one.
 
         Shapes: `(*kernel_size, k, m)` and `(1, 1, k * m, filters)` for k active channels.
         """
         terms, multiplier = self.depthwise_kernel.shape[-2:]
         depthwise = self._trained_terms(ops.convert_to_tensor(self.depthwise_kernel))
         pointwise = ops.reshape(self.pointwise_kernel, (terms, multiplier, self.filters))
-        pointwise = self._incomplete(ops.swapaxes(pointwise, 0, 1), percentage)
+        pointwise = self._incomplete(ops.swapaxes(pointwise, 0, 1), percentage, private)
         pointwise = ops.reshape(ops.swapaxes(pointwise, 0, 1), (1, 1, -1, self.filters))
         active = self.active_terms(percentage)
         return {"depthwise_kernel": leading(depthwise, active, 2), "pointwise_kernel": pointwise}

@@ -1,15 +1,17 @@
 """Running narrowed layers on the live weights of the full model."""
 
 import concurrent.futures
+import contextlib
 import inspect
 
 import keras
 from keras import ops
 
-from keras_tesla.channels import Channels, take
+from keras_tesla.channels import take
+from keras_tesla.kinds.kind import Narrowed, weight_at
 from keras_tesla.narrowing import run as runner
+from keras_tesla.narrowing.gradients import value_of
 from keras_tesla.narrowing.plan import Plan, Step
-from keras_tesla.narrowing.rules import Narrowed
 from keras_tesla.scope import percentage_scope
 
 
@@ -54,7 +56,7 @@ class LivePlan:
             done[index] = value, width
         return done
 
-    def run(self, values: dict, steps: list[Step], add_loss, training=None) -> dict:
+    def run(self, values: dict, steps: list[Step], add_loss, training=None, lend=None) -> dict:
         """Runs some of the plan's steps; see `keras_tesla.narrowing.run.run`.
 
         Args:
@@ -62,6 +64,8 @@ class LivePlan:
             steps: Steps of this plan, in order.
             add_loss: Called with each activity loss of a narrowed layer.
             training: Bool or None, handed to the layers that distinguish it.
+            lend: Function `(step, percentage) -> [(variable, value), ..]` for all variables of a
+                step's layer, which then runs with these values; none: with its own.
         """
 
         def call_step(step, args, kwargs):
@@ -69,25 +73,34 @@ class LivePlan:
             # it from.
             if training is not None and id(step) in self._in_training:
                 kwargs = {**kwargs, "training": training}
-            if step.narrowed is None:
+            lent = lend(step, self.plan.percentage) if lend else []
+            if step.narrowed is None and not lent:
                 return step.call.operation(*args, **kwargs)
-            return self._call_narrowed(step, args, kwargs, add_loss)
+            return self._call_lent(step, lent, args, kwargs, add_loss)
 
         with percentage_scope(self.plan.percentage):
             return runner.run(self.plan, values, steps, call_step, _take_masked)
 
-    def _call_narrowed(self, step, args, kwargs, add_loss):
-        layer = self._layers[id(step)]
-        lent = [(getattr(layer, name), w) for name, w in step.narrowed.weights().items()]
-        state = [(full, getattr(layer, name)) for name, full in step.narrowed.state.items()]
+    def _call_lent(self, step, lent, args, kwargs, add_loss):
+        if step.narrowed is None:
+            layer = step.call.operation
+            state = [(v, v) for v in layer.variables if not v.trainable]
+        else:
+            layer = self._layers[id(step)]
+            state = [(full, weight_at(layer, path)) for path, full in step.narrowed.state.items()]
+            with keras.StatelessScope(lent) if lent else contextlib.nullcontext():
+                weights = step.narrowed.weights()
+                lent = [(weight_at(layer, path), value_of(w)) for path, w in weights.items()]
         with keras.StatelessScope(state_mapping=lent, collect_losses=True) as scope:
             before = [scope.get_current_value(own) for _, own in state]
             outputs = layer(*args, **kwargs)
             after = [scope.get_current_value(own) for _, own in state]
         for (full, _), old, new in zip(state, before, after, strict=True):
             if new is not old:
-                rest = ops.convert_to_tensor(full)[new.shape[0] :]
-                full.assign(ops.concatenate([ops.cast(new, full.dtype), rest]))
+                if new.shape != full.shape:
+                    rest = ops.convert_to_tensor(full)[new.shape[0] :]
+                    new = ops.concatenate([ops.cast(new, full.dtype), rest])
+                full.assign(new)
         for loss in scope.losses:
             add_loss(loss)
         return outputs
@@ -117,12 +130,15 @@ def _take_masked(x, view, have, want):
 
 
 def _shell(step: Step, narrowed: Narrowed):
-    """Builds the stock layer of a step without giving its variables a value."""
-    shape = list(step.call.input_tensors[0].shape)
-    view, width = step.widths.views[0], step.widths.inputs[0]
-    if isinstance(view, Channels) and width is not None:
-        shape[view.axis] = view.copies * width
+    """Builds the layer of a step without giving its variables a value."""
     layer = narrowed.cls.from_config(narrowed.config)
+    args, kwargs = step.input_shapes()
     with keras.StatelessScope(initialize_variables=False):
-        layer.build(tuple(shape))
+        names = inspect.signature(layer.build).parameters
+        if len(names) == 1:  # the shape of the first argument, as in Keras
+            layer.build(args[0] if args else next(iter(kwargs.values())))
+        else:  # one for each argument with tensors, by name
+            given = inspect.signature(layer.call).bind(*args, **kwargs).arguments
+            shapes = {f"{name}_shape": shape for name, shape in given.items()}
+            layer.build(**{name: shape for name, shape in shapes.items() if name in names})
     return layer

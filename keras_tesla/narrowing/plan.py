@@ -1,13 +1,15 @@
 """The backward pass: which prefix of every tensor a percentage needs."""
 
 import dataclasses
+import weakref
+from collections.abc import Collection
+
+import keras
 
 from keras_tesla.channels import Channels
-from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct, PerRange
-from keras_tesla.narrowing.graph import Call, Graph, tensors
-from keras_tesla.narrowing.rules import Narrowed, Widths, rule_for
-
-DEPENDENT = (IncompleteDotProduct, IDPBatchNormalization, PerRange)
+from keras_tesla.graph import Call, Graph, Tensor, tensors
+from keras_tesla.kinds.kind import Narrowed, Widths
+from keras_tesla.kinds.registry import inherited_kind_of, kind_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Step:
     Args:
         call: The call of the full graph.
         widths: What it computes and reads, in channels.
-        narrowed: The stock layer that computes it, or None if the original serves as it is.
+        narrowed: The layer that computes it, or None if the original serves as it is.
         depends: Bool, whether its result depends on the percentage.
     """
 
@@ -30,6 +32,21 @@ class Step:
     def extracted_as(self) -> tuple:
         """Equal for the calls that share a layer in an extracted model: one layer, one width."""
         return id(self.call.operation), str(self.widths.inputs), str(self.widths.outputs)
+
+    def input_shapes(self) -> tuple[tuple, dict]:
+        """Returns the call's arguments with the shape of what is read in place of each tensor."""
+        reads = iter(zip(self.widths.inputs, self.widths.views, strict=True))
+
+        def shape(x):
+            if not isinstance(x, Tensor):
+                return x
+            sizes = list(x.shape)
+            width, view = next(reads)
+            if view is not None and width is not None:
+                sizes[view.axis] = view.copies * width
+            return tuple(sizes)
+
+        return keras.tree.map_structure(shape, (self.call.args, self.call.kwargs))
 
     def is_done(self, values: dict) -> bool:
         """Whether `values`, by index of a tensor, hold what the call returns."""
@@ -55,14 +72,40 @@ class Plan:
     layouts: dict[int, Channels | None]
 
 
+# {graph: its layouts, which are the same at every percentage}
+_LAYOUTS: weakref.WeakKeyDictionary[Graph, dict] = weakref.WeakKeyDictionary()
+
+
 def layouts(graph: Graph) -> dict[int, Channels | None]:
     """Returns where the channels of every tensor of the graph lie; None where that is unknown."""
+    if graph not in _LAYOUTS:
+        _LAYOUTS[graph] = _found_layouts(graph)
+    return _LAYOUTS[graph]
+
+
+def _found_layouts(graph):
     known: dict[int, Channels | None] = {t.index: None for t in tensors(graph.inputs)}
     for call in graph.calls:
         inputs = [known[t.index] for t in call.input_tensors]
-        outputs = rule_for(call.operation).layouts(call, inputs)
+        outputs = kind_of(call.operation).layouts(call, inputs)
         known.update(zip((t.index for t in call.output_tensors), outputs, strict=True))
     return known
+
+
+def dependent(graph: Graph, made_incomplete: Collection[int] = ()) -> set[int]:
+    """Returns the indices of the tensors whose values depend on the percentage.
+
+    Args:
+        graph: The calls of the model.
+        made_incomplete: The ids of layers that are taken to depend on it, too.
+    """
+    found: set[int] = set()
+    for call in graph.calls:
+        operation = call.operation
+        own = id(operation) in made_incomplete or inherited_kind_of(operation).depends
+        if own or any(t.index in found for t in call.input_tensors):
+            found.update(t.index for t in call.output_tensors)
+    return found
 
 
 def narrow(graph: Graph, percentage: int) -> Plan:
@@ -96,8 +139,8 @@ def narrow(graph: Graph, percentage: int) -> Plan:
         wanted = [demand[t.index] for t in outputs]
         if all(w == 0 for w in wanted):
             continue
-        rule = rule_for(call.operation)
-        widths = rule.widths(
+        kind = kind_of(call.operation)
+        widths = kind.widths(
             call,
             percentage,
             [where[t.index] for t in inputs],
@@ -109,15 +152,11 @@ def narrow(graph: Graph, percentage: int) -> Plan:
         for tensor, width, view in zip(inputs, widths.inputs, widths.views, strict=True):
             if width != 0:
                 need(tensor, width, view)
-        steps.append((call, widths, rule.narrow(call, percentage, widths)))
+        steps.append((call, widths, kind.narrow(call, percentage, widths)))
 
-    depends: set[int] = set()
-    planned = []
-    for call, widths, narrowed in reversed(steps):
-        varies = isinstance(call.operation, DEPENDENT) or any(
-            t.index in depends for t in call.input_tensors
-        )
-        if varies:
-            depends.update(t.index for t in call.output_tensors)
-        planned.append(Step(call, widths, narrowed, varies))
+    depends = dependent(graph)
+    planned = [
+        Step(call, widths, narrowed, any(t.index in depends for t in call.output_tensors))
+        for call, widths, narrowed in reversed(steps)
+    ]
     return Plan(percentage, graph, planned, demand, where)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_tesla.narrowing.graph import Tensor, tensors
+from keras_tesla.graph import evaluate, filled, tensors
 from keras_tesla.narrowing.plan import Plan, Step
 
 
@@ -66,33 +66,31 @@ def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
     Returns:
         `values` with the steps' outputs added.
     """
-    values = dict(values)
-    for step in steps:
-        call = step.call
-        reads = iter(zip(step.widths.inputs, step.widths.views, strict=True))
+    step_of = {id(step.call): step for step in steps}
 
-        def fill(x, reads=reads):
-            if not isinstance(x, Tensor):
-                return x
-            want, view = next(reads)
-            value, have = values[x.index] if want != 0 else (None, None)
-            if want is None or want == 0:
-                return value
-            return take(value, view, view.count if have is None else have, want)
+    def read(call, position, values):
+        widths = step_of[id(call)].widths
+        want, view = widths.inputs[position], widths.views[position]
+        if want == 0:
+            return None
+        value, have = values[call.input_tensors[position].index]
+        if want is None:
+            return value
+        return take(value, view, view.count if have is None else have, want)
 
-        args, kwargs = keras.tree.map_structure(fill, (call.args, call.kwargs))
+    def compute(call, args, kwargs):
+        step = step_of[id(call)]
         if 0 in step.widths.inputs:  # a concatenation that does not reach its last inputs
             args = tuple(_reached(x) for x in args)
             kwargs = {name: _reached(x) for name, x in kwargs.items()}
-        outputs = call_step(step, args, kwargs)
-        for tensor, value, width in zip(
-            call.output_tensors, keras.tree.flatten(outputs), step.widths.outputs, strict=True
-        ):
-            values[tensor.index] = (value, width)
-    return values
+        outputs = keras.tree.flatten(call_step(step, args, kwargs))
+        return zip(outputs, step.widths.outputs, strict=True)
+
+    return evaluate([step.call for step in steps], values, compute, read)
 
 
 def outputs_of(plan: Plan, values: dict):
     """Returns the model's outputs in their structure; a list of one is unpacked, as in Keras."""
-    outputs = keras.tree.map_structure(lambda t: values[t.index][0], plan.graph.outputs)
+    first = {index: value for index, (value, _) in values.items()}
+    outputs = filled(plan.graph.outputs, first)
     return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs

@@ -2,14 +2,20 @@
 
 Where the input of an IDPDense layer does not depend on the percentage, the first k terms of the
 dot product at one percentage begin that of the next wider one. So each block of terms is
-multiplied once: one full product for all percentages, and one concatenation as its gradient.
+multiplied once: one full product for all percentages, and one concatenation as its gradient. With
+a private profile a percentage's sum is one of these products times its coefficients.
 """
 
+import functools
+import itertools
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_tesla.channels import leading
 from keras_tesla.layers import IDPDense
+from keras_tesla.narrowing.gradients import attenuated, value_of
 
 
 def run(lives: list, values: dict) -> dict[int, dict]:
@@ -24,23 +30,56 @@ def run(lives: list, values: dict) -> dict[int, dict]:
         layers as can be run so.
     """
     done: dict[int, dict] = {live.plan.percentage: {} for live in lives}
-    if len(lives) == 1:
-        return done
-    for step in lives[0].plan.steps:
-        if not (step.depends and _applies(step, values)):
-            continue
-        # All percentages need this call: the graph behind it is the same for each of them.
-        widths = {
-            live.plan.percentage: s.widths.outputs[0]
-            for live in lives
-            for s in live.plan.steps
-            if s.call is step.call
-        }
-        x, y = step.call.input_tensors[0], step.call.output_tensors[0]
+    for step, widths in _steps(lives, values):
+        x = step.call.input_tensors[0]
         outputs = _RunningSum(step.call.operation, widths)(values[x.index][0])
-        for (percentage, width), output in zip(widths.items(), outputs, strict=True):
-            done[percentage][y.index] = (output, width)
+        _note(done, step, widths, outputs)
     return done
+
+
+def run_attenuated(lives: list, values: dict, attenuator, shared) -> dict[int, dict]:
+    """Does the same with attenuated gradients.
+
+    Args:
+        lives: As in `run`.
+        values: {percentage: values of the tensors that do not depend on the percentage}.
+        attenuator: The factors: a `keras_tesla.training.attenuator.Attenuator`.
+        shared: Where the values come from, a `SharedPart` of that module.
+    """
+    done: dict[int, dict] = {live.plan.percentage: {} for live in lives}
+    known = values[lives[0].plan.percentage]
+    for step, widths in _steps(lives, known):
+        paths = shared.paths(step.call.input_tensors[0].index, known)
+        if paths is not None:
+            layer = _AttenuatedSum(step.call.operation, widths, attenuator, [p[1] for p in paths])
+            if layer.is_exact():
+                x = known[step.call.input_tensors[0].index][0]
+                _note(done, step, widths, layer([x, *(value for value, _ in paths)]))
+    return done
+
+
+def _note(done, step, widths, outputs):
+    (y,) = step.call.output_tensors
+    for (percentage, width), output in zip(widths.items(), outputs, strict=True):
+        done[percentage][y.index] = (output, width)
+
+
+def _steps(lives, values):
+    """Yields (step, {percentage: width of its output}) of what can run so."""
+    if len(lives) == 1:
+        return
+    for step in lives[0].plan.steps:
+        if step.depends and _applies(step, values):
+            # Perhaps not of all percentages: a concatenation does not reach its last parts at each.
+            yield (
+                step,
+                {
+                    live.plan.percentage: s.widths.outputs[0]
+                    for live in lives
+                    for s in live.plan.steps
+                    if s.call is step.call
+                },
+            )
 
 
 def _applies(step, values):
@@ -53,6 +92,15 @@ def _applies(step, values):
         and layer.compute_dtype in ("float32", "float64")
         and step.call.input_tensors[0].index in values
     )
+
+
+def _products(x, kernel, ends) -> list:
+    """Returns the product of each block of terms; `ends` says where the blocks end."""
+    x = leading(x, ends[-1], -1)
+    if len(ends) == 1:  # TensorFlow refuses to split at no place
+        return [ops.matmul(x, kernel)]
+    parts = (ops.split(x, ends[:-1], axis=-1), ops.split(kernel, ends[:-1], axis=0))
+    return [ops.matmul(terms, rows) for terms, rows in zip(*parts, strict=True)]
 
 
 class _RunningSum(keras.Layer):
@@ -71,22 +119,140 @@ class _RunningSum(keras.Layer):
 
     def call(self, x):
         (layer,) = self._layer
-        ends = sorted({layer.active_terms(p) for p in self._widths})
-        kernel = layer.incomplete_kernel(max(self._widths))
-        parts = zip(
-            ops.split(leading(x, ends[-1], -1), ends[:-1], axis=-1),
-            ops.split(kernel, ends[:-1], axis=0),
-            strict=True,
-        )
-        total = layer.trained_bias() if layer.use_bias else 0.0
-        sums = {}
-        for end, (terms, rows) in zip(ends, parts, strict=True):
-            total = ops.add(ops.matmul(terms, rows), total)
-            sums[end] = total
+        sums = self._weighed_sums(x) if layer.private_profile else self._sums(x)
         return [
-            layer.activation(leading(sums[layer.active_terms(percentage)], width, -1))
+            layer.activation(leading(sums[percentage], width, -1))
             for percentage, width in self._widths.items()
         ]
 
+    def _products(self, x, ends):
+        (layer,) = self._layer
+        return _products(x, layer.incomplete_kernel(max(self._widths), private=False), ends)
+
+    def _sums(self, x) -> dict:
+        """The sum and the bias at each percentage."""
+        (layer,) = self._layer
+        active = {percentage: layer.active_terms(percentage) for percentage in self._widths}
+        ends = sorted(set(active.values()))
+        shared = layer.use_bias and not layer.private_bias
+        total = layer.trained_bias(max(self._widths)) if shared else 0.0
+        totals = {}
+        for end, product in zip(ends, self._products(x, ends), strict=True):
+            totals[end] = total = ops.add(product, total)
+        if layer.private_bias:
+            return {p: ops.add(totals[k], layer.trained_bias(p)) for p, k in active.items()}
+        return {p: totals[k] for p, k in active.items()}
+
+    def _weighed_sums(self, x) -> dict:
+        """The same, each block's product times the percentage's own coefficient."""
+        (layer,) = self._layer
+        ends = np.cumsum(layer.blocks(max(self._widths))).tolist()
+        products = ops.stack(list(self._products(x, ends)))
+        weights = [layer.private_coefficients(percentage) for percentage in self._widths]
+        weights = [ops.pad(w, [(0, len(ends) - w.shape[0])]) for w in weights]
+        totals = ops.tensordot(ops.stack(weights), products, 1)
+        return {
+            p: ops.add(total, layer.trained_bias(p)) if layer.use_bias else total
+            for p, total in zip(self._widths, ops.unstack(totals, len(weights)), strict=True)
+        }
+
     def compute_mask(self, inputs, previous_mask):
         return [previous_mask] * len(self._widths)
+
+
+class _AttenuatedSum(keras.Layer):
+    """A running sum whose gradients are attenuated.
+
+    With P_b = x_b K_b, the product of block b of terms, percentage p has Z_p = P_1 + .. + P_b(p).
+    Its gradient reaches K_b through P_b multiplied by S_p of the kernel, and the weights before x
+    by their own S_p. Where these are equal one product serves both, elsewhere each has its own.
+
+    Args:
+        layer: The IDPDense layer.
+        widths: {percentage: width of its output that is needed; None for all of it}.
+        attenuator: The factors.
+        owns: For each way on which the gradient of the input goes on, the own percentages of the
+            channels, by which it is attenuated; None: it is not.
+
+    Call arguments:
+        inputs: A list of the input and of its like on each of these ways.
+    """
+
+    def __init__(self, layer, widths, attenuator, owns):
+        super().__init__(dtype=layer.dtype_policy, name="attenuated_sum")
+        self.supports_masking = True
+        self._layer = [layer]  # in a list: not a sub-layer
+        self._widths = widths
+        self._attenuator = attenuator
+        self._owns = owns
+        # A block has one own percentage: blocks end where any percentage of the model ends.
+        widest = max(widths)
+        self._ends = sorted({layer.active_terms(p) for p in attenuator.percentages if p <= widest})
+        self._starts = [0, *self._ends[:-1]]
+
+    def is_exact(self) -> bool:
+        """Whether the gradients are those of the definition."""
+        (layer,) = self._layer
+        if layer.private_profile or layer.private_bias:  # which are not attenuated
+            return False
+        # The product has the profile folded into the kernel: one factor for both.
+        if layer.trainable_profile and set(self._attenuator.own(layer.kernel)) != {0}:
+            return False
+        blocks = list(zip(self._starts, self._ends, strict=True))
+        return all(own is None or len(set(own[a:b])) == 1 for own in self._owns for a, b in blocks)
+
+    def call(self, inputs):
+        (layer,) = self._layer
+        x, *others = inputs
+        kernel = layer.incomplete_kernel(max(self._widths), private=False)
+        if not self._owns or self._is_one():
+            sources = [(x, kernel, self._of_kernel)]
+        else:
+            sources = [(ops.stop_gradient(x), kernel, self._of_kernel)]
+            fixed = ops.stop_gradient(kernel)
+            for other, own in zip(others, self._owns, strict=True):
+                sources.append((other, fixed, functools.partial(self._of_input, own)))
+        products = [(_products(x, kernel, self._ends), factor) for x, kernel, factor in sources]
+        sums = list(itertools.accumulate(products[0][0], ops.add))
+        outputs = []
+        for percentage, width in self._widths.items():
+            last = self._ends.index(layer.active_terms(percentage)) + 1
+            tensors, factors = [ops.stop_gradient(sums[last - 1])], [None]
+            for of_blocks, factor in products:
+                tensors += of_blocks[:last]
+                factors += [factor(percentage, start) for start in self._starts[:last]]
+            total = attenuated(tensors, factors)
+            if layer.use_bias:
+                total = ops.add(total, self._bias(percentage))
+            outputs.append(layer.activation(leading(total, width, -1)))
+        return outputs
+
+    def _is_one(self):
+        """Whether input and kernel are attenuated alike, whatever the output channel."""
+        own = self._attenuator.own(self._layer[0].kernel)
+        (first, *others) = self._owns
+        return first is not None and not others and set(own) == {0} and (own[0] == first).all()
+
+    def _of_kernel(self, percentage, start):
+        """S of a block's rows: for each output channel, or one for all."""
+        own = self._attenuator.own(self._layer[0].kernel)
+        of_axes = [
+            self._attenuator.of_channels(percentage, own[axis][places])
+            for axis, places in [(0, slice(start, start + 1)), (1, slice(None))]
+            if axis in own
+        ]
+        return functools.reduce(np.maximum, of_axes) if of_axes else None
+
+    def _of_input(self, own, percentage, start):
+        if own is None:
+            return None
+        return self._attenuator.of_channels(percentage, own[start])
+
+    def _bias(self, percentage):
+        layer = self._layer[0]
+        factors = self._attenuator.factors(layer.bias, percentage)
+        bias = value_of(layer.trained_bias(percentage))
+        return attenuated([bias], [factors]) if factors else bias
+
+    def compute_mask(self, inputs, previous_mask):
+        return [previous_mask[0]] * len(self._widths)

@@ -4,8 +4,10 @@ import keras
 from keras import layers
 
 from keras_tesla import cloning
+from keras_tesla import graph as graphs
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
-from keras_tesla.narrowing import graph as graphs
+from keras_tesla.names import unique_name
+from keras_tesla.narrowing.plan import dependent
 from keras_tesla.percentages import check_percentages
 from keras_tesla.quantization.kernels import FAKE_QUANTIZED
 from keras_tesla.quantization.ranges import ActivationRange
@@ -61,8 +63,8 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
 
     Raises:
         ValueError: If the model is subclassed, not built or without an incomplete layer;
-            percentages are none, or a batch normalization has no statistics for them; or a layer
-            has no int8 form here. The message names it.
+            percentages are none, or a layer has no statistics or private numbers for them; or a
+            layer has no int8 form here, such as one with a private profile. The message names it.
 
     Example:
 
@@ -86,9 +88,9 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
             f"Received layers: {[layer.name for layer in graph.layers]}"
         )
     for layer in graph.layers:
-        if isinstance(layer, IDPBatchNormalization):
+        if isinstance(layer, (IDPBatchNormalization, IncompleteDotProduct)):
             for percentage in percentages:
-                layer.statistics(percentage)
+                layer.private_variables(percentage)
     return _Builder(graph, percentages, momentum).build(model.name)
 
 
@@ -124,8 +126,7 @@ class _Builder:
                 self._readers.setdefault(tensor.index, []).append(call)
         self._outputs = {t.index for t in graphs.tensors(graph.outputs)}
         self._maker = {t.index: call for call in graph.calls for t in call.output_tensors}
-        self._depends: set[int] = set()
-        self._values: dict[int, object] = {}
+        self._depends = dependent(graph)
         self._copies: dict[int, tuple] = {}  # {id of an operation: (it, its copy)}
         self._names = {layer.name for layer in graph.layers} | set(graph.input_names)
 
@@ -136,16 +137,16 @@ class _Builder:
             keras.Input(batch_shape=t.shape, dtype=t.dtype, name=n)
             for t, n in zip(flat, graph.input_names, strict=True)
         ]
+        values = {}
         for tensor, x, input_name in zip(flat, inputs, graph.input_names, strict=True):
             if not keras.backend.is_float_dtype(tensor.dtype):
                 raise ValueError(
                     f"Input {input_name!r} has dtype {tensor.dtype}: int8 networks take float "
                     "inputs."
                 )
-            self._values[tensor.index] = self._rounded(x, tensor, f"{input_name}_range")
-        for call in graph.calls:
-            self._call(call)
-        outputs = keras.tree.map_structure(lambda t: self._values[t.index], graph.outputs)
+            values[tensor.index] = self._rounded(x, tensor, f"{input_name}_range")
+        values = graphs.evaluate(graph.calls, values, self._call)
+        outputs = graphs.filled(graph.outputs, values)
         if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
             outputs = outputs[0]
         structure = keras.tree.pack_sequence_as(graph.inputs, inputs)
@@ -157,18 +158,11 @@ class _Builder:
                 cloning.copy_weights(operation, copy)
         return model
 
-    def _call(self, call):
+    def _call(self, call, args, kwargs):
+        """Calls the copy of a layer and rounds what int8 rounds."""
         operation = call.operation
         kind, split = self._kind(call)
-        args, kwargs = keras.tree.map_structure(
-            lambda x: self._values[x.index] if isinstance(x, graphs.Tensor) else x,
-            (call.args, call.kwargs),
-        )
         (tensor,) = call.output_tensors
-        if isinstance(operation, IncompleteDotProduct) or any(
-            t.index in self._depends for t in call.input_tensors
-        ):
-            self._depends.add(tensor.index)
         # An output keeps its name, so what is in front of its range gets another one.
         ends = tensor.index in self._outputs
         ranged = kind == _OWN and not self._joins_next(call, tensor)
@@ -182,11 +176,13 @@ class _Builder:
             value = layers.Activation(operation.activation, name=last)(value)
         if ranged:
             value = self._rounded(value, tensor, name if ends else self._unique(f"{name}_range"))
-        self._values[tensor.index] = value
+        return [value]
 
     def _kind(self, call):
         """Returns what a call does, and whether its activation must be called by itself."""
         operation = call.operation
+        if getattr(operation, "private_profile", False):
+            self._refuse(call, "its private profile gives each percentage another kernel")
         if type(operation) in FAKE_QUANTIZED:
             activation = _activation_of(operation)
             if activation is None:
@@ -265,12 +261,7 @@ class _Builder:
         return ActivationRange(name=name, **arguments)(value)
 
     def _unique(self, name):
-        made, number = name, 0
-        while made in self._names:
-            number += 1
-            made = f"{name}_{number}"
-        self._names.add(made)
-        return made
+        return unique_name(name, self._names)
 
     def _refuse(self, call, reason):
         operation = call.operation

@@ -18,7 +18,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_tesla.layers import IDPConv1D, IDPConv2D, IDPDense
+from keras_tesla.kinds.kind import Kind, Narrowed
+from keras_tesla.kinds.registry import register, registered
+from keras_tesla.layers import IDPConv1D, IDPConv2D, IDPDense, IncompleteDotProduct
 
 # To a type checker the mix-in is the layer that it completes.
 _Layer: Any = layers.Layer if TYPE_CHECKING else object
@@ -29,9 +31,9 @@ class FakeQuantizedKernel(_Layer):
 
     scaled_axes: tuple[int, ...] = (-1,)  # along which each slice has a scale of its own
 
-    def incomplete_kernel(self, percentage: int):
+    def incomplete_kernel(self, percentage: int, private: bool = True):
         """Returns the rounded kernel of the active terms, profile folded in."""
-        kernel = super().incomplete_kernel(percentage)
+        kernel = super().incomplete_kernel(percentage, private)
         limit = self.kernel_limit()
         scale = ops.where(limit > 0, limit, 1.0) / 127.0
         rounded = scale * ops.round(kernel / scale)
@@ -58,7 +60,7 @@ class FakeQuantizedKernel(_Layer):
 class _Complete(_Layer):
     """Mix-in over a stock layer, which reads all terms at every percentage."""
 
-    def incomplete_kernel(self, percentage: int):
+    def incomplete_kernel(self, percentage: int, private: bool = True):
         return ops.convert_to_tensor(self.kernel)
 
     def call(self, inputs):
@@ -123,3 +125,46 @@ FAKE_QUANTIZED: dict[type, Any] = {
     IDPConv1D: FakeQuantizedIDPConv1D,
     IDPConv2D: FakeQuantizedIDPConv2D,
 }
+
+
+class _FakeQuantized(Kind):
+    """The kind of a stock class, for its twin with a rounded kernel."""
+
+    def __init__(self, stock: type):
+        self._stock = stock
+        self._kind = registered()[stock]
+
+    def layouts(self, call, inputs):
+        return self._kind.layouts(call, inputs)
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        return self._kind.widths(call, percentage, inputs, outputs, demand)
+
+    def narrow(self, call, percentage, widths):
+        layer = call.operation
+        narrowed = self._kind.narrow(call, percentage, widths)
+
+        def weights():
+            if narrowed is None:
+                values = {v.name: ops.convert_to_tensor(v) for v in layer.weights}
+            else:
+                values = narrowed.weights()
+            corner = tuple(slice(count) for count in values["kernel"].shape)
+            return {**values, "kernel": layer.incomplete_kernel(percentage)[corner]}
+
+        config = layer.get_config() if narrowed is None else narrowed.config
+        return Narrowed(self._stock, config, weights, {})
+
+    def weights(self, layer):
+        return self._kind.weights(layer)
+
+    def multiply_adds(self, call, weights):
+        return self._kind.multiply_adds(call, weights)
+
+    def permuted(self, layer):
+        return None
+
+
+for _cls, _twin in FAKE_QUANTIZED.items():
+    _incomplete = issubclass(_cls, IncompleteDotProduct)
+    register(registered()[_cls] if _incomplete else _FakeQuantized(_cls), _twin)

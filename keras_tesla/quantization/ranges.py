@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_tesla.kinds.kind import Channelwise
+from keras_tesla.kinds.registry import register
 from keras_tesla.percentages import check_percentages
 from keras_tesla.scope import current_percentage
 
@@ -132,6 +134,9 @@ class ActivationRange(keras.layers.Layer):
     def get_config(self):
         percentages = None if self.percentages is None else list(self.percentages)
         return {**super().get_config(), "percentages": percentages, "momentum": self.momentum}
+
+
+register(Channelwise(), ActivationRange)
 
 
 def fake_quantized(x, low, high):

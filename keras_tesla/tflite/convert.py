@@ -6,6 +6,8 @@ import warnings
 import keras
 import numpy as np
 
+from keras_tesla.names import unique_name
+
 
 def convert(model, quantization=None, representative=None, int8_io=False) -> bytes:
     """Converts a plain Keras model with the official converter, builtin operations only.
@@ -157,11 +159,5 @@ def output_names(model) -> list[str]:
                 f"them. Received structures under: {nested}"
             )
         return sorted(model.output)
-    names: list[str] = []
-    for name in model.output_names:
-        unique, number = name, 0
-        while unique in names:
-            number += 1
-            unique = f"{name}_{number}"
-        names.append(unique)
-    return names
+    taken: set[str] = set()
+    return [unique_name(name, taken) for name in model.output_names]

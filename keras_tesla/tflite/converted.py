@@ -68,13 +68,15 @@ def convert_percentage(
     """
     plan = narrow(tesla.graph, percentage)
     name, size = f"p{percentage}", settings.batch_size
-    model = extraction.extract(plan, name, size, dtype="float32")
+    storage = settings.stored
+    apart = storage is not None and storage.private_apart
+    model = extraction.extract(plan, name, size, dtype="float32", private_apart=apart)
     traced = convert.Traced(model, settings.trained_ranges)
     content = traced.convert(settings.quantization, examples.representative, settings.int8_io)
     if settings.trained_ranges:
         _check_integers(Leaf(percentage, content))
     floats = None
-    if settings.stored is not None and settings.stored.needs_floats(settings.quantization):
+    if storage is not None and storage.needs_floats(settings.quantization):
         if settings.trained_ranges:  # the roundings of training are in that model
             unrounded = extraction.extract(plan, name, size, dtype="float32", ranges=False)
             traced = convert.Traced(unrounded)

@@ -3,8 +3,8 @@
 import keras
 
 from keras_tesla import cloning
+from keras_tesla.graph import Graph
 from keras_tesla.layers import IDPBatchNormalization, IDPDense, IncompleteDotProduct
-from keras_tesla.narrowing.graph import Graph
 from keras_tesla.narrowing.plan import layouts
 from keras_tesla.quantization.ranges import ActivationRange
 
@@ -47,15 +47,17 @@ def check_graph(graph: Graph):
 
 
 def check_statistics(graph: Graph, percentages):
-    """Refuses percentages for which a batch normalization has no statistics, or int8 no range.
+    """Refuses percentages for which a layer has no statistics, private numbers or int8 range.
 
     Raises:
         ValueError: Naming the layer and the percentage.
     """
     for layer in graph.layers:
-        if isinstance(layer, (IDPBatchNormalization, ActivationRange)):
-            for percentage in percentages:
+        for percentage in percentages:
+            if isinstance(layer, (IDPBatchNormalization, ActivationRange)):
                 layer.statistics(percentage)
+            elif isinstance(layer, IncompleteDotProduct):
+                layer.private_variables(percentage)
 
 
 def jit_compile(graph: Graph):

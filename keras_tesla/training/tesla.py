@@ -7,14 +7,16 @@ import numpy as np
 from keras import ops
 
 from keras_tesla import extraction
-from keras_tesla.narrowing import graph as graphs
+from keras_tesla import graph as graphs
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing import running
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentage, check_percentages
 from keras_tesla.training import aggregation as aggregations
-from keras_tesla.training import checks, steps, turns
+from keras_tesla.training import attenuation as attenuations
+from keras_tesla.training import checks, outputs, steps, turns
 from keras_tesla.training import distillation as distillations
+from keras_tesla.training.attenuator import Attenuator, SharedPart
 from keras_tesla.training.view import PercentageView
 
 
@@ -35,6 +37,9 @@ class TESLA(steps.TrainStep, keras.Model):
             {percentage: weight}, or a callable {percentage: loss} -> scalar.
         distillation: None, `"in_place"`, or a `keras_tesla.training.distillation.
             InPlaceDistillation`: whether the widest active percentage teaches the others.
+        gradient_attenuation: None, a number above 0 and at most 1, or a `keras_tesla.training.
+            attenuation.GradientAttenuation`: what is left, at a distance of 5 percentage points, of
+            the gradient that a wide percentage sends to the weights of a narrower one's channels.
         name: Optional name.
 
     Call arguments:
@@ -71,6 +76,7 @@ class TESLA(steps.TrainStep, keras.Model):
         percentages=range(100, 0, -10),
         aggregation="sum",
         distillation=None,
+        gradient_attenuation=None,
         name=None,
     ):
         percentages = check_percentages(percentages)
@@ -85,20 +91,26 @@ class TESLA(steps.TrainStep, keras.Model):
         self.percentages = percentages
         self.aggregation = aggregation
         self.distillation = distillations.get(distillation)
+        self.gradient_attenuation = attenuations.get(gradient_attenuation)
         # Keras would track the views as sub-layers if it saw them in an attribute.
         self._hidden = types.SimpleNamespace(
             graph=graph,
             views={},
+            divergence=None,  # of the outputs of two percentages
+            distilled={},  # {percentage: mean of that divergence in the logs}
             compiled=None,
             jit_compile="auto",
             sum_up=False,
             seen=None,
             state={},
             functions={},
+            attenuator=None,
+            shared_parts={},
         )
         self._active = percentages
-        for percentage in percentages:
-            self._view(percentage)
+        plans = [self._view(percentage).live.plan for percentage in percentages]
+        if self.gradient_attenuation is not None and self.gradient_attenuation.start < 1:
+            self._hidden.attenuator = Attenuator(self.gradient_attenuation, plans)
         # A subclass that has its own loss of all percentages needs them all.
         own = type(self).compute_loss is TESLA.compute_loss and type(self).call is TESLA.call
         self._hidden.turns = own and turns.possible(self)
@@ -148,7 +160,7 @@ class TESLA(steps.TrainStep, keras.Model):
 
     def reset_metrics(self):
         """Resets the metrics of all percentages, also of those that are not active now."""
-        for metric in self._own_metrics():
+        for metric in (*self._own_metrics(), *self._hidden.distilled.values()):
             metric.reset_state()
         for view in self._hidden.views.values():
             view.reset_metrics()
@@ -174,6 +186,8 @@ class TESLA(steps.TrainStep, keras.Model):
             if hidden.seen is not None:
                 view.build_metrics(*hidden.seen)
             hidden.views[percentage] = view
+            if self.distillation is not None:
+                hidden.distilled[percentage] = keras.metrics.Mean(f"p{percentage}_distillation")
         return hidden.views[percentage]
 
     # Training.
@@ -202,8 +216,15 @@ class TESLA(steps.TrainStep, keras.Model):
             jit_compile: Bool or `"auto"`. On TensorFlow without a GPU `"auto"` means XLA for a
                 model without convolutions: there it was measured to pay, with them to cost.
             **kwargs: All others, as in Keras.
+
+        Raises:
+            ValueError: If `distillation` has no divergence that fits the loss of an output.
         """
         hidden = self._hidden
+        if self.distillation is not None:
+            names = getattr(self.network, "output_names", None)
+            of_network = outputs.read(self.graph, names)
+            hidden.divergence = self.distillation.compiled(of_network, loss, loss_weights)
         resolved = jit_compile
         if jit_compile == "auto" and not kwargs.get("run_eagerly"):
             resolved = checks.jit_compile(self.graph)
@@ -215,6 +236,7 @@ class TESLA(steps.TrainStep, keras.Model):
         hidden.compiled = {"optimizer": None, "jit_compile": resolved, **kwargs}
         hidden.seen = None
         hidden.functions.clear()
+        hidden.shared_parts.clear()
         hidden.views.clear()  # `trainable` may have changed since they were made
         for percentage in self._active:
             self._view(percentage)
@@ -237,6 +259,11 @@ class TESLA(steps.TrainStep, keras.Model):
         """
         lives = [self._view(p).live for p in self._active]
         values = runner.bind_inputs(self._hidden.graph, inputs)
+        if self._attenuates(training):
+            part = self._shared_part()
+            known = part.run(values, self._active, self.add_loss)
+            first = running.run_attenuated(lives, known, self._hidden.attenuator, part)
+            return {percentage: {**known[percentage], **own} for percentage, own in first.items()}
         # The widest plan's shared part is as wide as any percentage needs it.
         shared = [s for s in lives[0].plan.steps if not s.depends]
         values = lives[0].run(values, shared, self.add_loss, training)
@@ -245,7 +272,8 @@ class TESLA(steps.TrainStep, keras.Model):
 
     def cut(self, percentage, known) -> dict:
         """Returns what `shared_part` returned for a percentage, as narrow as that reads it."""
-        return self._view(percentage).live.cut(known)
+        live = self._view(percentage).live
+        return self._shared_part().cut(live, known) if self._attenuates(True) else live.cut(known)
 
     def part_of(self, percentage, known, training=None):
         """Runs the rest of the network at one percentage and returns its outputs.
@@ -257,7 +285,20 @@ class TESLA(steps.TrainStep, keras.Model):
         """
         live = self._view(percentage).live
         own = [s for s in live.plan.steps if s.depends and not s.is_done(known)]
-        return runner.outputs_of(live.plan, live.run(known, own, self.add_loss, training))
+        lend = None
+        if self._attenuates(training):
+            known = self._shared_part().part(live, known, own)
+            lend = self._hidden.attenuator.lend
+        return runner.outputs_of(live.plan, live.run(known, own, self.add_loss, training, lend))
+
+    def _attenuates(self, training):
+        return bool(training) and self._hidden.attenuator is not None
+
+    def _shared_part(self) -> SharedPart:
+        live, parts = self._view(self._active[0]).live, self._hidden.shared_parts
+        if live not in parts:
+            parts[live] = SharedPart(self._hidden.attenuator, live)
+        return parts[live]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the aggregated loss of the active percentages plus the regularization."""
@@ -270,7 +311,7 @@ class TESLA(steps.TrainStep, keras.Model):
         return steps.distributed(sum(ops.sum(loss) for loss in self.losses))
 
     def loss_of(self, percentage, x, y, y_pred, sample_weight=None, training=True):
-        """Returns the loss of one percentage and counts it in that percentage's mean.
+        """Returns what one percentage is trained on; its mean in the logs is on the targets.
 
         Args:
             percentage: One of the active percentages.
@@ -278,7 +319,8 @@ class TESLA(steps.TrainStep, keras.Model):
             y: Likewise.
             y_pred: Outputs of the model; those of this percentage and of the widest one are read.
             sample_weight: As in `compute_loss`.
-            training: Bool, whether the widest one teaches.
+            training: Bool, whether the widest one teaches; without it the divergence is only
+                counted.
         """
         view, y_view = self._view(percentage), y_pred[f"p{percentage}"]
         if self._hidden.seen is None:
@@ -287,11 +329,15 @@ class TESLA(steps.TrainStep, keras.Model):
             # has given away by then.
             super().compute_loss(x, y, y_view, sample_weight, training)
         loss = view.compute_loss(x, y, y_view, sample_weight, training)
-        if training and self.distillation is not None and percentage != self._active[0]:
-            teacher = y_pred[f"p{self._active[0]}"]
-            loss = self.distillation(loss, teacher, y_view, sample_weight)
         batch = ops.shape(keras.tree.flatten(x)[0])[0]
         view.loss_tracker.update_state(steps.undistributed(loss), sample_weight=batch)
+        if self.distillation is not None and percentage != self._active[0]:
+            teacher = y_pred[f"p{self._active[0]}"]
+            divergence = self._hidden.divergence(teacher, y_view, sample_weight)
+            mean = self._hidden.distilled[percentage]
+            mean.update_state(steps.undistributed(divergence), sample_weight=batch)
+            if training:
+                loss = self.distillation.combine(loss, divergence)
         return loss
 
     @property
@@ -312,7 +358,10 @@ class TESLA(steps.TrainStep, keras.Model):
         return self.get_metrics_result()
 
     def get_metrics_result(self):
-        """Returns {"loss": .., "p100_loss": .., "p100_accuracy": .., ..}."""
+        """Returns {"loss": .., "p100_loss": .., "p100_accuracy": .., ..}.
+
+        With distillation also `p50_distillation`: the divergence of 50 % from the widest.
+        """
         results = {m.name: m.result() for m in self._own_metrics()}
         for percentage in self._active:
             results.update(self._view(percentage).named_results())
@@ -320,12 +369,44 @@ class TESLA(steps.TrainStep, keras.Model):
 
     def _own_metrics(self):
         # Keras' container of the compiled metrics is only a template here: the views have copies.
-        return [m for m in super().metrics if m.name != "compile_metrics"]
+        own = [m for m in super().metrics if m.name != "compile_metrics"]
+        return own + [self._hidden.distilled[p] for p in self._active[1:] if self.distillation]
 
     @property
     def metrics(self):
         views = [self._view(p) for p in self._active] if self.compiled else []
         return self._own_metrics() + [m for view in views for m in view.own_metrics]
+
+    def fit(self, *args, **kwargs):
+        """Trains, as `keras.Model.fit` does.
+
+        After an exception or an interruption all that callbacks had changed is as it was before:
+        the active percentages, the optimizer, what trains. Their progress is forgotten, unless
+        `callbacks.BackupAndRestore` has saved it. The weights stay as they are.
+        """
+        optimizer, active, trains = self.optimizer, self._active, self._what_trains()
+        try:
+            return super().fit(*args, **kwargs)
+        except BaseException:
+            for owner, name, value in trains:
+                if getattr(owner, name) != value:
+                    setattr(owner, name, value)
+            self.optimizer = optimizer
+            self.callback_state = {}
+            self._set_active(active)
+            if self.compiled:
+                self._use_function("train_function", self.make_train_function)
+            raise
+
+    def _what_trains(self) -> list[tuple]:
+        """Returns (owner, attribute, value) of what says which weights get a gradient."""
+        owners = {"trainable": self.network.variables, "trained_range": self.graph.layers}
+        return [
+            (owner, name, getattr(owner, name))
+            for name, all_of_them in owners.items()
+            for owner in all_of_them
+            if hasattr(owner, name)
+        ]
 
     # Using the trained model.
 
@@ -388,7 +469,10 @@ class TESLA(steps.TrainStep, keras.Model):
 
     @property
     def callback_state(self) -> dict:
-        """{name: NumPy array} that a callback wants to find again; saved with the weights."""
+        """{callback: {name: NumPy array}} that callbacks find again; saved with the weights.
+
+        A run that `callbacks.BackupAndRestore` resumes goes on from it. A new `fit` does not.
+        """
         return self._hidden.state
 
     @callback_state.setter
@@ -397,11 +481,16 @@ class TESLA(steps.TrainStep, keras.Model):
 
     def save_own_variables(self, store):
         # TESLA has no variables of its own: all are the network's.
-        for name, value in self.callback_state.items():
-            store[name] = value
+        for callback, state in self.callback_state.items():
+            for name, value in state.items():
+                store[f"{callback}.{name}"] = value
 
     def load_own_variables(self, store):
-        self.callback_state = {name: np.array(store[name]) for name in store.keys()}  # noqa: SIM118
+        states: dict[str, dict] = {}
+        for key in store.keys():  # noqa: SIM118
+            callback, _, name = key.partition(".")
+            states.setdefault(callback, {})[name] = np.array(store[key])
+        self.callback_state = states
 
     def get_config(self):
         return {
@@ -409,14 +498,15 @@ class TESLA(steps.TrainStep, keras.Model):
             "percentages": list(self.percentages),
             "aggregation": keras.saving.serialize_keras_object(self.aggregation),
             "distillation": keras.saving.serialize_keras_object(self.distillation),
+            "gradient_attenuation": keras.saving.serialize_keras_object(self.gradient_attenuation),
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for key in ("model", "aggregation", "distillation"):
-            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
+        for key in ("model", "aggregation", "distillation", "gradient_attenuation"):
+            config[key] = keras.saving.deserialize_keras_object(config.get(key), custom_objects)
         return cls(**config)
 
     def get_compile_config(self):

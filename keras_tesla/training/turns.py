@@ -10,20 +10,46 @@ gradients.
 import keras
 
 from keras_tesla import cloning
-from keras_tesla.narrowing import graph as graphs
+from keras_tesla import graph as graphs
+from keras_tesla.narrowing.plan import narrow
+from keras_tesla.training import outputs as network_outputs
 from keras_tesla.training.aggregation import Linear
 
 
 def possible(model) -> bool:
     """Whether a TESLA model can be differentiated so.
 
-    It cannot if its aggregation is another function of all losses, or if a layer may add losses of
-    its own, as any layer from elsewhere: those of all percentages are one list.
+    It cannot if its aggregation is another function of all losses; if a layer may add losses of
+    its own, as any layer from elsewhere: those of all percentages are one list; or if an output
+    that all percentages compute together may be probabilities.
     """
     aggregation = model.aggregation
     linear = isinstance(aggregation, Linear) and type(aggregation).__call__ is Linear.__call__
-    return linear and not any(
+    if any(
         _may_add_losses(x) for layer in model.graph.layers for x in (layer, *cloning.inside(layer))
+    ):
+        return False
+    return linear and not _shares_probabilities(model)
+
+
+def _shares_probabilities(model):
+    """Whether a softmax or sigmoid in the shared part is an output.
+
+    On TensorFlow a cross-entropy of Keras goes back to the logits before it, which are not among
+    the tensors that a turn is given: their gradient would be lost.
+    """
+    steps = narrow(model.graph, model.percentages[0]).steps
+    dependent = {t.index for s in steps if s.depends for t in s.call.output_tensors}
+    shared = {
+        t.index
+        for s in steps
+        if not any(x.index in dependent for x in s.call.input_tensors)
+        for t in s.call.output_tensors
+    }
+    last = zip(graphs.tensors(model.graph.outputs), network_outputs.read(model.graph), strict=True)
+    return any(
+        tensor.index in shared and output.activation in (None, "softmax", "sigmoid")
+        for tensor, output in last
     )
 
 

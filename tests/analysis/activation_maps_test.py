@@ -6,9 +6,9 @@ import pytest
 from keras import layers, ops
 
 from keras_tesla import TESLA
+from keras_tesla import graph as graphs
 from keras_tesla.analysis import activation_maps, class_activation_maps
 from keras_tesla.layers import IDPConv2D, IDPDense
-from keras_tesla.narrowing import graph as graphs
 
 # float32 sums in another order, divided by the largest value of the map.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -58,7 +58,7 @@ def gradient_path(model, images, classes):
     graph = graphs.read(model)
     before, feature, head, data_format = activation_maps._split(graph, None)
     (image,) = graphs.tensors(graph.inputs)
-    values = activation_maps._run(before, {image.index: ops.convert_to_tensor(images)})
+    values = graphs.evaluate(before, {image.index: ops.convert_to_tensor(images)})
     scoring = activation_maps._before_softmax(head)
     return activation_maps._mean_derivatives(scoring, values, feature, data_format, classes)
 

@@ -4,10 +4,10 @@ import keras
 import pytest
 from keras import layers
 
+from keras_tesla import graph
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.extraction import extract
 from keras_tesla.layers import IDPDense
-from keras_tesla.narrowing import graph
 from keras_tesla.narrowing.plan import narrow
 
 
@@ -40,6 +40,28 @@ def model_of(shape, *stack):
 )
 def test_one_layer(shape, layer, expected):
     assert multiply_adds(model_of(shape, layer)) == expected
+
+
+class Doubled(layers.Dense):
+    """A Dense that does something besides: it costs what its class costs."""
+
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs)
+
+
+class Constant(layers.Dense):
+    """A Dense without its kernel."""
+
+    def build(self, input_shape):
+        self.value = self.add_weight(shape=(self.units,))
+
+    def call(self, inputs, training=None):
+        return 0 * inputs[..., :1] + self.value
+
+
+@pytest.mark.parametrize(("layer", "expected"), [(Doubled(5), 7 * 5), (Constant(5), 0)])
+def test_a_subclass_multiplies_by_the_kernel_that_it_has(layer, expected):
+    assert multiply_adds(model_of((7,), layer)) == expected
 
 
 def test_layers_add_up():

@@ -7,10 +7,7 @@ from keras import layers
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPDense
-
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-# Every set of percentages compiles anew, on TensorFlow with XLA for seconds.
-JIT = False if keras.backend.backend() == "tensorflow" else "auto"
+from tests.helpers import JIT, LOSS, examples
 
 
 def compiled(trainable=True, optimizer=None):
@@ -28,11 +25,6 @@ def compiled(trainable=True, optimizer=None):
         optimizer or keras.optimizers.Adam(0.01), LOSS, metrics=["accuracy"], jit_compile=JIT
     )
     return tesla
-
-
-def examples():
-    x = np.random.default_rng(0).standard_normal((64, 6)).astype("float32")
-    return x, x[:, :3].argmax(-1)
 
 
 def profiles(tesla):
@@ -65,7 +57,7 @@ class Watch(keras.callbacks.Callback):
 def run(tesla, callback, epochs, others=()):
     watch = Watch()
     tesla.fit(
-        *examples(),
+        *examples(64),
         batch_size=16,
         epochs=epochs,
         shuffle=False,
@@ -91,6 +83,29 @@ def test_weights_and_profiles_train_by_turns():
     assert all((np.diff(profile) <= 0).all() for profile in profiles(tesla))
 
 
+def test_private_profiles_train_with_the_profiles():
+    own = {"percentages": [100, 50, 20], "private_profile": True, "private_bias": True}
+    layer = IDPDense(3, name="private", **own)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(10, activation="relu"), layer])
+    tesla = kt.TESLA(model, own["percentages"])
+    tesla.compile(keras.optimizers.Adam(0.01), LOSS, jit_compile=JIT)
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.seen = [*getattr(self, "seen", []), layer.get_weights()]
+
+    note = Note()
+    callbacks = [kt.callbacks.AlternatingProfiles(), note]
+    tesla.fit(*examples(), epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    note.on_epoch_begin(2)
+    names = [v.name for v in layer.weights]
+    for epoch, (before, after) in enumerate(zip(note.seen, note.seen[1:], strict=False)):
+        for name, a, b in zip(names, before, after, strict=True):
+            trains = name.startswith("profile") == (epoch == 1)
+            assert (a != b).any() == trains, (epoch, name)
+
+
+@pytest.mark.slow
 def test_the_profiles_have_half_of_the_learning_rate():
     watch = run(compiled(), kt.callbacks.AlternatingProfiles(), 3)
     assert watch.rates == pytest.approx([0.01, 0.005, 0.01])
@@ -98,10 +113,11 @@ def test_the_profiles_have_half_of_the_learning_rate():
     assert run(compiled(), own, 2).rates == pytest.approx([0.01, 0.3])
 
 
+@pytest.mark.slow
 def test_the_epochs_of_weights_are_those_of_a_run_without_it():
     """The oracle: one epoch with fixed profiles is plain training of the weights."""
     fixed = compiled(trainable=False)
-    fixed.fit(*examples(), batch_size=16, epochs=1, shuffle=False, verbose=0)
+    fixed.fit(*examples(64), batch_size=16, epochs=1, shuffle=False, verbose=0)
     tesla = compiled()
     run(tesla, kt.callbacks.AlternatingProfiles(), 1)
     for ours, theirs in zip(weights(tesla), fixed.get_weights(), strict=True):
@@ -116,11 +132,12 @@ def test_everything_trains_again_afterwards():
     assert tesla.optimizer is optimizer
     assert tesla.callback_state == {}
     before = profiles(tesla), weights(tesla)
-    tesla.fit(*examples(), verbose=0)
+    tesla.fit(*examples(64), verbose=0)
     assert not same(before[0], profiles(tesla))
     assert not same(before[1], weights(tesla))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reset", [True, False])
 def test_with_tasks_both_optimizers_start_anew_in_each_unless_told_otherwise(reset):
     tesla = compiled()
@@ -143,9 +160,11 @@ def test_with_tasks_both_optimizers_start_anew_in_each_unless_told_otherwise(res
     assert counts[5:] == [((100, 50), n + steps) for n in begun]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Training ended before")  # two of three tasks are run
 @pytest.mark.parametrize("killed_at", [3, 5])  # within a task, and where the next one begins
-def test_a_killed_run_goes_on_with_the_slots_of_both_optimizers(killed_at, tmp_path):
+@pytest.mark.parametrize("order", [1, -1])  # each callback keeps its state for itself
+def test_a_killed_run_goes_on_with_the_slots_of_both_optimizers(killed_at, order, tmp_path):
     class Kill(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == killed_at:
@@ -154,14 +173,21 @@ def test_a_killed_run_goes_on_with_the_slots_of_both_optimizers(killed_at, tmp_p
     def train(directory, *others):
         tesla = compiled()
         callbacks = [
-            kt.callbacks.TaskWiseEarlyStopping("loss", mode="max", patience=4),  # 5 epochs a task
-            kt.callbacks.AlternatingProfiles(),
+            *[
+                kt.callbacks.TaskWiseEarlyStopping("loss", mode="max", patience=4),  # 5 epochs
+                kt.callbacks.AlternatingProfiles(),
+            ][::order],
             keras.callbacks.BackupAndRestore(str(directory)),
             *others,
         ]
         try:
             tesla.fit(
-                *examples(), batch_size=16, epochs=8, shuffle=False, verbose=0, callbacks=callbacks
+                *examples(64),
+                batch_size=16,
+                epochs=8,
+                shuffle=False,
+                verbose=0,
+                callbacks=callbacks,
             )
         except KeyboardInterrupt:
             assert others
@@ -190,4 +216,4 @@ def test_another_model_is_refused():
     plain = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
     plain.compile("sgd", LOSS)
     with pytest.raises(ValueError, match=r"keras_tesla\.TESLA model. Received: Sequential"):
-        plain.fit(*examples(), verbose=0, callbacks=[kt.callbacks.AlternatingProfiles()])
+        plain.fit(*examples(64), verbose=0, callbacks=[kt.callbacks.AlternatingProfiles()])

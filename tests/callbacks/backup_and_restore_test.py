@@ -10,6 +10,7 @@ import pytest
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPDense
+from tests.helpers import LOSS, examples
 
 EPOCHS = 4
 
@@ -23,16 +24,15 @@ def train(directory, callbacks=()):
     keras.utils.set_random_seed(0)
     layers = [keras.Input((6,)), keras.layers.Dense(8, activation="relu"), IDPDense(3)]
     tesla = kt.TESLA(keras.Sequential(layers), [100, 50])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    tesla.compile("adam", loss, run_eagerly=True)
-    x = np.random.default_rng(0).standard_normal((32, 6)).astype("float32")
+    tesla.compile("adam", LOSS, run_eagerly=True)
+    x, y = examples(32)
     epochs = []
     note = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: epochs.append(epoch))
     backup = kt.callbacks.BackupAndRestore(directory)
     try:
         tesla.fit(
             x,
-            x[:, :3].argmax(-1),
+            y,
             epochs=EPOCHS,
             shuffle=False,
             verbose=0,
@@ -67,6 +67,7 @@ def kill_at(number, monkeypatch):
     return left
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_step_ends_with_the_weights_of_a_run_without_one(tmp_path, monkeypatch):
     _, right = train(tmp_path / "whole")
     assert list(tmp_path.iterdir()) == []

@@ -10,9 +10,7 @@ from keras import layers
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense, PerRange
-
-to_numpy = keras.ops.convert_to_numpy
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+from tests.helpers import LOSS, examples, to_numpy
 
 
 def per_range(make, ranges=(30, 100), name=None):
@@ -36,17 +34,12 @@ def mlp(percentages=(100, 30), ranges=(30, 100), optimizer="adam", middle=None, 
     return tesla
 
 
-def examples(shape=(6,)):
-    x = np.random.default_rng(0).standard_normal((96, *shape)).astype("float32")
-    return x, x.reshape(96, -1)[:, :3].argmax(-1)
-
-
 def weights_of(tesla):
     return {v.path: to_numpy(v).copy() for v in tesla.variables}
 
 
 def fit(tesla, epochs, total=None, callbacks=(), **arguments):
-    x, y = examples(tesla.network.input_shape[1:])
+    x, y = examples(shape=tesla.network.input_shape[1:])
     profiles = kt.callbacks.MultiProfile(epochs)
     total = total or sum(epochs.values())
     tesla.fit(x, y, epochs=total, verbose=0, callbacks=[profiles, *callbacks], **arguments)
@@ -84,6 +77,7 @@ def test_it_ends_with_the_last_range():
     assert len(log.active) == 3
 
 
+@pytest.mark.slow
 def test_it_trains():
     tesla = mlp(optimizer=keras.optimizers.Adam(0.01))
     fit(tesla, {30: 15, 100: 15})
@@ -167,7 +161,7 @@ def test_channels_of_convolutions_and_behind_flatten():
 @pytest.mark.parametrize("make", [mlp, cnn])
 def test_a_later_range_leaves_the_earlier_one_as_it_is(make):
     tesla = make()
-    x, _ = examples(tesla.network.input_shape[1:])
+    x, _ = examples(shape=tesla.network.input_shape[1:])
     outputs = []
 
     class Predictions(keras.callbacks.Callback):
@@ -190,6 +184,7 @@ def test_a_trainable_profile_is_trained_in_its_range():
     assert changed(log.weights[0], log.weights[3], path)[:3].any()
 
 
+@pytest.mark.slow
 def test_three_ranges():
     tesla = mlp(percentages=(100, 60, 30), ranges=(30, 60, 100))
     log = Log()
@@ -319,6 +314,7 @@ def test_a_stage_starts_with_fresh_slots_and_keeps_the_learning_rate():
     assert float(tesla.optimizer.learning_rate) == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_in_its_stage(tmp_path):
     """Killed in the first stage, as the second begins, and in the second: the same weights."""
 
@@ -375,6 +371,7 @@ def test_an_epoch_behind_the_last_range():
 # Bad input.
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     ("epochs", "message"),
     [
@@ -406,6 +403,7 @@ def head():
     return per_range(lambda: layers.Dense(3))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -4,10 +4,13 @@ import csv
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPDense
+
+pytestmark = pytest.mark.backend_free
 
 
 def fitted(path, epochs=2, initial_epoch=0):

@@ -9,13 +9,11 @@ from keras import layers
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPBatchNormalization, IDPDense
-
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-# Every set of percentages compiles anew, on TensorFlow with XLA for seconds.
-JIT = False if keras.backend.backend() == "tensorflow" else "auto"
+from tests.helpers import JIT, LOSS, examples
 
 
-def compiled(percentages=(100, 80, 60, 40, 20)):
+def compiled(percentages=(100, 80, 60, 40, 20), run_eagerly=True):
+    """Eager where only the draws matter: every set of percentages would compile for seconds."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -27,13 +25,8 @@ def compiled(percentages=(100, 80, 60, 40, 20)):
         ]
     )
     tesla = kt.TESLA(model, percentages)
-    tesla.compile("adam", LOSS, metrics=["accuracy"], jit_compile=JIT)
+    tesla.compile("adam", LOSS, metrics=["accuracy"], run_eagerly=run_eagerly, jit_compile=JIT)
     return tesla
-
-
-def examples():
-    x = np.random.default_rng(0).standard_normal((96, 6)).astype("float32")
-    return x, x[:, :3].argmax(-1)
 
 
 class Watch(keras.callbacks.Callback):
@@ -63,6 +56,8 @@ def run(tesla, callback, epochs=4, others=(), **arguments):
     return watch, history.history
 
 
+@pytest.mark.slow
+@pytest.mark.backend_free
 def test_the_sandwich_rule():
     tesla = compiled()
     watch, _ = run(tesla, kt.callbacks.RandomPercentages(count=1))
@@ -74,12 +69,15 @@ def test_the_sandwich_rule():
     assert tesla.active_percentages == (100, 80, 60, 40, 20)
 
 
+@pytest.mark.slow
+@pytest.mark.backend_free
 def test_a_random_task_each_step():
     watch, _ = run(compiled(), kt.callbacks.RandomPercentages(count=1, always=()))
     assert {len(active) for active in watch.trained} == {1}
     assert {active[0] for active in watch.trained} == {100, 80, 60, 40, 20}
 
 
+@pytest.mark.backend_free
 def test_without_probabilities_all_come_equally_often():
     """Every deck holds each percentage once, so the menu does, whatever the seed."""
     callback = kt.callbacks.RandomPercentages(count=1, always=(), sets=20)
@@ -89,6 +87,7 @@ def test_without_probabilities_all_come_equally_often():
     assert counts == dict.fromkeys((100, 80, 60, 40, 20), 4)
 
 
+@pytest.mark.backend_free
 def test_probabilities_are_those_of_the_menu():
     weights = {100: 7.0, 40: 2.0, 20: 1.0}
     callback = kt.callbacks.RandomPercentages(
@@ -103,6 +102,8 @@ def test_probabilities_are_those_of_the_menu():
     assert set(counts) == set(weights)
 
 
+@pytest.mark.slow
+@pytest.mark.backend_free
 def test_validation_runs_at_all_percentages_or_at_those_named():
     data = {"validation_data": examples()}
     watch, history = run(compiled(), kt.callbacks.RandomPercentages(), epochs=2, **data)
@@ -116,7 +117,7 @@ def test_validation_runs_at_all_percentages_or_at_those_named():
 
 def test_metrics_are_of_the_steps_of_their_epoch():
     """A percentage that trained in few steps logs the mean of those, not of earlier epochs."""
-    tesla = compiled((100, 50))
+    tesla = compiled((100, 50), run_eagerly=False)
     seen = []
 
     class Look(keras.callbacks.Callback):
@@ -130,7 +131,7 @@ def test_metrics_are_of_the_steps_of_their_epoch():
 
 def test_a_step_at_a_set_is_the_step_of_an_activated_set():
     """The oracle: the same sets activated by hand."""
-    tesla, by_hand = compiled(), compiled()
+    tesla, by_hand = compiled(run_eagerly=False), compiled(run_eagerly=False)
     watch, _ = run(tesla, kt.callbacks.RandomPercentages(), epochs=1, shuffle=False)
     x, y = examples()
     for i, active in enumerate(watch.trained):
@@ -141,6 +142,7 @@ def test_a_step_at_a_set_is_the_step_of_an_activated_set():
         np.testing.assert_allclose(ours, theirs, atol=1e-6)  # float32, other compiled programs
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_also_after_a_kill(tmp_path):
     whole, _ = run(compiled(), kt.callbacks.RandomPercentages(seed=3), epochs=4)
 
@@ -172,6 +174,7 @@ def test_probabilities_are_positive(weight):
         kt.callbacks.RandomPercentages(probabilities={50: weight})
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -9,10 +9,7 @@ from keras import layers
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPBatchNormalization, IDPDense
-
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-# Every set of percentages compiles anew, on TensorFlow with XLA for seconds.
-JIT = False if keras.backend.backend() == "tensorflow" else "auto"
+from tests.helpers import JIT, LOSS, examples
 
 
 def compiled(percentages=(100, 50, 20), optimizer="adam"):
@@ -29,11 +26,6 @@ def compiled(percentages=(100, 50, 20), optimizer="adam"):
     tesla = kt.TESLA(model, percentages)
     tesla.compile(optimizer, LOSS, metrics=["accuracy"], jit_compile=JIT)
     return tesla
-
-
-def examples():
-    x = np.random.default_rng(0).standard_normal((96, 6)).astype("float32")
-    return x, x[:, :3].argmax(-1)
 
 
 class Scripted(keras.callbacks.Callback):
@@ -61,6 +53,7 @@ def run(tesla, stopping, values, epochs=None, callbacks=()):
     return script.active
 
 
+@pytest.mark.backend_free
 def test_each_task_goes_on_until_its_value_stops_improving():
     tesla = compiled()
     stopping = kt.callbacks.TaskWiseEarlyStopping("val_p{percentage}_accuracy", patience=2)
@@ -72,6 +65,7 @@ def test_each_task_goes_on_until_its_value_stops_improving():
     assert tesla.callback_state == {}
 
 
+@pytest.mark.backend_free
 def test_a_loss_is_to_fall_and_min_delta_counts():
     tesla = compiled(percentages=(100, 50))
     stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", min_delta=0.1, patience=1)
@@ -79,6 +73,8 @@ def test_a_loss_is_to_fall_and_min_delta_counts():
     assert active == [(100,)] * 3 + [(100, 50)] * 3
 
 
+@pytest.mark.slow
+@pytest.mark.backend_free
 def test_the_last_task_may_have_more_patience():
     tesla = compiled(percentages=(100, 50))
     stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1, last_patience=3)
@@ -135,6 +131,7 @@ def test_a_task_starts_with_fresh_optimizer_slots(reset):
     assert rate == pytest.approx(0.01)
 
 
+@pytest.mark.backend_free
 def test_it_ends_with_the_epochs_and_says_what_was_not_trained():
     tesla = compiled()
     stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1)
@@ -145,6 +142,8 @@ def test_it_ends_with_the_epochs_and_says_what_was_not_trained():
     assert tesla.active_percentages == (100, 50, 20)
 
 
+@pytest.mark.slow
+@pytest.mark.backend_free
 def test_another_callback_may_end_training():
     tesla = compiled()
 
@@ -159,6 +158,7 @@ def test_another_callback_may_end_training():
     assert len(script.active) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_in_the_middle_of_a_task(tmp_path):
     """Weights, tasks and epochs are those of a run that was not killed."""
     values = [0.5, 0.6, 0.6, 0.5, 0.2, 0.4, 0.1, 0.3, 0.3, 0.3, 0.3]
@@ -273,6 +273,8 @@ def test_a_run_that_was_killed_still_knows_what_its_task_began_with(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
+@pytest.mark.backend_free
 def test_the_same_callback_serves_a_second_fit():
     tesla = compiled(percentages=(100, 50))
     stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1)
@@ -280,6 +282,7 @@ def test_the_same_callback_serves_a_second_fit():
     assert run(tesla, stopping, values) == run(tesla, stopping, values)
 
 
+@pytest.mark.backend_free
 def test_a_line_for_each_task(capsys):
     stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1, verbose=1)
     run(compiled(percentages=(100, 50)), stopping, [1.0, 1.5, 0.5, 0.25, 0.25])
@@ -301,6 +304,8 @@ def test_another_model_is_refused():
         plain.fit(*examples(), verbose=0, callbacks=[kt.callbacks.TaskWiseEarlyStopping()])
 
 
+@pytest.mark.slow
+@pytest.mark.backend_free
 def test_random_tasks_are_one_percentage_each_until_it_stops():
     tesla = compiled()
     stopping = kt.callbacks.TaskWiseEarlyStopping(
@@ -321,6 +326,8 @@ def test_random_tasks_are_one_percentage_each_until_it_stops():
     assert orders[1][0] == active[0]
 
 
+@pytest.mark.slow
+@pytest.mark.backend_free
 def test_random_tasks_come_as_often_as_they_will_run():
     tesla = compiled()
     stopping = kt.callbacks.TaskWiseEarlyStopping(
@@ -333,6 +340,7 @@ def test_random_tasks_come_as_often_as_they_will_run():
     assert drawn.count(50) == 0
 
 
+@pytest.mark.backend_free
 def test_untrained_random_tasks_are_named():
     stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=5, order="random")
     with pytest.warns(UserWarning, match="before the tasks of"):

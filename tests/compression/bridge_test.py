@@ -11,6 +11,7 @@ from keras import layers
 
 from keras_tesla import TESLA, compression
 from keras_tesla.layers import IDPConv1D, IDPConv2D, IDPDense
+from tests.helpers import normal, randomize
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -21,22 +22,11 @@ pytestmark = [
 ]
 
 
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
-def randomized(model):
-    """No weight at its initial value, so that none can be forgotten."""
-    for number, weight in enumerate(model.weights):
-        weight.assign(0.5 + 0.3 * np.abs(normal(*weight.shape, seed=number)))
-    return model
-
-
 def chain(shape, *chained, dtype=None):
     x = y = keras.Input(shape, dtype=dtype)
     for layer in chained:
         y = layer(y)
-    return randomized(keras.Model(x, y))
+    return randomize(keras.Model(x, y))
 
 
 def assert_same(model, *inputs):
@@ -139,7 +129,7 @@ def test_embedding():
 def test_attention():
     x = keras.Input((5, 4))
     model = keras.Model(x, layers.MultiHeadAttention(2, 3)(x, x))
-    assert_same(randomized(model), normal(2, 5, 4))
+    assert_same(randomize(model), normal(2, 5, 4))
 
 
 def test_merges_shared_layers_and_nested_models():
@@ -150,7 +140,7 @@ def test_merges_shared_layers_and_nested_models():
     merges = [layers.Add, layers.Average, layers.Maximum, layers.Multiply, layers.Concatenate]
     y = layers.concatenate([merge()(y) for merge in merges])
     y = layers.Subtract()([y, layers.Minimum()([y, y])])
-    model = randomized(keras.Model([a, b], [y, layers.Dot(1)([a, b])], name="two"))
+    model = randomize(keras.Model([a, b], [y, layers.Dot(1)([a, b])], name="two"))
     bridged = assert_same(model, normal(5, 4), normal(5, 4, seed=1))
     assert bridged.name == "two"
     assert bridged.input_names == ["a", "b"]
@@ -209,7 +199,7 @@ def sliced(rank):
         read = IDPConv2D(8, 3, padding="same")(y)
     y = layers.Flatten()(layers.Concatenate()([y, read]))
     y = layers.Concatenate()([IDPDense(4, input_channels=16)(y), layers.Dense(2)(y)])
-    return TESLA(randomized(keras.Model(x, y)), [100, 50]).at(50)
+    return TESLA(randomize(keras.Model(x, y)), [100, 50]).at(50)
 
 
 @pytest.mark.parametrize("rank", [2, 3, 4])

@@ -11,18 +11,16 @@ from keras import layers
 from keras_tesla import TESLA, compression
 from keras_tesla.layers import IDPConv2D, IDPDense
 from keras_tesla.tflite import runtime, verify
+from tests.helpers import normal
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.tensorflow,
     pytest.mark.skipif(
         importlib.util.find_spec("tensorflow_model_optimization") is None,
         reason="needs tensorflow-model-optimization",
     ),
 ]
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
 X, Y = normal(64, 6, 6, 3), normal(64, 5, seed=1)

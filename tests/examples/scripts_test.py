@@ -1,36 +1,20 @@
 """The scripts a user copies from: each is run as a user runs it."""
 
 import json
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
 import keras_tesla
+from tests.helpers import ROOT, run_script
 
-pytestmark = pytest.mark.tensorflow
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def script(*arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-    )
-    assert done.returncode == code, done.stderr[-2000:]
-    return done.stdout + done.stderr
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("example")
-    printed = script(
+    printed = run_script(
         "examples/mnist_mlp.py",
         "--percentages=100,50,20",
         "--steps_per_epoch=50",
@@ -58,7 +42,7 @@ def test_the_mnist_example_trains_exports_and_reports(trained):
 
 def test_the_export_tool_writes_what_the_example_wrote(trained, tmp_path):
     out, _ = trained
-    printed = script(
+    printed = run_script(
         "export/export_tflite.py", f"--model={out}/tesla.keras", f"--output_dir={tmp_path}/tflite"
     )
     ours, theirs = (
@@ -71,7 +55,7 @@ def test_the_export_tool_writes_what_the_example_wrote(trained, tmp_path):
 
 def test_the_export_tool_says_what_is_wrong(trained, tmp_path):
     out, _ = trained
-    printed = script(
+    printed = run_script(
         "export/export_tflite.py",
         f"--model={out}/tesla.keras",
         f"--output_dir={tmp_path}/tflite",
@@ -82,6 +66,7 @@ def test_the_export_tool_says_what_is_wrong(trained, tmp_path):
     assert not (tmp_path / "tflite").exists()
 
 
+@pytest.mark.nightly
 def test_the_table_trains_every_row_once(tmp_path):
     """Two epochs a row on the digits; what is there is not run again."""
     rows = "idp,multi_profile,tesla_trainable,r_tesla,joint_distilled,sandwich_distilled"
@@ -93,7 +78,7 @@ def test_the_table_trains_every_row_once(tmp_path):
         f"--rows={rows}",
         f"--output_dir={tmp_path}",
     ]
-    script(*command)
+    run_script(*command)
     found = {path.parent.parent.name: path for path in tmp_path.glob("*/0/results.json")}
     assert sorted(found) == sorted(rows.split(","))
     for row, path in found.items():
@@ -105,7 +90,7 @@ def test_the_table_trains_every_row_once(tmp_path):
     first = json.loads(found["joint_distilled"].read_text())
     found["joint_distilled"].unlink()  # as after a kill
     times = {row: path.stat().st_mtime_ns for row, path in found.items() if row != first["row"]}
-    printed = script(*command)
+    printed = run_script(*command)
     assert "joint_distilled 0:" in printed
     (line,) = re.findall(r"^joint_distilled +1 +(.*)$", printed, re.M)
     mean = 100 * sum(first["accuracy"].values()) / len(first["accuracy"])
@@ -118,13 +103,14 @@ def test_the_table_trains_every_row_once(tmp_path):
 
 
 def test_rows_that_do_not_exist_are_named():
-    printed = script("examples/mnist_table.py", "--rows=joint,jiont", code=1)
+    printed = run_script("examples/mnist_table.py", "--rows=joint,jiont", code=1)
     assert "--rows must be among idp, " in printed
     assert "Received: ['jiont']" in printed
 
 
+@pytest.mark.nightly
 def test_individual_networks_are_as_large_as_the_scalable_one(tmp_path):
-    script(
+    run_script(
         "examples/mnist_table.py",
         "--dataset=digits",
         "--budget=.02",
@@ -165,7 +151,7 @@ def test_a_model_of_ones_own_is_converted_trained_on_and_exported(tmp_path):
         "--tune_batch_size=64",
         f"--output_dir={tmp_path}/out",
     )
-    printed = script(*arguments)
+    printed = run_script(*arguments)
     assert "IDPConv2D" in printed  # the report
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     before, after = (
@@ -175,7 +161,7 @@ def test_a_model_of_ones_own_is_converted_trained_on_and_exported(tmp_path):
     assert after["50"] > before["50"]
     for percentage, accuracy in results["tflite_accuracy"].items():
         assert accuracy == pytest.approx(after[percentage], abs=1e-3)
-    again = script(*arguments)
+    again = run_script(*arguments)
     assert "Epoch" not in again
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
 
@@ -200,7 +186,7 @@ def test_the_notebook_runs_and_holds_no_output():
 
 def test_a_trained_model_is_trained_on_in_int8(trained, tmp_path):
     out, _ = trained
-    printed = script(
+    printed = run_script(
         "examples/quantization_aware.py",
         f"--model={out}/tesla.keras",
         "--batch_size=28",
@@ -226,7 +212,7 @@ def test_only_a_tesla_model_is_trained_in_int8(tmp_path):
 
     plain = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
     plain.save(tmp_path / "plain.keras")
-    printed = script(
+    printed = run_script(
         "examples/quantization_aware.py",
         f"--model={tmp_path}/plain.keras",
         f"--output_dir={tmp_path}/out",
@@ -238,5 +224,5 @@ def test_only_a_tesla_model_is_trained_in_int8(tmp_path):
 
 
 def test_a_strategy_of_another_backend_is_refused():
-    printed = script("examples/cifar_vgg16.py", "--strategy=data_parallel", code=1)
+    printed = run_script("examples/cifar_vgg16.py", "--strategy=data_parallel", code=1)
     assert "needs KERAS_BACKEND=jax. Received: 'tensorflow'" in printed

@@ -14,7 +14,7 @@ import keras_tesla as kt
 from export.android import record_traces
 from tests.tflite import networks
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 ROOT = pathlib.Path(__file__).parents[2]
 ANDROID = ROOT / "export" / "android"
 TRACES = ANDROID / "traces.json"

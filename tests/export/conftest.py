@@ -1,8 +1,6 @@
 """A browser, the server of export/web, and what `make demo` exports."""
 
 import contextlib
-import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -11,8 +9,8 @@ import sys
 import pytest
 
 from tests.export.chromium import Chromium
+from tests.helpers import ROOT, run_script
 
-ROOT = pathlib.Path(__file__).parents[2]
 MODULES = ROOT / ".tools" / "web" / "node_modules"
 
 
@@ -21,14 +19,7 @@ def exported(tmp_path_factory):
     """The folder that the command of `make demo` exports to, after fewer epochs."""
     out = tmp_path_factory.mktemp("demo")
     (command,) = re.findall(r"python (examples/.*)", (ROOT / "Makefile").read_text())
-    done = subprocess.run(
-        [sys.executable, *command.split(), "--epochs=4", f"--output_dir={out}"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_script(*command.split(), "--epochs=4", f"--output_dir={out}")
     return out / "tflite"
 
 

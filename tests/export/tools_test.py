@@ -1,30 +1,16 @@
 """The tools for exported files: each is run as a user runs it."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from keras_tesla.tflite.measure.benchmark import Benchmark
+from tests.helpers import ROOT, nightly_after, run_script
 from tests.tflite.measure import handmade
 
-ROOT = pathlib.Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
 FEW = ("--runs=3", "--warmup=1", "--rounds=2")
-
-
-def script(*arguments, code=0, cwd=ROOT):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=cwd,
-    )
-    assert done.returncode == code, done.stderr[-2000:]
-    return done.stdout if code == 0 else done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +23,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(folder):
-    printed = script(
+    printed = run_script(
         "export/benchmark_tflite.py",
         folder / "one.tflite",
         folder / "two.tflite",
@@ -68,7 +54,7 @@ def test_the_benchmark_tool_prints_a_table_and_writes_json_and_a_page(measured):
 def test_the_report_tool_sets_benchmarks_side_by_side(measured, tmp_path):
     out, _ = measured
     files = [out / "benchmark.json", out / "benchmark.json"]
-    printed = script("export/report.py", *files, f"--output={tmp_path}/report.html")
+    printed = run_script("export/report.py", *files, f"--output={tmp_path}/report.html")
     assert printed == f"wrote {tmp_path}/report.html\n"
     page = (tmp_path / "report.html").read_text()
     assert "Benchmark of 4 models" in page
@@ -77,7 +63,7 @@ def test_the_report_tool_sets_benchmarks_side_by_side(measured, tmp_path):
 
 def test_a_part_of_the_percentages_without_the_delegate_over_an_older_result(folder, tmp_path):
     (tmp_path / "old.json").write_text("old")
-    printed = script(
+    printed = run_script(
         "export/benchmark_tflite.py",
         folder / "two.tflite",
         "--percentages=50,10",
@@ -99,15 +85,18 @@ def test_a_part_of_the_percentages_without_the_delegate_over_an_older_result(fol
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [
-        ([], "Name at least one .tflite file"),
-        (["one.tflite", "--runs=0"], "--runs=0"),
-        (["one.tflite", "--percentages=30"], "does not hold [30] %; it holds [100, 50]"),
-        (["flipped.tflite"], "flipped.tflite' is damaged"),
-        (["crashing.tflite"], "LiteRT crashed on 'p100' of"),
-        # A billion runs would not end: the refusal comes before the work.
-        (["one.tflite", "--runs=1000000000", "--json=mine.json"], "mine.json' exists already"),
-    ],
+    nightly_after(
+        1,
+        [
+            ([], "Name at least one .tflite file"),
+            (["one.tflite", "--runs=0"], "--runs=0"),
+            (["one.tflite", "--percentages=30"], "does not hold [30] %; it holds [100, 50]"),
+            (["flipped.tflite"], "flipped.tflite' is damaged"),
+            (["crashing.tflite"], "LiteRT crashed on 'p100' of"),
+            # A billion runs would not end: the refusal comes before the work.
+            (["one.tflite", "--runs=1000000000", "--json=mine.json"], "mine.json' exists already"),
+        ],
+    ),
 )
 def test_the_benchmark_tool_says_what_is_wrong(folder, flags, message):
     flipped = bytearray((folder / "one.tflite").read_bytes())
@@ -115,7 +104,7 @@ def test_the_benchmark_tool_says_what_is_wrong(folder, flags, message):
     (folder / "flipped.tflite").write_bytes(flipped)
     (folder / "crashing.tflite").write_bytes(handmade.crashing())
     (folder / "mine.json").write_text("mine")
-    printed = script(ROOT / "export/benchmark_tflite.py", *flags, code=1, cwd=folder)
+    printed = run_script(ROOT / "export/benchmark_tflite.py", *flags, code=1, cwd=folder)
     assert message in printed
     assert "Traceback" not in printed
     assert (folder / "mine.json").read_text() == "mine"
@@ -123,7 +112,7 @@ def test_the_benchmark_tool_says_what_is_wrong(folder, flags, message):
 
 def test_the_report_tool_says_what_is_no_benchmark(folder):
     command = (ROOT / "export/report.py", "one.tflite", "--output=report.html")
-    printed = script(*command, code=1, cwd=folder)
+    printed = run_script(*command, code=1, cwd=folder)
     assert "'one.tflite' is not a benchmark that" in printed
     assert "Traceback" not in printed
     assert not (folder / "report.html").exists()

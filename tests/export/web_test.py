@@ -14,7 +14,7 @@ import keras_tesla.tflite
 from keras_tesla import data
 from tests.tflite import networks
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 PERCENTAGES = list(range(10, 101, 10))
 NOTHING = "\N{EN DASH}"
 # A 7 in hundredths of the drawing area; its end is bent, so that no percentage is sure of it.

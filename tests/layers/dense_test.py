@@ -1,4 +1,4 @@
-"""IDPDense: at 100 % it is keras.layers.Dense, below it is Dense on slices."""
+"""IDPDense below 100 %: keras.layers.Dense on slices. For all layers: contract_test.py."""
 
 import keras
 import numpy as np
@@ -9,71 +9,7 @@ from keras import layers
 
 from keras_tesla import active_terms, percentage_scope, profiles
 from keras_tesla.layers import IDPDense
-
-to_numpy = keras.ops.convert_to_numpy
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
-# Complete: equal to Keras.
-
-ARGUMENTS = [
-    {},
-    {"use_bias": False},
-    {"activation": "relu"},
-    {"activation": "softmax"},
-    {"activation": layers.LeakyReLU(0.1)},
-    {"kernel_initializer": "he_normal", "bias_initializer": "ones"},
-    {"kernel_regularizer": "l2", "bias_regularizer": "l1", "bias_initializer": "ones"},
-    {"activity_regularizer": "l2"},
-    {"kernel_constraint": "non_neg", "bias_constraint": "max_norm"},
-    {"trainable": False},
-    {"dtype": "mixed_float16"},
-    {"dtype": "mixed_bfloat16"},
-    {"dtype": "float16"},
-    {"dtype": keras.DTypePolicy("bfloat16")},
-]
-
-
-def pair(arguments):
-    """The incomplete and the Keras layer of the same arguments, built from the same seed."""
-    built = []
-    for cls in (IDPDense, layers.Dense):
-        keras.utils.set_random_seed(1)
-        layer = cls(3, name="dense", **arguments)
-        layer.build((None, 5))
-        built.append(layer)
-    return built
-
-
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
-def test_complete_equals_keras(arguments):
-    ours, theirs = pair(arguments)
-    x = normal(4, 5)
-    actual, expected = ours(x), theirs(x)
-    # Keras' own code runs in both, so the last bit is the same.
-    assert actual.dtype == expected.dtype
-    np.testing.assert_array_equal(to_numpy(actual), to_numpy(expected))
-    assert [to_numpy(v) for v in ours.losses] == [to_numpy(v) for v in theirs.losses]
-
-
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
-def test_weights_are_those_of_keras(arguments):
-    ours, theirs = pair(arguments)
-    for a, b in zip(ours.weights, theirs.weights, strict=True):
-        assert (a.path, a.shape, a.dtype, a.trainable) == (b.path, b.shape, b.dtype, b.trainable)
-        assert type(a.regularizer) is type(b.regularizer)
-        assert type(a.constraint) is type(b.constraint)
-        np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
-
-
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
-def test_config_has_the_words_of_keras(arguments):
-    ours, theirs = (layer.get_config() for layer in pair(arguments))
-    assert {key: ours[key] for key in theirs} == theirs
-    assert set(ours) - set(theirs) == {"profile", "trainable_profile", "input_channels"}
+from tests.helpers import normal, to_numpy
 
 
 def test_arguments_by_position_are_those_of_keras():
@@ -167,72 +103,6 @@ def test_low_precision(dtype):
     np.testing.assert_allclose(y, plain(layer, x, 50, 1, "linear"), atol=4 * 3 * 2**-8)
 
 
-# Training.
-
-
-def test_terms_left_out_get_no_gradient(gradients):
-    layer = IDPDense(3, profile="harmonic", trainable_profile=True)
-    x = normal(4, 6)
-    layer.build(x.shape)
-
-    def loss():
-        with percentage_scope(50):
-            return keras.ops.sum(layer(x) ** 2)
-
-    kernel, bias, coefficients = gradients(loss, layer.trainable_variables)
-    assert np.all(kernel[:3] != 0)
-    assert np.all(kernel[3:] == 0)
-    assert np.all(bias != 0)
-    assert np.all(coefficients[:3] != 0)
-    assert np.all(coefficients[3:] == 0)
-
-
-def test_trainable_profile_is_trained_and_stays_non_increasing():
-    layer = IDPDense(1, profile="half_exponential", trainable_profile=True)
-    model = keras.Sequential([keras.Input((6,)), layer])
-    assert [v.name for v in layer.trainable_variables] == ["kernel", "bias", "profile"]
-    np.testing.assert_array_equal(to_numpy(layer.coefficients), layer.profile(6))
-    model.compile(keras.optimizers.SGD(0.1), "mse")
-    x = normal(32, 6)
-    # The last input counts most, so the gradient pulls the last coefficients up.
-    model.fit(x, x @ np.arange(6.0)[:, None], epochs=3, verbose=0)
-    trained = to_numpy(layer.coefficients)
-    assert np.all(trained != layer.profile(6))
-    assert np.all(np.diff(trained) <= 0)
-
-
-def test_a_fixed_profile_is_no_weight():
-    layer = IDPDense(3, profile="linear")
-    layer.build((None, 4))
-    assert [v.name for v in layer.weights] == ["kernel", "bias"]
-
-
-# Saving.
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {},
-        {"profile": "linear", "activation": "relu"},
-        {"profile": profiles.Step((1.0, 0.5), (0.2, 0.8))},
-        pytest.param({"profile": [1.0, 0.5, 0.5, 0.5, 0.1, 0.0], "trainable_profile": True}),
-        {"input_channels": 3, "use_bias": False, "dtype": "mixed_bfloat16"},
-    ],
-    ids=str,
-)
-def test_saving(arguments, tmp_path):
-    model = keras.Sequential([keras.Input((6,)), IDPDense(3, **arguments)])
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.layers[0].get_config() == model.layers[0].get_config()
-    x = normal(4, 6)
-    for percentage in (100, 40):
-        with percentage_scope(percentage):
-            actual, expected = (to_numpy(keras.ops.cast(m(x), "float32")) for m in (loaded, model))
-        np.testing.assert_array_equal(actual, expected)
-
-
 # Bad input.
 
 
@@ -248,44 +118,3 @@ def test_input_channels_divides_the_features():
     message = r"of layer 'late' must divide its input features. Received: input_channels=4, .*10\)"
     with pytest.raises(ValueError, match=message):
         layer.build((None, 10))
-
-
-@pytest.mark.parametrize(
-    ("profile", "message"),
-    [
-        ("increasing", "Unknown profile"),
-        (3, "A profile must be a name"),
-        ([0.1, 1.0], "must not increase"),
-        ([1.0, float("nan")], "must be finite"),
-    ],
-)
-def test_bad_profile_at_construction(profile, message):
-    with pytest.raises(ValueError, match=message):
-        IDPDense(3, profile=profile)
-
-
-@pytest.mark.parametrize(
-    ("profile", "message"),
-    [
-        ([1.0, 0.5], r"for 4 terms must have shape \(4,\)"),
-        (lambda n: np.ones(n + 1), r"for 4 terms must have shape \(4,\)"),
-        (lambda n: np.arange(n), "must not increase"),
-        (profiles.Step((0.5, 1.0)), "must not increase"),
-    ],
-)
-@pytest.mark.parametrize("trainable", [False, True])
-def test_bad_profile_when_the_number_of_terms_is_known(profile, message, trainable):
-    layer = IDPDense(3, profile=profile, trainable_profile=trainable)
-    with pytest.raises(ValueError, match=message):
-        layer.build((None, 4))
-
-
-@pytest.mark.parametrize("units", [0, -1, 2.5])
-def test_what_keras_refuses_is_refused(units):
-    with pytest.raises(ValueError, match="invalid value for `units`"):
-        IDPDense(units)
-
-
-def test_quantized_dtype():
-    with pytest.raises(ValueError, match="does not run on a quantized dtype policy.*int8"):
-        IDPDense(3, dtype="int8_from_float32")

@@ -10,19 +10,7 @@ from keras import layers
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPConv2D, IDPDense, PerRange
-
-to_numpy = keras.ops.convert_to_numpy
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
-def randomized(model):
-    """The model with biases that are not zero: two layers of one range cannot be confused."""
-    for seed, variable in enumerate(model.variables):
-        variable.assign(0.3 * normal(*variable.shape, seed=seed))
-    return model
+from tests.helpers import normal, randomize, to_numpy
 
 
 def dense_pair(units=3, **arguments):
@@ -37,7 +25,7 @@ def mlp():
     )(inputs)
     x = IDPDense(20, activation="relu", profile="linear", name="middle")(x)
     x = PerRange({30: layers.Dense(3), 100: layers.Dense(3)}, name="last")(x)
-    return kt.TESLA(randomized(keras.Model(inputs, x)), [100, 30])
+    return kt.TESLA(randomize(keras.Model(inputs, x)), [100, 30])
 
 
 # The layer.
@@ -189,7 +177,7 @@ def test_convolutions_narrow(percentage, data_format, assert_same_three_ways):
     }
     y = PerRange(own, name="wide")(x)
     y = IDPConv2D(4, 3, data_format=data_format)(layers.ReLU()(y))
-    model = randomized(
+    model = randomize(
         keras.Model(
             x,
             PerRange(
@@ -208,7 +196,7 @@ def test_a_softmax_of_one_range_is_computed_in_full(assert_same_three_ways):
     """It mixes the channels, so that range cannot be narrowed; the other can."""
     x = keras.Input((7,))
     own = {50: layers.Dense(8, activation="softmax"), 100: layers.Dense(8)}
-    model = randomized(keras.Model(x, IDPDense(3)(PerRange(own, name="wide")(x))))
+    model = randomize(keras.Model(x, IDPDense(3)(PerRange(own, name="wide")(x))))
     for percentage, units in [(50, 8), (75, 6)]:
         extracted = assert_same_three_ways(model, normal(2, 7), percentage)
         assert extracted.get_layer("wide").units == units

@@ -19,6 +19,18 @@ def test_the_mlp_is_incomplete_in_the_middle():
         assert kt.analysis.multiply_adds(tesla.at(p)) == 784 * p + p * 100 + 1000
 
 
+def test_private_numbers_of_the_mlp():
+    model = literature.mlp(private_percentages=range(100, 9, -5))
+    private = [v for v in model.trainable_variables if "_p" in v.name]
+    # Of 19 percentages: gain and shift of 100 units, a bias of 10 logits, and as many coefficients
+    # as percentages up to it.
+    assert sum(v.shape[0] for v in private) == 19 * (100 + 100 + 10) + 19 * 20 // 2
+    tesla = kt.TESLA(model, [100, 10])
+    assert kt.analysis.multiply_adds(tesla.at(10)) == 784 * 10 + 10 * 100 + 1000
+    with pytest.raises(ValueError, match="Received: 33"):
+        kt.TESLA(model, [100, 33])
+
+
 def test_vgg16_has_the_size_of_its_papers():
     model = literature.vgg16(100)
     convolutions = [layer for layer in model.layers if hasattr(layer, "kernel_size")]

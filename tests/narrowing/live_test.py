@@ -5,22 +5,30 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_tesla import percentage_scope
+from keras_tesla import graph, percentage_scope
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-from keras_tesla.narrowing import graph, run
+from keras_tesla.narrowing import run
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.training.view import PercentageView
 
 to_numpy = keras.ops.convert_to_numpy
 
 
-def network(norm=layers.BatchNormalization):
+PRIVATE = {"percentages": [100, 50, 25], "private_bias": True, "private_profile": True}
+
+
+def network(norm=layers.BatchNormalization, private=None):
     x = keras.Input((4, 4, 3))
     y = norm(momentum=0.5, name="norm")(layers.Conv2D(8, 3, padding="same", use_bias=False)(x))
     y = layers.ReLU()(y)
-    z = IDPConv2D(8, 3, padding="same", profile="linear", trainable_profile=True)(y)
+    own = private or {}
+    z = IDPConv2D(8, 3, padding="same", profile="linear", trainable_profile=True, **own)(y)
     y = layers.Flatten()(layers.Add()([y, z]))
-    return keras.Model(x, IDPDense(3, input_channels=8, activation="softmax")(y))
+    model = keras.Model(x, IDPDense(3, input_channels=8, activation="softmax", **own)(y))
+    own = (v for v in model.weights if v.name.startswith(("bias_p", "profile_p")))
+    for seed, variable in enumerate(own):
+        variable.assign(np.random.default_rng(seed).normal(size=variable.shape))
+    return model
 
 
 def own_statistics(**arguments):
@@ -40,10 +48,19 @@ def live(model, percentage):
     return PercentageView(model, narrow(graph.read(model), percentage))
 
 
-@pytest.mark.parametrize("norm", [layers.BatchNormalization, own_statistics, own_affine])
+@pytest.mark.parametrize(
+    ("norm", "private"),
+    [
+        (layers.BatchNormalization, None),
+        (own_statistics, None),
+        (own_affine, None),
+        (own_statistics, PRIVATE),
+        (own_statistics, {**PRIVATE, "complete": True}),
+    ],
+)
 @pytest.mark.parametrize("training", [False, True])
-def test_gradients_equal_those_of_the_scoped_model(norm, training, gradients):
-    model = network(norm)
+def test_gradients_equal_those_of_the_scoped_model(norm, private, training, gradients):
+    model = network(norm, private)
     view = live(model, 50)
 
     def scoped_loss():

@@ -4,9 +4,11 @@ import keras
 import pytest
 from keras import layers
 
+from keras_tesla import graph
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-from keras_tesla.narrowing import graph
 from keras_tesla.narrowing.plan import narrow
+
+pytestmark = pytest.mark.backend_free
 
 
 def widths(model, percentage):
@@ -58,6 +60,29 @@ def test_what_depends_on_the_percentage_starts_at_the_first_incomplete_layer():
         "own_statistics": True,
         "merged": True,
     }
+
+
+@pytest.mark.parametrize("percentage", [100, 50])
+def test_what_depends_on_the_percentage_does_so_at_every_percentage(percentage):
+    """At 50 % nothing reads the incomplete part; what all percentages share is the same all the
+    same.
+    """
+    x = keras.Input((6,))
+    a = layers.Dense(4, name="a")(x)
+    both = layers.Concatenate(name="both")([a, IDPDense(4, name="b")(a)])
+    model = keras.Model(x, IDPDense(2, name="y")(both))
+    steps = narrow(graph.read(model), percentage).steps
+    depends = {s.call.operation.name for s in steps if s.depends}
+    assert depends == ({"b", "both", "y"} if percentage == 100 else {"both", "y"})
+
+
+def test_a_subclass_of_a_layer_that_depends_on_the_percentage_does_so():
+    class Own(IDPDense):
+        pass
+
+    x = keras.Input((6,))
+    model = keras.Model(x, layers.ReLU(name="after")(Own(4, name="own")(x)))
+    assert all(s.depends for s in narrow(graph.read(model), 50).steps)
 
 
 def test_what_no_output_needs_is_not_run():

@@ -110,6 +110,21 @@ def test_before_the_first_incomplete_layer_all_percentages_have_one_range():
     assert [layer.percentages for layer in ranges] == [None, None, P, P, P]
 
 
+def test_behind_statistics_of_each_percentage_each_has_a_range():
+    """The convolution is the same everywhere, what is normalized with other statistics is not."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(6, 3, use_bias=False),
+            IDPBatchNormalization(P),
+            layers.ReLU(),
+            IDPConv2D(4, 1),
+        ]
+    )
+    ranges = [layer for layer in aware(model).layers if isinstance(layer, ActivationRange)]
+    assert [layer.percentages for layer in ranges] == [None, P, P]
+
+
 def test_a_layer_called_twice_stays_one_layer():
     inputs = keras.Input((8,))
     shared = IDPDense(8, activation="relu")
@@ -199,7 +214,18 @@ def test_a_normalization_that_does_not_follow_its_convolution_alone_is_refused()
         kt.quantization_aware(keras.Model(inputs, both), P)
 
 
+def test_a_private_profile_is_refused():
+    inputs = keras.Input((8,))
+    layer = IDPDense(4, percentages=P, private_profile=True, name="private")
+    with pytest.raises(
+        ValueError, match="'private'.*private profile gives each percentage another"
+    ):
+        kt.quantization_aware(keras.Model(inputs, layer(inputs)), P)
+
+
 def test_percentages_without_statistics_or_ranges_are_refused():
+    with pytest.raises(ValueError, match=r"private numbers for \[100, 30\] percent. Received: 50"):
+        kt.quantization_aware(networks.private(), [100, 50])
     with pytest.raises(ValueError, match="has statistics for"):
         kt.quantization_aware(networks.normalized(), [100, 33])
     copy = kt.quantization_aware(networks.mlp(), [100, 50])

@@ -15,7 +15,7 @@ from keras_tesla.tflite.graphs.flatbuffer import Type
 from keras_tesla.tflite.graphs.leaf import Leaf
 from tests.quantization import networks
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 P = networks.PERCENTAGES
 
 

@@ -16,6 +16,18 @@ def mlp():
     return keras.Model(inputs, IDPDense(5, name="logits")(x), name="mlp")
 
 
+def private():
+    """Biases of each percentage, in the middle and behind a complete layer."""
+    own = {"percentages": PERCENTAGES, "private_bias": True}
+    inputs = keras.Input((16,), name="features")
+    x = layers.Dense(32, activation="relu")(inputs)
+    x = IDPDense(32, activation="relu", **own)(x)
+    model = keras.Model(inputs, IDPDense(5, complete=True, name="logits", **own)(x), name="private")
+    for seed, variable in enumerate(v for v in model.weights if v.name.startswith("bias_p")):
+        variable.assign(np.random.default_rng(seed).normal(size=variable.shape))
+    return model
+
+
 def cnn():
     inputs = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
@@ -72,7 +84,7 @@ def two_outputs():
     return keras.Model({"a": a, "b": b}, outputs, name="two_outputs")
 
 
-ALL = {f.__name__: f for f in (mlp, cnn, normalized, merged, steps, two_outputs)}
+ALL = {f.__name__: f for f in (mlp, private, cnn, normalized, merged, steps, two_outputs)}
 
 
 def example(model, count, seed=0):

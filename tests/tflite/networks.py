@@ -59,6 +59,12 @@ def cnn_bn(percentages=PERCENTAGES):
     return _tesla(keras.Model(inputs, IDPDense(5, name="logits")(x), name="cnn_bn"), percentages)
 
 
+def private(percentages=PERCENTAGES):
+    """Coefficients, statistics, gains and biases of each percentage."""
+    model = kt.literature.mlp(16, 5, hidden=80, private_percentages=percentages)
+    return _tesla(model, percentages)
+
+
 def residual(percentages=PERCENTAGES):
     """A residual add, and Flatten before a Dense that leaves out channels at every position."""
     inputs = keras.Input((8, 8, 1), name="image")
@@ -96,4 +102,6 @@ def two_inputs_two_outputs(percentages=PERCENTAGES):
     return _tesla(model, percentages)
 
 
-ALL = {f.__name__: f for f in (mlp, cnn, cnn_bn, residual, depthwise, two_inputs_two_outputs)}
+ALL = {
+    f.__name__: f for f in (mlp, cnn, cnn_bn, private, residual, depthwise, two_inputs_two_outputs)
+}

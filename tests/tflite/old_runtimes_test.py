@@ -23,7 +23,7 @@ from keras_tesla.tflite.graphs.flatbuffer import Kind
 from keras_tesla.tflite.graphs.leaf import Leaf
 from tests.tflite import networks
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 RUNTIMES = pathlib.Path(__file__).parents[2] / ".tools/runtimes"
 OLD = ["tflite-runtime-2.14.0", "ai-edge-litert-1.0.1"]

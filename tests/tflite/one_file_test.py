@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 
 import hypothesis
 import keras
@@ -18,7 +17,7 @@ from keras_tesla.tflite.files import reading
 from keras_tesla.tflite.graphs import flatbuffer, structure
 from tests.tflite import networks
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 PERCENTAGES = (100, 50, 10)
 # Wide enough for shells of int8 weights to be worth their description.
 WIDE = functools.partial(networks.cnn, width=48)
@@ -159,6 +158,26 @@ def test_a_batch_normalization_of_each_percentage_keeps_the_weights_shared(expor
     assert any("MUL" in operators for operators in structure.check(content(bundle)))
 
 
+def test_private_numbers_keep_the_weights_shared(exported):
+    """A factor in front of a layer, one behind it, and biases: numbers, not kernels."""
+    _, bundle = exported("private", "signatures")
+    plain = exported("private", "signatures", "plain")[1]
+    assert bundle.not_shared == []
+    assert len(content(bundle)) < len(content(plain))
+    multiplications = [operators.count("MUL") for operators in structure.check(content(bundle))]
+    # At 10 % all terms have one factor, which the converter puts into a kernel. At 100 % the factor
+    # behind the layer is 1.
+    assert multiplications == [1, 2, 1]
+    # By itself a percentage has its factors in its kernels.
+    assert all("MUL" not in operators for operators in structure.check(content(plain)))
+
+
+def test_a_gain_that_is_not_positive_costs_bytes_and_is_never_wrong(tmp_path):
+    tesla = kt.TESLA(gains_of_every_sign(), PERCENTAGES)
+    bundle = kt.tflite.export(tesla, tmp_path / "out", mode="signatures")  # and verify
+    assert {own["percentage"] for own in bundle.not_shared} == {50, 10}
+
+
 def test_what_cannot_be_shared_is_named_with_its_bytes(tmp_path):
     """A small convolution whose factors would cost more time than its bytes are worth."""
     keras.utils.set_random_seed(0)
@@ -292,6 +311,37 @@ def channels_without_weights():
     return keras.Model(inputs, IDPDense(3)(layers.GlobalAveragePooling2D()(x)))
 
 
+def private_convolutions():
+    """Private profiles that are 0 and below in places, on maps, groups and behind a Flatten."""
+    own = {"percentages": PERCENTAGES, "private_bias": True, "private_profile": True}
+    inputs = keras.Input((6, 6, 2), name="x")
+    x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
+    x = IDPConv2D(20, 3, padding="same", activation="relu", **own)(x)
+    x = IDPConv2D(12, 3, groups=2, **own)(x)
+    x = IDPConv2D(12, 1, activation="relu", **own)(x)
+    x = IDPDense(3, input_channels=12, **own)(layers.Flatten()(x))
+    model = keras.Model(inputs, x)
+    own_weights = [v for v in model.weights if v.name.startswith(("bias_p", "profile_p"))]
+    for seed, variable in enumerate(own_weights):
+        random = np.random.default_rng(seed)
+        variable.assign(random.choice([-1.0, -1.5, 0.0, 0.5], variable.shape))
+    return model
+
+
+def gains_of_every_sign():
+    """A factor of a percentage that is not positive may not change places with a ReLU."""
+    inputs = keras.Input((6, 6, 2), name="x")
+    x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
+    normalization = IDPBatchNormalization(PERCENTAGES, private_affine=True)
+    x = layers.ReLU()(normalization(IDPConv2D(48, 3, padding="same")(x)))
+    for percentage in PERCENTAGES:
+        random = np.random.default_rng(percentage)
+        own = normalization.private_variables(percentage)
+        own["gain"].assign(random.choice([-1.0, -1.5, 0.0, 0.5], 48))
+        own["shift"].assign(random.normal(size=48))
+    return keras.Model(inputs, IDPDense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
 @pytest.mark.parametrize("quantization", [None, "int8"])
 @pytest.mark.parametrize(
     "build",
@@ -303,6 +353,8 @@ def channels_without_weights():
         constant_kernels,
         embedded_integers,
         channels_without_weights,
+        private_convolutions,
+        gains_of_every_sign,
     ],
 )
 def test_awkward_networks(build, quantization, tmp_path):
@@ -371,8 +423,8 @@ def random_network(percentages, width, activation, kernel, layers_, flatten, see
     return kt.TESLA(model, percentages)
 
 
-# Each example converts a network some times: by default a handful, more where one asks for it.
-@hypothesis.settings(max_examples=int(os.environ.get("KERAS_TESLA_RANDOM_NETWORKS", "6")))
+# Each example converts a network some times, so a quarter of the examples must do.
+@hypothesis.settings(max_examples=hypothesis.settings.default.max_examples // 4)
 @hypothesis.given(
     RANDOM_NETWORKS,
     st.sampled_from(["signatures", "percentage_input"]),

@@ -8,6 +8,8 @@ import pytest
 
 from keras_tesla.training import aggregation
 
+pytestmark = pytest.mark.backend_free
+
 LOSSES = {100: 1.0, 50: 2.0, 10: 4.0}
 
 

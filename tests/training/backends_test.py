@@ -11,7 +11,7 @@ import pytest
 
 import keras_tesla as kt
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 TRAIN = textwrap.dedent(
     """

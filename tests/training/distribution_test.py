@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 SCRIPT = pathlib.Path(__file__).with_name("distributed_fit.py")
 ROOT = SCRIPT.parents[2]
 
@@ -84,6 +84,7 @@ def test_devices_of_keras_distribution_train_as_one_device(tmp_path):
     check(report, ["data_parallel mlp", "data_parallel cnn", "model_parallel mlp"])
 
 
+@pytest.mark.nightly
 def test_two_processes_train_as_one_device(tmp_path):
     pytest.importorskip("jax")
     finish(start_two("processes", tmp_path))
@@ -91,6 +92,7 @@ def test_two_processes_train_as_one_device(tmp_path):
         check(tmp_path / f"report{i}.json", ["data_parallel mlp", "model_parallel mlp"])
 
 
+@pytest.mark.nightly
 def test_a_run_of_which_a_process_was_killed_goes_on(tmp_path):
     """Killed in the second epoch of a task, whose best weights are those of the first."""
     pytest.importorskip("jax")

@@ -7,9 +7,7 @@ from keras import layers
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-
-to_numpy = keras.ops.convert_to_numpy
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+from tests.helpers import LOSS, examples, to_numpy
 
 
 def mlp(profile="all_one", percentages=(100, 50, 20), **kwargs):
@@ -34,12 +32,6 @@ def cnn(percentages=(100, 40)):
     y = layers.Add()([x, y])
     y = layers.GlobalAveragePooling2D()(y)
     return kt.TESLA(keras.Model(inputs, IDPDense(3)(y)), percentages)
-
-
-def examples(count=64, shape=(6,), classes=3, seed=0):
-    random = np.random.default_rng(seed)
-    x = random.standard_normal((count, *shape)).astype("float32")
-    return x, (x.reshape(count, -1)[:, :classes]).argmax(-1)
 
 
 def sgd_gradient(tesla, x, y, fit_kwargs=None):
@@ -137,7 +129,7 @@ def test_activating_another_set_takes_effect_at_the_next_fit():
 
 
 def test_a_model_made_in_between_is_not_in_the_way_of_a_new_batch_size():
-    tesla, (x, y) = mlp(), examples()
+    tesla, (x, y) = mlp(), examples(64)
     tesla.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     tesla.train_on_batch(x, y)
     mlp()
@@ -156,7 +148,7 @@ def test_at_100_percent_alone_a_step_is_that_of_plain_keras():
         ]
     )
     plain.set_weights(tesla.get_weights())
-    x, y = examples()
+    x, y = examples(64)
     weights = np.linspace(0.5, 2, len(x))
     for model in (tesla, plain):
         model.compile(keras.optimizers.Adam(0.01), LOSS, jit_compile=False)
@@ -167,7 +159,7 @@ def test_at_100_percent_alone_a_step_is_that_of_plain_keras():
 
 def test_losses_and_metrics_are_those_of_the_plain_models_at_each_percentage():
     tesla = cnn()
-    x, y = examples(shape=(6, 6, 2))
+    x, y = examples(64, shape=(6, 6, 2))
     tesla.compile(
         keras.optimizers.Adam(0.01),
         LOSS,
@@ -190,6 +182,30 @@ def test_losses_and_metrics_are_those_of_the_plain_models_at_each_percentage():
         for name, value in expected.items():
             assert logs[f"p{percentage}_{name}"] == pytest.approx(value, abs=1e-5)
     assert logs["loss"] == pytest.approx(total, abs=1e-5)
+
+
+def one_channel():
+    """Every percentage reads the one channel before the first incomplete layer."""
+    x = keras.Input((6,))
+    return keras.Model(x, IDPDense(3)(layers.Dense(1)(x)))
+
+
+def not_reached():
+    """At 50 % and below no layer reads the incomplete part of the concatenation."""
+    x = keras.Input((6,))
+    a = layers.Dense(4)(x)
+    return keras.Model(x, IDPDense(2)(layers.Concatenate()([a, IDPDense(4)(a)])))
+
+
+@pytest.mark.parametrize("build", [one_channel, not_reached])
+def test_all_percentages_compute_what_the_network_does_in_their_scope(build):
+    network = build()
+    outputs = kt.TESLA(network, [100, 50, 20])(np.ones((2, 6), "float32"))
+    for percentage in (100, 50, 20):
+        with kt.percentage_scope(percentage):
+            expected = to_numpy(network(np.ones((2, 6), "float32")))
+        # float32 sums of a few terms in another order.
+        np.testing.assert_allclose(to_numpy(outputs[f"p{percentage}"]), expected, rtol=1e-5)
 
 
 def test_class_weights_weigh_the_loss():
@@ -221,7 +237,7 @@ def test_regularization_counts_once_whatever_the_number_of_percentages():
 def test_batch_statistics_are_learned_for_each_percentage():
     tesla = cnn()
     tesla.compile("sgd", LOSS)
-    x, y = examples(shape=(6, 6, 2))
+    x, y = examples(64, shape=(6, 6, 2))
     tesla.fit(x, y, verbose=0)
     normalization = next(
         layer for layer in tesla.network.layers if isinstance(layer, IDPBatchNormalization)
@@ -305,7 +321,7 @@ def test_masks_reach_the_loss():
 def test_saving_and_loading_continues_exactly(build, tmp_path):
     tesla = build()
     shape = tesla.network.input_shape[1:]
-    x, y = examples(shape=shape)
+    x, y = examples(64, shape=shape)
     tesla.compile("adam", LOSS, metrics=["accuracy"])
     tesla.fit(x, y, epochs=2, shuffle=False, verbose=0)
     tesla.save(tmp_path / "model.keras")
@@ -339,7 +355,7 @@ def test_frozen_layers_stay():
     tesla.network.get_layer("middle").trainable = False
     tesla.compile("sgd", LOSS)
     before = to_numpy(tesla.network.get_layer("middle").kernel).copy()
-    tesla.fit(*examples(), verbose=0)
+    tesla.fit(*examples(64), verbose=0)
     np.testing.assert_array_equal(before, to_numpy(tesla.network.get_layer("middle").kernel))
 
 
@@ -350,7 +366,7 @@ def test_trainable_coefficients_are_trained_stay_non_increasing_and_are_saved(tm
     )
     tesla = kt.TESLA(model, [100, 50])
     tesla.compile(keras.optimizers.Adam(0.05), LOSS)
-    tesla.fit(*examples(), epochs=5, verbose=0)
+    tesla.fit(*examples(64), epochs=5, verbose=0)
     gamma = to_numpy(model.layers[-1].coefficients)
     assert np.any(gamma != 1)
     assert np.all(np.diff(gamma) <= 0)
@@ -362,7 +378,7 @@ def test_trainable_coefficients_are_trained_stay_non_increasing_and_are_saved(tm
 def test_evaluate_also_at_percentages_that_were_not_trained():
     tesla = mlp()
     tesla.compile("sgd", LOSS, metrics=["accuracy"])
-    x, y = examples()
+    x, y = examples(64)
     logs = tesla.evaluate(x, y, percentages=[35, 100], verbose=0, return_dict=True)
     assert sorted(logs) == ["loss", "p100_accuracy", "p100_loss", "p35_accuracy", "p35_loss"]
     plain = tesla.at(35)
@@ -374,7 +390,7 @@ def test_evaluate_also_at_percentages_that_were_not_trained():
 
 def test_predict_takes_a_percentage_and_gives_the_widest_without():
     tesla = mlp()
-    x, _ = examples()
+    x, _ = examples(64)
     for percentage in (20, 100, 20):
         np.testing.assert_allclose(
             tesla.predict(x, percentage=percentage, verbose=0),
@@ -396,7 +412,7 @@ def test_xla_is_chosen_for_an_mlp_and_not_for_a_cnn_on_tensorflow():
     eager = mlp()
     eager.compile("sgd", LOSS, run_eagerly=True)
     assert eager.jit_compile is False
-    eager.fit(*examples(), verbose=0)
+    eager.fit(*examples(64), verbose=0)
 
 
 # What is refused.

@@ -8,6 +8,7 @@ import keras_tesla as kt
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
 from keras_tesla.training.aggregation import Sum
 from keras_tesla.training.distillation import InPlaceDistillation
+from tests.helpers import nightly_after
 
 PERCENTAGES = [100, 60, 30]
 BACKEND = keras.backend.backend()
@@ -65,7 +66,7 @@ def trained(monkeypatch, turns, weights=None, make=None, **kwargs):
         ("sum", InPlaceDistillation(0.5, temperature=2)),
     ],
 )
-@pytest.mark.parametrize("weights", [None, np.linspace(0, 2, 24)])
+@pytest.mark.parametrize("weights", nightly_after(1, [np.linspace(0, 2, 24), None]))
 def test_the_weights_are_those_of_one_gradient(monkeypatch, aggregation, distillation, weights):
     arguments = {"aggregation": aggregation, "distillation": distillation, "weights": weights}
     logs, actual = trained(monkeypatch, True, **arguments)
@@ -202,6 +203,30 @@ def test_losses_that_need_all_percentages_are_differentiated_together():
     subclass = _OwnLoss(network(), PERCENTAGES)
     subclass.compile("sgd", "mse", jit_compile=False)
     assert not subclass.takes_turns
+
+
+@by_turns
+@pytest.mark.parametrize(("activation", "turns"), [(None, True), ("softmax", False)])
+def test_probabilities_that_all_percentages_compute_together_leave_no_turns(activation, turns):
+    """A head that is the first incomplete layer runs once; see `_shares_probabilities`."""
+
+    def make(last):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        x = keras.layers.Dense(10, activation="relu")(inputs)
+        return kt.TESLA(keras.Model(inputs, IDPDense(5, activation=last)(x)), PERCENTAGES)
+
+    x = np.random.default_rng(0).normal(size=(16, 6))
+    weights = []
+    for last in (activation, None):
+        tesla = make(last)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=last is None)
+        tesla.compile(keras.optimizers.SGD(0.5), loss, jit_compile=False)
+        assert tesla.takes_turns is (turns if last else True)
+        tesla.fit(x, x.argmax(-1) % 5, epochs=2, shuffle=False, verbose=0)
+        weights.append(tesla.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)  # Keras' loss of probabilities is rounded
 
 
 @pytest.mark.tensorflow

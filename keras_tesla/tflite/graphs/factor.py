@@ -38,8 +38,9 @@ def is_worth_it(graph: Graph, weight: Weight, corner: Corner, whole: Weight) -> 
     depthwise = weight.kind == Kind.DEPTHWISE_CONV_2D
     multiply_adds = math.prod(shape[1:-1] if depthwise else shape[1:])
     computed = graph.tensors[weight.operator.outputs[0]].shape
-    multiplied = graph.tensors[_cheapest(graph, weight.operator)].shape
-    return multiply_adds * math.prod(computed) >= _MULTIPLY_ADDS * math.prod(multiplied)
+    multiplied = math.prod(graph.tensors[_cheapest(graph, weight.operator)].shape)
+    once = multiplied <= len(corner.scale)  # each channel at one position only: no time to speak of
+    return once or multiply_adds * math.prod(computed) >= _MULTIPLY_ADDS * multiplied
 
 
 def put_behind(graph: Graph, operator, scale: np.ndarray):

@@ -158,9 +158,13 @@ class _Writer:
         source = leaf.graph
         graph = self.add_graph(key(leaf.percentage))
         self._graphs[leaf.percentage] = graph
+        used = {*leaf.inputs.values(), *leaf.outputs.values()}
+        used.update(t for o in source.operators for t in (*o.inputs, *o.outputs))
         for index, tensor in enumerate(source.tensors):
             tensor = copy.copy(tensor)
-            if index not in leaf.nested or not nested:
+            if index not in used:  # replaced by another one: only its place is kept
+                tensor.buffer, tensor.name, tensor.quantization = 0, None, None
+            elif index not in leaf.nested or not nested:
                 data = flatbuffer.data_of(source.model.buffers[tensor.buffer])
                 tensor.buffer = self.buffer(data, own=index in leaf.own)
             else:

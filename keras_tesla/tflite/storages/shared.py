@@ -14,6 +14,7 @@ class Shared(Storage):
     """
 
     name = "shared"
+    private_apart = True
 
     def needs_floats(self, quantization):
         # Rounding hides that one weight is the beginning of another.

@@ -19,9 +19,12 @@ class Storage(abc.ABC):
 
     Attributes:
         name: What `export(storage=)` and the header call it.
+        private_apart: Bool, whether a percentage's private profile must stay out of its kernels,
+            which would else be others at every percentage.
     """
 
     name: ClassVar[str]
+    private_apart: ClassVar[bool] = False
 
     @abc.abstractmethod
     def needs_floats(self, quantization: str | None) -> bool:

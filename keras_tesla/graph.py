@@ -48,7 +48,7 @@ class Call:
         return tensors(self.outputs)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
     """The calls of a model in an order in which they can run. Nested models are inlined.
 
@@ -79,6 +79,53 @@ class Graph:
 def tensors(structure) -> list[Tensor]:
     """Returns the `Tensor` leaves of a nested structure."""
     return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, Tensor)]
+
+
+def filled(structure, values: dict):
+    """Returns a nested structure with values in place of its tensors.
+
+    Args:
+        structure: With `Tensor` leaves, and others, which stay.
+        values: {index of a tensor: value}.
+    """
+    return keras.tree.map_structure(
+        lambda x: values[x.index] if isinstance(x, Tensor) else x, structure
+    )
+
+
+def evaluate(calls, values: dict, compute=None, read=None) -> dict:
+    """Runs calls, on whatever stands for tensors: arrays, KerasTensors, pairs with a width.
+
+    Args:
+        calls: List of `Call`, in an order in which they can run.
+        values: {index of a tensor: value}, of what the calls read and do not return; not changed.
+        compute: Function `(call, args, kwargs) -> list`, the value of each output tensor. Default:
+            calls the operation.
+        read: Function `(call, position, values) -> value`, what a call reads of its input tensor of
+            that position among `input_tensors`. Default: its value.
+
+    Returns:
+        `values` with those of the calls' outputs added.
+    """
+    values = dict(values)
+    for call in calls:
+        indices = [t.index for t in call.input_tensors]
+        if read is None:
+            found = [values[index] for index in indices]
+        else:
+            found = [read(call, position, values) for position in range(len(indices))]
+        # By position: a call may read one tensor twice, and not in the same way.
+        remaining = iter(found)
+        args, kwargs = keras.tree.map_structure(
+            lambda x, remaining=remaining: next(remaining) if isinstance(x, Tensor) else x,
+            (call.args, call.kwargs),
+        )
+        if compute is None:
+            outputs = keras.tree.flatten(call.operation(*args, **kwargs))
+        else:
+            outputs = compute(call, args, kwargs)
+        values.update(zip((t.index for t in call.output_tensors), outputs, strict=True))
+    return values
 
 
 def read(model) -> Graph:
@@ -177,14 +224,10 @@ def _inlined(inner: Graph, arguments):
     """Returns the calls and outputs of a nested model that is called on `arguments`."""
     given = keras.tree.flatten(arguments)
     of = dict(zip((t.index for t in tensors(inner.inputs)), given, strict=True))
+    calls = []
 
-    def substitute(structure):
-        return keras.tree.map_structure(
-            lambda x: of.get(x.index, x) if isinstance(x, Tensor) else x, structure
-        )
+    def inline(call, args, kwargs):
+        calls.append(dataclasses.replace(call, args=args, kwargs=kwargs))
+        return call.output_tensors
 
-    calls = [
-        dataclasses.replace(c, args=substitute(c.args), kwargs=substitute(c.kwargs))
-        for c in inner.calls
-    ]
-    return calls, substitute(inner.outputs)
+    return calls, filled(inner.outputs, evaluate(inner.calls, of, inline))

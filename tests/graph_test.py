@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_tesla import graph
+from keras_tesla.graph import Tensor
 from keras_tesla.layers import IDPDense
-from keras_tesla.narrowing import graph
-from keras_tesla.narrowing.graph import Tensor
+
+pytestmark = pytest.mark.backend_free
 
 
 def operations(model):
@@ -173,3 +175,39 @@ def test_a_nested_subclassed_model_is_one_layer():
     x = keras.Input((4,))
     inner = Subclassed()
     assert operations(keras.Model(x, inner(x))) == [inner]
+
+
+# Running the calls.
+
+
+def two_readers():
+    x = keras.Input((3,))
+    y = layers.Dense(4, name="first")(x)
+    return keras.Model(x, layers.Add()([y, layers.ReLU()(y)]))
+
+
+def test_evaluating_the_calls_is_calling_the_model():
+    model = two_readers()
+    read = graph.read(model)
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype("float32")
+    (index,) = [t.index for t in graph.tensors(read.inputs)]
+    given = {index: keras.ops.convert_to_tensor(x)}
+    values = graph.evaluate(read.calls, given)
+    actual = keras.tree.flatten(graph.filled(read.outputs, values))[0]
+    # The same layers on the same numbers.
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (actual, model(x))))
+    assert list(given) == [index]
+
+
+def test_what_is_read_and_computed_may_be_anything():
+    """A call reads one tensor twice, each time by its position."""
+    x = keras.Input((3,))
+    read = graph.read(keras.Model(x, layers.Add()([x, x])))
+    (index,) = [t.index for t in graph.tensors(read.inputs)]
+    values = graph.evaluate(
+        read.calls,
+        {index: "x"},
+        compute=lambda call, args, kwargs: [args],
+        read=lambda call, position, values: f"{values[index]}{position}",
+    )
+    assert graph.filled(read.outputs, values) == (["x0", "x1"],)

@@ -1,0 +1,18 @@
+"""What is known of each kind of layer, one file for a family.
+
+A kind tells where a layer's channels lie, which of them it needs and computes at a percentage,
+which layer computes just those, what it costs, how its channels are permuted, and which incomplete
+layer can take its place. A layer of a class without a kind reads and computes all of its channels:
+always right, only dearer. Kinds hold for exactly the classes they are registered for: a subclass
+may compute something else.
+"""
+
+from keras_tesla.channels import Channels
+from keras_tesla.kinds import channelwise, depthwise, merging, normalization, projection
+from keras_tesla.kinds.kind import Channelwise, Kind, Narrowed, Widths
+from keras_tesla.kinds.registry import register_kind
+
+# Importing a family registers its kinds.
+_FAMILIES = (channelwise, depthwise, merging, normalization, projection)
+
+__all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Widths", "register_kind"]

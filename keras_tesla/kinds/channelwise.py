@@ -1,0 +1,116 @@
+"""Layers without weights that treat each channel alone: activations, pooling, reshaping."""
+
+import math
+
+from keras import layers
+
+from keras_tesla.channels import Channels
+from keras_tesla.kinds.activations import is_elementwise
+from keras_tesla.kinds.kind import Channelwise, Narrowed, last_or_first
+from keras_tesla.kinds.registry import register
+
+register(
+    Channelwise(),
+    *(layers.ELU, layers.GaussianDropout, layers.GaussianNoise, layers.Identity),
+    *(layers.LeakyReLU, layers.ReLU),
+    *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
+)
+
+
+class _ElementwiseActivation(Channelwise):
+    def layouts(self, call, inputs):
+        return [inputs[0] if is_elementwise(call.operation.activation) else None]
+
+
+register(_ElementwiseActivation(), layers.Activation)
+
+
+class _Dropout(Channelwise):
+    def layouts(self, call, inputs):
+        shape, view = getattr(call.operation, "noise_shape", None), inputs[0]
+        # A noise shape may be written for the full number of channels.
+        fits = shape is None or (view and shape[view.axis] in (None, 1))
+        return [view if fits else None]
+
+
+register(_Dropout(), layers.Dropout, layers.AlphaDropout)
+
+
+class _ScalarRescaling(Channelwise):
+    def layouts(self, call, inputs):
+        layer = call.operation
+        scalars = all(isinstance(v, (int, float)) for v in (layer.scale, layer.offset))
+        return [inputs[0] if scalars else None]
+
+
+register(_ScalarRescaling(), layers.Rescaling)
+
+
+class _Spatial(Channelwise):
+    """Pooling, padding, cropping, up-sampling: positions change, channels stay."""
+
+    def channel_axis(self, layer, rank):
+        return last_or_first(layer, rank)
+
+
+register(
+    _Spatial(),
+    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
+    *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
+    *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
+    *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
+    *(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D),
+)
+
+
+class _GlobalPooling(_Spatial):
+    def layouts(self, call, inputs):
+        (view,) = super().layouts(call, inputs)
+        if view is None or call.operation.keepdims:
+            return [view]
+        return [Channels(axis=1, count=view.count)]
+
+
+register(
+    _GlobalPooling(),
+    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
+    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D),
+    layers.GlobalAveragePooling3D,
+)
+
+
+class _Flatten(Channelwise):
+    def layouts(self, call, inputs):
+        x = call.input_tensors[0]
+        view = inputs[0]
+        if view is None or None in x.shape[1:]:
+            return [None]
+        if len(x.shape) > 2 and view.axis != last_or_first(call.operation, len(x.shape)):
+            return [None]
+        # Keras moves channels_first to channels_last before it flattens: channels come last.
+        features = math.prod(x.shape[1:])
+        return [Channels(axis=1, count=view.count, copies=features // view.count)]
+
+
+register(_Flatten(), layers.Flatten)
+
+
+class _Reshape(Channelwise):
+    """A reshape that keeps the last axis only regroups positions."""
+
+    def layouts(self, call, inputs):
+        x, y, view = call.input_tensors[0], call.output_tensors[0], inputs[0]
+        keeps = view and view.axis == len(x.shape) - 1 and view.copies == 1
+        keeps = keeps and y.shape[-1] == x.shape[-1]
+        return [Channels(len(y.shape) - 1, view.count) if keeps else None]
+
+    def narrow(self, call, percentage, widths):
+        if widths.outputs[0] is None:
+            return None
+        layer = call.operation
+        config = layer.get_config()
+        config["target_shape"] = (*layer.target_shape[:-1], widths.outputs[0])
+        return Narrowed(type(layer), config, dict, {})
+
+
+register(_Reshape(), layers.Reshape)

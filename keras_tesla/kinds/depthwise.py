@@ -1,0 +1,45 @@
+"""Depthwise convolutions: a filter, or several, for each channel."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from keras import layers
+
+from keras_tesla.channels import Channels
+from keras_tesla.kinds.activations import is_elementwise
+from keras_tesla.kinds.kind import Axes, Channelwise, positions
+from keras_tesla.kinds.registry import register
+
+
+class _Depthwise(Channelwise):
+    """Each input channel has `depth_multiplier` output channels, side by side."""
+
+    weight_axes: Mapping[str, Axes] = {"kernel": (-2, None), "bias": (None, 0)}
+
+    def layouts(self, call, inputs):
+        layer, (view,) = call.operation, super().layouts(call, inputs)
+        if view is None or not is_elementwise(layer.activation):
+            return [None]
+        return [Channels(view.axis, view.count * layer.depth_multiplier)]
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        widths = super().widths(call, percentage, inputs, outputs, demand)
+        if widths.outputs[0] is None:
+            return widths
+        multiplier = call.operation.depth_multiplier
+        reads = -(-demand[0] // multiplier)
+        return dataclasses.replace(widths, outputs=[reads * multiplier], inputs=[reads])
+
+    def multiply_adds(self, call, weights):
+        if "kernel" not in weights:
+            return 0
+        shape = call.output_tensors[0].shape
+        axis = self.channel_axis(call.operation, len(shape))
+        return positions(call.operation, shape, axis) * math.prod(weights["kernel"].shape)
+
+    def permuted(self, layer):
+        return super().permuted(layer) if layer.depth_multiplier == 1 else None
+
+
+register(_Depthwise(), layers.DepthwiseConv1D, layers.DepthwiseConv2D)

@@ -1,0 +1,269 @@
+"""The base classes of all kinds, and what a kind answers with."""
+
+import contextlib
+import dataclasses
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_tesla.channels import Channels, leading
+from keras_tesla.graph import Call
+
+# The axis of the channels that are read and that of those that are computed.
+Axes = tuple[int | None, int | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Widths:
+    """What a call computes and what it reads, in channels.
+
+    Args:
+        outputs: For each output tensor the width of the computed prefix; None for all of it.
+        inputs: For each input tensor the width of the prefix that is read; None for all of it.
+        views: For each input tensor the channels as the layer sees them; None where it reads all.
+    """
+
+    outputs: list[int | None]
+    inputs: list[int | None]
+    views: list[Channels | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Narrowed:
+    """The layer that computes a call on narrowed tensors.
+
+    Args:
+        cls: The layer's class.
+        config: Its config.
+        weights: Function returning {path of the weight, as in `weight_at`: tensor}. That of an
+            incomplete layer also takes `private`, whether a private profile is folded into the
+            kernel.
+        state: {path: full variable}: statistics to be written back in training.
+    """
+
+    cls: Any
+    config: dict
+    weights: Callable[..., dict[str, Any]]
+    state: dict[str, Any]
+
+
+def weight_at(layer, path: str):
+    """Returns a weight by its path from the layer: attributes with dots between them.
+
+    `"kernel"` is `layer.kernel`, `"query_dense.kernel"` is `layer.query_dense.kernel`. What is
+    there may be a variable, a tensor computed from several (a kernel with LoRA), or None.
+
+    Args:
+        layer: The layer.
+        path: String.
+    """
+    return operator.attrgetter(path)(layer)
+
+
+def last_or_first(layer, rank) -> int:
+    """Returns the axis of the channels that a layer's data format says; without one, the last."""
+    # Cropping1D and UpSampling1D have no data format: channels come last.
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
+
+
+class Kind:
+    """What is known of a layer class: here nothing. The base class of all kinds.
+
+    Such a layer reads all of its inputs and computes all of its outputs, which is always right and
+    saves nothing. A subclass says more; for most layers `Channelwise` is the one to begin with.
+    The methods are about one layer, or one call of it, of the classes that the kind is registered
+    for.
+
+    Attributes:
+        weight_axes: {path of a weight, as in `weight_at`: (axis of the channels that are read, axis
+            of the channels that are computed)}, for example `{"kernel": (-2, -1), "bias": (None,
+            0)}`. None: the weight has no such axis. The axis may hold the channels several times,
+            one set after the other, as the kernel of a Dense layer after a Flatten does, or
+            several numbers for each channel, as a pointwise kernel does.
+        depends: Bool, whether the result differs between percentages even for equal inputs.
+        projects: Bool, whether the layer makes new channels: each one from all that it reads.
+        incomplete: The class that `to_idp` puts in the layer's place, or None.
+        takes_copies: Bool, whether a layer that `projects` can read channels that are on their axis
+            several times.
+        unit: What is left out, in the words of the conversion report.
+    """
+
+    weight_axes: Mapping[str, Axes] = {}
+    depends = False
+    projects = False
+    incomplete: Any = None
+    takes_copies = False
+    unit = "by channel"
+
+    # How channels pass through a call.
+
+    def channel_axis(self, layer, rank: int) -> int | None:
+        """Returns the axis on which the layer takes channels; None: it works on any."""
+        return last_or_first(layer, rank)
+
+    def layouts(self, call: Call, inputs: list[Channels | None]) -> list[Channels | None]:
+        """Returns where the channels of each output lie; None: unknown, never narrowed.
+
+        Args:
+            call: The call.
+            inputs: Layout of each input tensor; None: unknown.
+        """
+        return [None for _ in call.output_tensors]
+
+    def widths(self, call, percentage, inputs, outputs, demand) -> Widths:
+        """Returns what is computed and read when `demand` channels of the outputs are needed.
+
+        Args:
+            call: The call.
+            percentage: Int, 1..100.
+            inputs: Layout of each input tensor.
+            outputs: Layout of each output tensor.
+            demand: For each output tensor the needed width; None: all of it.
+        """
+        count = len(call.input_tensors)
+        return Widths([None for _ in demand], [None] * count, [None] * count)
+
+    def narrow(self, call, percentage, widths: Widths) -> Narrowed | None:
+        """Returns the layer that computes the call, or None if the layer serves as it is.
+
+        Here: a layer of the same class and `config`, whose weights are cut as `weight_axes` says.
+        """
+        layer, reads, width = call.operation, widths.inputs[0], widths.outputs[0]
+        if width is None or not self.weight_axes:
+            return None
+
+        def weights():
+            found = {}
+            for path, (read, computed) in self.weight_axes.items():
+                weight = weight_at(layer, path)
+                if weight is not None:
+                    weight = ops.convert_to_tensor(weight)
+                    weight = weight if read is None else leading(weight, reads, read)
+                    found[path] = weight if computed is None else leading(weight, width, computed)
+            return found
+
+        return Narrowed(type(layer), self.config(call, widths), weights, {})
+
+    def config(self, call, widths: Widths) -> dict:
+        """Returns the config of the narrowed layer; here that of the layer."""
+        return call.operation.get_config()
+
+    # What a layer costs.
+
+    def weights(self, layer) -> dict[str, Any]:
+        """Returns {path: weight} of the layer's weights that `weight_axes` names."""
+        found = {}
+        for path in self.weight_axes:
+            with contextlib.suppress(AttributeError):  # a subclass may have other weights
+                found[path] = weight_at(layer, path)
+        return {path: weight for path, weight in found.items() if weight is not None}
+
+    def multiply_adds(self, call, weights: dict) -> int:
+        """Returns the multiply-adds of one example through a call.
+
+        Args:
+            call: The call, of full width: only its positions matter.
+            weights: {path: weight} that the layer runs with, perhaps narrowed.
+
+        Raises:
+            ValueError: If they depend on a dimension that is not known.
+        """
+        return 0
+
+    # How the channels are permuted, by `order_channels`.
+
+    def permuted(self, layer) -> list[tuple[Any, int | None, int | None]] | None:
+        """Returns (variable, axis read, axis computed) for all weights; None: not to be permuted.
+
+        Here those of `weight_axes`, and None if the layer has others.
+        """
+        axes = [(weight, *self.weight_axes[path]) for path, weight in self.weights(layer).items()]
+        known = {id(weight) for weight, *_ in axes}
+        return axes if all(id(v) in known for v in layer.weights) else None
+
+    def joins(self, call, outputs: list[Channels | None]) -> bool:
+        """Whether the channels of the output are those of the inputs, one after the other."""
+        return False
+
+    def importance(self, layer) -> np.ndarray:
+        """Returns the L1 norm of the weights that read each channel, as they lie on the axis."""
+        norms = []
+        for path, weight in self.weights(layer).items():
+            axis = self.weight_axes[path][0]
+            if axis is not None:
+                rows = np.moveaxis(np.abs(ops.convert_to_numpy(weight)), axis, 0)
+                norms.append(rows.reshape(len(rows), -1).sum(1, dtype="float64"))
+        return np.sum(norms, axis=0)
+
+    # How the layer becomes incomplete, by `to_idp`.
+
+    def why_complete(self, layer) -> str | None:
+        """Returns why a layer of a kind with an incomplete class must stay as it is, or None."""
+        return None
+
+    def make_incomplete(self, layer, channels, percentages, profile, trainable_profile):
+        """Returns the incomplete layer for the place of a layer, not built.
+
+        Args:
+            layer: The layer.
+            channels: `Channels` that it reads, for a kind that `projects`; else None.
+            percentages: Those that get numbers of their own.
+            profile: Of the incomplete dot product.
+            trainable_profile: Likewise.
+        """
+        raise NotImplementedError
+
+    def copy_weights(self, layer, incomplete):
+        """Gives a built layer of `make_incomplete` the weights of the layer."""
+        raise NotImplementedError
+
+
+class Channelwise(Kind):
+    """Channel i of the output depends on channel i of the first input alone.
+
+    Further inputs, such as a mask, are read whole. With `weight_axes` the channels must lie where
+    the layer's `data_format` says, or on the last axis.
+    """
+
+    def channel_axis(self, layer, rank):
+        return last_or_first(layer, rank) if self.weight_axes else None
+
+    def layouts(self, call, inputs):
+        view, axis = inputs[0], self.channel_axis(call.operation, len(call.input_tensors[0].shape))
+        agrees = axis is None or (view and view.copies == 1 and view.axis == axis)
+        return [view if agrees else None]
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        if inputs[0] is None or outputs[0] is None or is_regularized(call.operation):
+            return super().widths(call, percentage, inputs, outputs, demand)
+        others = [None] * (len(inputs) - 1)
+        return Widths(list(demand), [demand[0], *others], [inputs[0], *others])
+
+
+def is_regularized(operation) -> bool:
+    """Whether an activity regularizer sees every channel, so that all must be computed."""
+    return getattr(operation, "activity_regularizer", None) is not None
+
+
+def positions(layer, shape, axis) -> int:
+    """Returns the number of positions in a tensor: all of one example but the channels.
+
+    Args:
+        layer: The layer, for the message.
+        shape: Tuple with the batch.
+        axis: That of the channels.
+
+    Raises:
+        ValueError: If one of those dimensions is not known.
+    """
+    others = [size for i, size in enumerate(shape) if i not in (0, axis)]
+    if None in others:
+        raise ValueError(
+            f"The multiply-adds of layer {layer.name!r} depend on a dimension that is not known, "
+            f"in the shape {shape}. Give `keras.Input` a full shape."
+        )
+    return math.prod(others)

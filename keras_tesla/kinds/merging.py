@@ -1,0 +1,70 @@
+"""Layers and operations that combine several tensors."""
+
+import keras
+from keras import layers
+
+from keras_tesla.channels import Channels
+from keras_tesla.graph import Tensor
+from keras_tesla.kinds.kind import Kind, Widths, is_regularized
+from keras_tesla.kinds.registry import register
+
+
+def _has_arrays(call) -> bool:
+    """Whether constants are merged, which have channels that no layout tells; a number has none."""
+    leaves = keras.tree.flatten((call.args, call.kwargs))
+    return not all(isinstance(x, (Tensor, int, float, type(None))) for x in leaves)
+
+
+class _Merge(Kind):
+    """Several inputs with equal channels, combined number by number (or broadcast)."""
+
+    def layouts(self, call, inputs):
+        (y,) = call.output_tensors
+        same = len(set(inputs)) == 1 and all(
+            len(t.shape) == len(y.shape) for t in call.input_tensors
+        )
+        return [inputs[0] if same and not _has_arrays(call) else None]
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        if outputs[0] is None or is_regularized(call.operation):
+            return super().widths(call, percentage, inputs, outputs, demand)
+        return Widths(list(demand), list(demand) * len(inputs), list(inputs))
+
+
+register(
+    _Merge(),
+    *(layers.Add, layers.Average, layers.Maximum, layers.Minimum, layers.Multiply),
+    layers.Subtract,
+    *("Add", "Maximum", "Minimum", "Multiply", "Subtract"),
+)
+
+
+class _Concatenate(Kind):
+    """On the channel axis a prefix of the output is a prefix of the inputs, one after another."""
+
+    def layouts(self, call, inputs):
+        (y,) = call.output_tensors
+        axis = call.operation.axis % len(y.shape)
+        if any(v is None for v in inputs) or _has_arrays(call):
+            return [None]
+        if all(v.axis == axis and v.copies == 1 for v in inputs):
+            return [Channels(axis, sum(v.count for v in inputs))]
+        return [inputs[0] if len(set(inputs)) == 1 and inputs[0].axis != axis else None]
+
+    def joins(self, call, outputs):
+        (y,) = call.output_tensors
+        return outputs[0] is not None and outputs[0].axis == call.operation.axis % len(y.shape)
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        if outputs[0] is None or demand[0] is None or is_regularized(call.operation):
+            return super().widths(call, percentage, inputs, outputs, demand)
+        if not self.joins(call, outputs):
+            return Widths(list(demand), list(demand) * len(inputs), list(inputs))
+        left, needs = demand[0], []
+        for view in inputs:
+            needs.append(min(left, view.count))
+            left -= needs[-1]
+        return Widths(list(demand), needs, list(inputs))
+
+
+register(_Concatenate(), layers.Concatenate)

@@ -1,0 +1,120 @@
+"""Which kind a layer is of."""
+
+import copy
+
+import keras
+
+from keras_tesla.kinds.kind import Kind
+
+_KINDS: dict[type | str, Kind] = {}  # a string: the class name of an operation of Keras' own
+_UNKNOWN = Kind()
+_TAUGHT: set[type] = set()  # by `register_kind`
+
+
+def register(kind: Kind, *classes: type | str):
+    """Says that layers of exactly these classes are of a kind.
+
+    Args:
+        kind: The kind.
+        *classes: Layer classes; a string for an operation class behind `x + y` and the like, which
+            has no public name but that.
+    """
+    _KINDS.update(dict.fromkeys(classes, kind))
+
+
+def register_kind(cls, kind=None, *, like=None):
+    """Teaches the library a layer of your own, so that it is narrowed instead of computed in full.
+
+    A layer that is not registered reads all of its inputs and computes all of its outputs at every
+    percentage, which is right and saves nothing. Subclasses of `cls` are not registered with it:
+    they may compute something else.
+
+    Register before a model with the layer is given to keras_tesla, and again in a program that
+    loads it: a kind is not saved.
+
+    Args:
+        cls: A subclass of `keras.layers.Layer`.
+        kind: A `keras_tesla.kinds.Kind`. If it says too much, for example that each channel is
+            computed alone where they are mixed, results at a percentage are wrong: compare
+            `TESLA.at(p)` with the model in a `percentage_scope` once.
+        like: Instead of `kind`, a class whose kind `cls` shares, such as `keras.layers.ReLU`. Its
+            attributes that the kind reads (`activation`, `kernel`, ..) must mean what they mean
+            there. `to_idp` leaves the layer as it is, whatever it makes of `like`.
+
+    Raises:
+        ValueError: If `cls` is no layer class, or one that the library knows by itself; not exactly
+            one of `kind` and `like` is given; `kind` is no `Kind`; `like` has no kind, or depends
+            on the percentage and `cls` is no subclass of it.
+
+    Example:
+
+    >>> class Shifted(keras.layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.shift = self.add_weight(shape=input_shape[-1:], name="shift")
+    ...
+    ...     def call(self, x):
+    ...         return x + self.shift
+    >>> class ShiftedKind(kt.kinds.Channelwise):
+    ...     weight_axes = {"shift": (None, 0)}
+    >>> kt.register_kind(Shifted, ShiftedKind())
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8,)), keras.layers.Dense(6), Shifted(), IDPDense(3)])
+    >>> tuple(TESLA(model, percentages=[100, 50]).at(50).layers[2].shift.shape)
+    (3,)
+    """
+    if not (isinstance(cls, type) and issubclass(cls, keras.Layer)):
+        raise ValueError(f"`cls` must be a subclass of `keras.layers.Layer`. Received: {cls!r}")
+    if cls in _KINDS and cls not in _TAUGHT:
+        raise ValueError(
+            f"What {cls.__name__} does is known already; register a class of your own. "
+            f"Received: {cls!r}"
+        )
+    if (kind is None) == (like is None):
+        raise ValueError(
+            "Give either `kind` or `like`: how the layer treats channels, or a class that treats "
+            f"them alike. Received: kind={kind!r}, like={like!r}"
+        )
+    if like is not None:
+        if not (isinstance(like, type) and like in _KINDS):
+            raise ValueError(
+                "`like` must be a layer class that the library understands, such as "
+                f"`keras.layers.ReLU`. Received: {like!r}"
+            )
+        kind = copy.copy(_KINDS[like])
+        if kind.depends and not issubclass(cls, like):
+            raise ValueError(
+                f"Only a subclass of {like.__name__} can be like it, which depends on the "
+                f"percentage. Received: {cls!r}"
+            )
+        kind.incomplete = None  # it would not compute what the layer does
+    if not isinstance(kind, Kind):
+        raise ValueError(
+            "`kind` must be an object of a subclass of `keras_tesla.kinds.Kind`, such as "
+            f"`Channelwise()`. Received: {kind!r}"
+        )
+    register(kind, cls)
+    _TAUGHT.add(cls)
+
+
+def kind_of(operation) -> Kind:
+    """Returns the kind of a layer or operation of a graph; of a subclass of a known class, none."""
+    if isinstance(operation, keras.Layer):
+        return _KINDS.get(type(operation), _UNKNOWN)
+    cls = type(operation)
+    of_keras = cls.__module__.split(".")[0] == "keras"
+    return _KINDS.get(cls.__name__, _UNKNOWN) if of_keras else _UNKNOWN
+
+
+def inherited_kind_of(operation) -> Kind:
+    """Returns the kind of the nearest known base class, for what a subclass may be taken to share.
+
+    A subclass of an incomplete layer depends on the percentage, and one of Dense costs what that
+    costs; how it treats channels is another question (`kind_of`).
+    """
+    found = (_KINDS[cls] for cls in type(operation).__mro__ if cls in _KINDS)
+    return next(found, _UNKNOWN)
+
+
+def registered() -> dict[type | str, Kind]:
+    """Returns {class: its kind} of all registered classes."""
+    return dict(_KINDS)

@@ -1,0 +1,82 @@
+"""Own percentages: the narrowest percentage that reads each channel of each weight."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_tesla.narrowing.gradients import value_of
+from keras_tesla.narrowing.plan import Plan, Step
+
+
+def own_percentages(plans: list[Plan]) -> dict[int, dict[int, np.ndarray]]:
+    """Returns {id of a weight: {axis: the own percentage at each place on it}}.
+
+    Only axes are there of which not all percentages that read the weight read the same part. So
+    what one percentage reads alone, or all read whole, is not. The own percentage of an entry is
+    the largest of its axes': it is read where all of them are.
+
+    Args:
+        plans: The plans of a graph at all percentages of a model.
+    """
+    read: dict[int, tuple] = {}  # {id: (variable, copies on each axis, {percentage: extents})}
+    for plan in plans:
+        for step in plan.steps:
+            for variable, copies, extents in _reads(step, plan.percentage):
+                _, _, by_percentage = read.setdefault(id(variable), (variable, copies, {}))
+                before = by_percentage.get(plan.percentage, extents)  # a layer called twice
+                by_percentage[plan.percentage] = np.maximum(before, extents)
+    found = {}
+    for key, (variable, copies, by_percentage) in read.items():
+        axes = {
+            axis: _own(by_percentage, axis, size // copies[axis], copies[axis])
+            for axis, size in enumerate(variable.shape)
+            if len({int(extents[axis]) for extents in by_percentage.values()}) > 1
+        }
+        if axes:
+            found[key] = axes
+    return found
+
+
+def _own(by_percentage, axis, count, copies):
+    # Channels that no percentage reads keep the widest one: they get no gradient at all.
+    own = np.full(count, max(by_percentage))
+    for percentage in sorted(by_percentage, reverse=True):
+        own[: by_percentage[percentage][axis]] = percentage
+    return np.tile(own, copies)
+
+
+class _Reading(keras.StatelessScope):
+    """Notes the variables whose value is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.variables: dict[int, Any] = {}
+
+    def get_current_value(self, variable):
+        self.variables[id(variable)] = variable
+        return super().get_current_value(variable)
+
+
+def _reads(step: Step, percentage: int):
+    """Yields (weight, copies of the channels on each axis, channels of a copy that are read)."""
+    layer, narrowed = step.call.operation, step.narrowed
+    if narrowed is None:
+        for variable in getattr(layer, "variables", []):
+            yield variable, (1,) * len(variable.shape), tuple(variable.shape)
+        return
+    # What is read is asked of the rule itself: it may lend a percentage weights of its own.
+    with _Reading() as reading:
+        shapes = {name: tuple(value_of(w).shape) for name, w in narrowed.weights().items()}
+    if hasattr(layer, "active_terms"):
+        shapes["profile"] = (layer.active_terms(percentage),)
+    statistics = {id(v) for v in narrowed.state.values()}
+    for key, variable in reading.variables.items():
+        if key in statistics:
+            continue
+        extents = list(shapes.get(variable.name, variable.shape))
+        copies = [1] * len(extents)
+        if variable.name == "kernel":  # an IDPDense layer behind a Flatten
+            copies[0] = getattr(layer, "positions", 1)
+            extents[0] //= copies[0]
+        yield variable, tuple(copies), tuple(extents)

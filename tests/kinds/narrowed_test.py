@@ -1,0 +1,221 @@
+"""Each kind: the narrowed model equals the scoped one, and is as narrow as can be."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_tesla.analysis.cost import multiply_adds
+from keras_tesla.kinds import activations, registry
+from keras_tesla.layers import (
+    IDPBatchNormalization,
+    IDPConv1D,
+    IDPConv1DTranspose,
+    IDPConv2D,
+    IDPConv2DTranspose,
+    IDPConv3D,
+    IDPDense,
+    IDPSeparableConv2D,
+    PerRange,
+)
+from keras_tesla.quantization import kernels
+from keras_tesla.quantization.ranges import ActivationRange
+from tests.kinds.networks import image, merging, projection, through, wide, width
+
+
+def reshaped():
+    x = image(2)
+    return keras.Model(x, IDPDense(3)(layers.Reshape((-1, 8))(wide(2)(x))))
+
+
+def flattened():
+    x = image(2)
+    return keras.Model(x, IDPDense(3, input_channels=8)(layers.Flatten()(wide(2)(x))))
+
+
+PRIVATE = {"percentages": [100, 50, 25, 1], "private_bias": True, "private_profile": True}
+
+# For each kind with a rule: functions that return a model in which it narrows `wide` to 4 of 8.
+NARROWED = {
+    **{
+        kind: [lambda kind=kind: through(kind())]
+        for kind in (layers.ELU, layers.Identity, layers.LeakyReLU, layers.ReLU)
+    },
+    **{
+        kind: [lambda kind=kind: through(kind(0.3))]
+        for kind in (layers.GaussianDropout, layers.GaussianNoise)
+    },
+    layers.Dropout: [
+        lambda noise_shape=noise_shape: through(layers.Dropout(0.3, noise_shape=noise_shape))
+        for noise_shape in (None, (None, 1, 1, 1), (None, 1, 1, None))
+    ],
+    layers.AlphaDropout: [lambda: through(layers.AlphaDropout(0.3), rank=0)],
+    layers.SpatialDropout1D: [lambda: through(layers.SpatialDropout1D(0.3), rank=1)],
+    layers.SpatialDropout2D: [lambda: through(layers.SpatialDropout2D(0.3))],
+    layers.SpatialDropout3D: [lambda: through(layers.SpatialDropout3D(0.3), rank=3)],
+    layers.Activation: [
+        *(lambda a=a: through(layers.Activation(a)) for a in ("tanh", "gelu")),
+        lambda: through(layers.Activation(layers.LeakyReLU(0.3))),
+    ],
+    layers.Rescaling: [lambda: through(layers.Rescaling(2.0, offset=-1))],
+    **{
+        getattr(layers, f"{kind}{rank}D"): [
+            lambda kind=kind, rank=rank: through(getattr(layers, f"{kind}{rank}D")(), rank)
+        ]
+        for rank in (1, 2, 3)
+        for kind in ("MaxPooling", "ZeroPadding", "UpSampling")
+    },
+    **{
+        getattr(layers, f"{kind}{rank}D"): [
+            lambda kind=kind, rank=rank, size=size: through(
+                getattr(layers, f"{kind}{rank}D")(size), rank
+            )
+        ]
+        for rank in (1, 2, 3)
+        for kind, size in {"AveragePooling": 2, "Cropping": 1}.items()
+    },
+    **{
+        getattr(layers, f"Global{kind}Pooling{rank}D"): [
+            lambda kind=kind, rank=rank, keepdims=keepdims: through(
+                getattr(layers, f"Global{kind}Pooling{rank}D")(keepdims=keepdims), rank
+            )
+            for keepdims in (False, True)
+        ]
+        for rank in (1, 2, 3)
+        for kind in ("Max", "Average")
+    },
+    **{
+        getattr(layers, f"Conv{rank}D"): [
+            lambda rank=rank: projection(wide(rank)),
+            lambda rank=rank: projection(wide(rank, use_bias=False, activation="relu")),
+        ]
+        for rank in (1, 2, 3)
+    },
+    layers.Dense: [
+        lambda: projection(wide(0)),
+        lambda: projection(wide(0, use_bias=False, activation="relu")),
+        lambda: keras.Model(x := image(2), IDPConv2D(3, 1)(layers.Dense(8, name="wide")(x))),
+    ],
+    IDPDense: [
+        lambda: projection(IDPDense(8, name="wide", profile="linear")),
+        lambda: projection(IDPDense(8, name="wide", profile="linear", trainable_profile=True)),
+        lambda: projection(IDPDense(8, name="wide", **PRIVATE)),
+        lambda: projection(IDPDense(8, name="wide", complete=True, **PRIVATE)),
+    ],
+    **{
+        layer: [
+            lambda layer=layer, own=own: projection(layer(8, 2, name="wide", **own))
+            for own in ({"profile": "linear"}, PRIVATE)
+        ]
+        for layer in (IDPConv1D, IDPConv2D, IDPConv3D, IDPConv1DTranspose, IDPConv2DTranspose)
+    },
+    IDPSeparableConv2D: [
+        lambda m=m, own=own: projection(
+            IDPSeparableConv2D(8, 2, depth_multiplier=m, name="wide", **own)
+        )
+        for m in (1, 3)
+        for own in ({"profile": "linear"}, PRIVATE)
+    ],
+    **{
+        layer: [
+            lambda layer=layer: projection(layer(8, 2, name="wide")),
+            lambda layer=layer: projection(
+                layer(8, 2, name="wide", use_bias=False, activation="relu")
+            ),
+        ]
+        for layer in (
+            *(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose),
+            *(layers.SeparableConv1D, layers.SeparableConv2D),
+        )
+    },
+    **{
+        kind: [
+            lambda kind=kind, rank=rank: through(kind(2), rank),
+            lambda kind=kind, rank=rank: through(
+                kind(2, depth_multiplier=3, use_bias=False, activation="relu"), rank
+            ),
+        ]
+        for rank, kind in [(1, layers.DepthwiseConv1D), (2, layers.DepthwiseConv2D)]
+    },
+    layers.GroupNormalization: [
+        lambda: through(layers.GroupNormalization(4)),
+        lambda: through(layers.GroupNormalization(-1, scale=False)),
+    ],
+    PerRange: [
+        lambda: projection(PerRange({50: layers.Dense(8), 100: layers.Dense(8)}, name="wide"))
+    ],
+    layers.Flatten: [flattened],
+    layers.Reshape: [
+        reshaped,
+        lambda: through(layers.Reshape((9, 4, 8))),
+        lambda: through(layers.Reshape((6, 6, -1))),
+    ],
+    layers.BatchNormalization: [
+        lambda: through(layers.BatchNormalization()),
+        lambda: through(layers.BatchNormalization(center=False, scale=False)),
+        lambda: through(layers.BatchNormalization(axis=2), rank=1),
+    ],
+    IDPBatchNormalization: [lambda: through(IDPBatchNormalization([100, 50]))],
+    layers.Concatenate: [
+        lambda axis=axis: merging(lambda a, b: layers.Concatenate(axis=axis)([a, b]))
+        for axis in (1, -2)
+    ],
+    **{
+        kind: [lambda kind=kind: merging(lambda a, b: kind()([a, b]))]
+        for kind in (
+            *(layers.Add, layers.Average, layers.Maximum),
+            *(layers.Minimum, layers.Multiply, layers.Subtract),
+        )
+    },
+    "Add": [lambda: merging(lambda a, b: a + b), lambda: through(lambda a: 1.0 + a)],
+    "Maximum": [lambda: merging(ops.maximum)],
+    "Minimum": [lambda: merging(ops.minimum)],
+    "Multiply": [lambda: merging(lambda a, b: a * b), lambda: through(lambda a: a * 2)],
+    "Subtract": [lambda: merging(lambda a, b: a - b), lambda: through(lambda a: 1 - a)],
+}
+
+
+def test_every_kind_has_a_case():
+    # Those with rounded kernels and their ranges: tests/quantization. What other tests register
+    # in this process: kinds/registry_test.py.
+    elsewhere = {*kernels.FAKE_QUANTIZED.values(), ActivationRange, *registry._TAUGHT}
+    assert set(NARROWED) == set(registry.registered()) - elsewhere
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=f"{kind if isinstance(kind, str) else kind.__name__}-{i}")
+        for kind, makes in NARROWED.items()
+        for i, make in enumerate(makes)
+    ],
+)
+def test_narrows(make, check):
+    model = make()
+    extracted = check(model)
+    assert width(extracted) == 4
+    full = check(model, 100)
+    assert width(full) == 8
+    assert multiply_adds(extracted) < multiply_adds(full)
+
+
+@pytest.mark.parametrize("name", sorted(activations.ELEMENTWISE - {"threshold"}))
+def test_elementwise_activations_narrow(name, check):
+    # `threshold` has arguments without default, so no layer takes it by name.
+    assert width(check(through(layers.Activation(name), rank=0))) == 4
+    assert width(check(projection(wide(0, activation=name)))) == 4
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "sparsemax"])
+def test_activations_over_the_channels_do_not_narrow(name, check):
+    assert width(check(through(layers.Activation(name), rank=0))) == 8
+    assert width(check(projection(wide(0, activation=name)))) == 8
+
+
+@pytest.mark.parametrize("merge", [layers.Multiply, layers.Add, layers.Maximum])
+def test_merging_with_a_constant_does_not_narrow(merge, check):
+    """The constant has a number for each channel, which a slice of the other input would miss."""
+    inputs = keras.Input((6,))
+    y = layers.Dense(8, name="wide")(inputs)
+    merged = merge()([y, np.arange(1, 9, dtype="float32")[None]])
+    assert width(check(keras.Model(inputs, IDPDense(3)(merged)))) == 8
