@@ -20,7 +20,7 @@ import keras_tesla as kt
 import keras_tesla.tflite
 from keras_tesla import data, literature
 from keras_tesla.analysis import plots
-from keras_tesla.tflite.arguments import MODES
+from keras_tesla.tflite.settings import MODES
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "digits", ["digits", "mnist", "fashion_mnist"], "What to learn.")

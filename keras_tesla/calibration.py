@@ -1,7 +1,6 @@
 """Batch normalization statistics for percentages that were not trained."""
 
 import dataclasses
-import numbers
 import warnings
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_tesla import cloning
+from keras_tesla.integers import check_integer
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
 from keras_tesla.narrowing import run as runner
 from keras_tesla.narrowing.live import LivePlan
@@ -75,9 +75,9 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
     percentages = check_percentages(percentages)
     if data is None:
         raise ValueError("`data` must hold the inputs of the network. Received: None")
-    _check_positive("batch_size", batch_size)
+    check_integer("batch_size", batch_size)
     if steps is not None:
-        _check_positive("steps", steps)
+        check_integer("steps", steps)
     if not any(_has_percentages(layer) for layer in tesla.graph.layers):
         raise ValueError(
             "There is nothing to recalibrate: the network has no `IDPBatchNormalization` layer, "
@@ -91,11 +91,6 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
     for variable, value in _measure(calibrated.network, plans, data, steps, batch_size):
         variable.assign(value)
     return calibrated
-
-
-def _check_positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}")
 
 
 def _extended(tesla, percentages):

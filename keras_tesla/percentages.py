@@ -1,7 +1,8 @@
 """What a percentage is, and how many terms of a dot product it keeps."""
 
-import numbers
 from collections.abc import Iterable
+
+from keras_tesla.integers import is_integer
 
 
 def check_percentage(percentage) -> int:
@@ -24,7 +25,7 @@ def check_percentage(percentage) -> int:
     >>> check_percentage(30)
     30
     """
-    if isinstance(percentage, bool) or not isinstance(percentage, numbers.Integral):
+    if not is_integer(percentage):
         raise ValueError(
             "A percentage must be an integer from 1 to 100. "
             f"Received: {percentage!r} (of type {type(percentage).__name__})"

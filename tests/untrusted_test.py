@@ -10,7 +10,8 @@ import pytest
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPDense
-from keras_tesla.tflite.files import archive, reading, writing
+from keras_tesla.tflite.files import archive, reading
+from tests.tflite import forging
 
 pytestmark = pytest.mark.tensorflow
 
@@ -97,6 +98,8 @@ def test_a_manifest_does_not_lead_out_of_its_folder(name, out):
         (lambda m: m["percentages"].clear(), "at least one"),
         (lambda m: m["files"][0].pop("sha256"), "sha256"),
         (lambda m: m.update(files=None), "is not a manifest"),
+        (lambda m: m.pop("mode"), "is not a manifest.*mode"),
+        (lambda m: m["percentages"][0].pop("signature"), "is not a manifest.*signature"),
         (lambda m: m["files"][0].update(bytes=1), "is not the file of the manifest.*Expected 1 b"),
         (lambda m: m["files"][0].update(sha256="0" * 64), "Expected .* 0000"),
     ],
@@ -142,7 +145,7 @@ def test_a_recipe_that_was_forged_with_its_digest_is_refused(change, out):
     content = path.read_bytes()
     header = reading.read_header(content)
     header["percentages"][0]["alone"].update(change)
-    forged = bytearray(writing.with_header(content, header))
+    forged = bytearray(forging.with_header(content, header))
     assert forged[archive.DIGITS] == archive.digest(forged)
     path.write_bytes(forged)
     with pytest.raises(kt.tflite.FileError, match="100 % of the file is not what was exported"):
@@ -158,7 +161,7 @@ def test_a_recipe_that_was_forged_with_its_digest_is_refused(change, out):
 )
 def test_a_header_that_was_forged_with_its_digest_is_refused(header, message, out):
     path = out / "model.tflite"
-    forged = writing.with_header(path.read_bytes(), header)
+    forged = forging.with_header(path.read_bytes(), header)
     path.write_bytes(forged)
     with pytest.raises(kt.tflite.FileError, match=message):
         kt.tflite.load(path)

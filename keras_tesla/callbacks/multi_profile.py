@@ -7,6 +7,7 @@ import keras
 
 from keras_tesla.callbacks import checks, optimizer_reset
 from keras_tesla.graph import tensors
+from keras_tesla.integers import check_integer
 from keras_tesla.layers import IncompleteDotProduct, PerRange
 from keras_tesla.narrowing.plan import layouts, narrow
 from keras_tesla.percentages import active_terms, check_percentages
@@ -56,12 +57,9 @@ class MultiProfile(keras.callbacks.Callback):
                 "`epochs` must be a dict {highest percentage of the range: epochs}, for example "
                 f"{{30: 25, 100: 25}}. Received: {epochs!r}"
             )
-        self.epochs = {p: epochs[p] for p in reversed(check_percentages(epochs))}
-        for count in self.epochs.values():
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(
-                    f"Each range needs a positive integer of epochs. Received: epochs={epochs}"
-                )
+        self.epochs = {
+            p: check_integer(f"epochs[{p}]", epochs[p]) for p in reversed(check_percentages(epochs))
+        }
         ends = list(itertools.accumulate(self.epochs.values()))
         # {range: its first epoch and the one behind its last}
         self._stages = dict(

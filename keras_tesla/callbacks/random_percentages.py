@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_tesla.callbacks import checks
+from keras_tesla.integers import check_integer
 from keras_tesla.percentages import check_percentages
 
 
@@ -49,15 +50,12 @@ class RandomPercentages(keras.callbacks.Callback):
         seed=0,
     ):
         super().__init__()
-        for name, value in (("count", count), ("sets", sets)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}")
         if probabilities is not None:
             checks.check_probabilities(probabilities)
-        self.count = count
+        self.count = check_integer("count", count)
         self.always = always if always is None else tuple(always)
         self.probabilities = probabilities
-        self.sets = sets
+        self.sets = check_integer("sets", sets)
         self.validation_percentages = validation_percentages
         self.seed = seed
         self._menu: list[tuple[int, ...]] = []

@@ -14,7 +14,8 @@ from absl import flags
 
 from keras_tesla.cli import lists, tool
 from keras_tesla.tflite import export
-from keras_tesla.tflite.arguments import MODES, STORAGES
+from keras_tesla.tflite.settings import MODES
+from keras_tesla.tflite.storages import STORAGES
 from keras_tesla.training.tesla import TESLA
 
 FLAGS = flags.FlagValues()
@@ -26,7 +27,11 @@ flags.DEFINE_string(
 )
 flags.DEFINE_enum("mode", "per_percentage", MODES, "What the files are.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "storage", "shared", STORAGES, "Of one file: how it stores the weights.", flag_values=FLAGS
+    "storage",
+    "shared",
+    list(STORAGES),
+    "Of one file: how it stores the weights.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "quantization", None, ["dynamic_range", "int8"], "Default: float32.", flag_values=FLAGS

@@ -1,10 +1,9 @@
 """Clustering: the weights of a layer share a few values."""
 
-import numbers
-
 import numpy as np
 
 from keras_tesla.compression import bridge, packages
+from keras_tesla.integers import check_integer
 
 
 def cluster(model, number_of_clusters, preserve_sparsity=False):
@@ -32,18 +31,13 @@ def cluster(model, number_of_clusters, preserve_sparsity=False):
     Reference:
         Han, Mao, Dally: Deep Compression, 2016, https://arxiv.org/abs/1510.00149
     """
-    count = number_of_clusters
-    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 2:
-        raise ValueError(
-            f"`number_of_clusters` must be an integer, 2 or more. Received: {number_of_clusters!r}"
-        )
+    count = check_integer("number_of_clusters", number_of_clusters, least=2)
     tf_keras, tfmot = packages.load()
     # `preserve_sparsity` is in no public place of the package.
     from tensorflow_model_optimization.python.core.clustering.keras.experimental import (
         cluster as experimental,
     )
 
-    count = int(count)
     start = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
 
     def wrap(layer):

@@ -5,12 +5,9 @@ import tempfile
 import numpy as np
 
 from keras_tesla.compression import bridge, packages
-from keras_tesla.tflite import convert, verify
-
-_EXAMPLES = 16
-# Of a quantized file: root mean square of the differences over the outputs' standard deviation.
-# Usual are .01 to .05, more in a network of few channels; at .25 its answers are others.
-_SPREAD = 0.25
+from keras_tesla.tflite import convert, examples, verify
+from keras_tesla.tflite.examples import InputSpec
+from keras_tesla.tflite.settings import ConversionSettings
 
 
 def to_tflite(
@@ -59,51 +56,31 @@ def to_tflite(
             f"of type: {sorted(kinds)}"
         )
     aware = bridge.QUANTIZATION in kinds
-    _check(aware, quantization, representative_data, int8_io, batch_size)
-    quantization = "int8" if aware else quantization
-    size = batch_size * -(-_EXAMPLES // batch_size)
-    representative = None
-    if representative_data is not None:
-        representative = _arrays(model, representative_data, "representative_data", batch_size)
-        inputs = {n: x[:size] for n, x in representative.items()} if inputs is None else inputs
-    given = _random(model, size) if inputs is None else _arrays(model, inputs, "inputs", batch_size)
-
-    call = _function(model, batch_size)
-    content = _converted(call, model, quantization, representative, int8_io, batch_size)
-    expected = _expected(call, given, batch_size)
-    spread = None if quantization is None else _SPREAD
+    settings = ConversionSettings(
+        quantization=quantization or ("int8" if aware else None),
+        int8_io=int8_io,
+        batch_size=batch_size,
+        trained_ranges=aware,
+        inputs=inputs,
+        representative_data=representative_data,
+    )
+    chosen = examples.choose(_specs(model), settings)
+    call = _function(model, settings.batch_size)
+    content = _converted(call, model, settings, chosen.representative)
+    expected = _expected(call, chosen.inputs, settings.batch_size)
+    spread = None if settings.quantization is None else verify.SPREAD
     what = f"Model {model.name!r}"
-    case = verify.Case(what, None, given, expected, verify.tolerance(model), spread)
-    verify.compare(content, [case])
+    case = verify.Case(what, None, chosen.inputs, expected, verify.tolerance(model), spread)
+    interpreted, _ = verify.interpret(content, [case])
+    verify.compile_all([interpreted])
     return content
 
 
-def _check(aware, quantization, representative_data, int8_io, batch_size):
-    """Checks the arguments for a model that is `quantization_aware` or not."""
-    if quantization not in convert.QUANTIZATIONS:
-        raise ValueError(
-            f"`quantization` must be one of {convert.QUANTIZATIONS}. Received: {quantization!r}"
-        )
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}")
-    if aware and quantization == "dynamic_range":
-        raise ValueError(
-            "A `quantization_aware` model becomes an int8 file: leave `quantization` out. "
-            f"Received: {quantization!r}"
-        )
-    if aware and representative_data is not None:
-        raise ValueError(
-            "A `quantization_aware` model has measured its ranges in training: leave "
-            "`representative_data` out, and pass `inputs` to choose what is compared."
-        )
-    if not aware and (quantization == "int8") != (representative_data is not None):
-        raise ValueError(
-            "`representative_data`, typical inputs, goes with quantization='int8'. Received: "
-            f"quantization={quantization!r} and "
-            f"{'no' if representative_data is None else 'some'} representative_data"
-        )
-    if int8_io and not aware and quantization != "int8":
-        raise ValueError(f"`int8_io` goes with an int8 file. Received: {quantization!r}")
+def _specs(model) -> list[InputSpec]:
+    return [
+        InputSpec(name, tuple(tensor.shape[1:]), tensor.dtype.name)
+        for name, tensor in zip(model.input_names, model.inputs, strict=True)
+    ]
 
 
 def _function(model, batch_size):
@@ -123,23 +100,21 @@ def _function(model, batch_size):
     return tf.function(call, autograph=False).get_concrete_function(**signature)
 
 
-def _converted(call, model, quantization, representative, int8_io, batch_size):
+def _converted(call, model, settings, representative):
     import tensorflow as tf
 
     module = tf.Module()
     module.kept = model.variables  # a SavedModel refuses those that nothing refers to
-    if representative is not None:  # else a `quantization_aware` model has its ranges
-        representative = list(_batches(representative, batch_size))
     with tempfile.TemporaryDirectory() as directory:
         tf.saved_model.save(module, directory, signatures={"serving_default": call})
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-        return convert.run(converter, quantization, representative, int8_io)
+        return convert.run(converter, settings.quantization, representative, settings.int8_io)
 
 
 def _expected(call, inputs, batch_size):
     parts = [
         {name: y.numpy() for name, y in call(**_constants(batch)).items()}
-        for batch in _batches(inputs, batch_size)
+        for batch in examples.batches(inputs, batch_size)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -148,47 +123,3 @@ def _constants(batch):
     import tensorflow as tf
 
     return {name: tf.constant(x) for name, x in batch.items()}
-
-
-def _batches(arrays, size):
-    for start in range(0, len(next(iter(arrays.values()))), size):
-        yield {name: x[start : start + size] for name, x in arrays.items()}
-
-
-def _arrays(model, given, what, batch_size):
-    """{input name: array}, with as many examples as fill batches."""
-    if not isinstance(given, dict) and len(model.inputs) == 1:
-        given = {model.input_names[0]: given}
-    if not isinstance(given, dict) or set(given) != set(model.input_names):
-        raise ValueError(
-            f"`{what}` must be a dict with an array for each of {model.input_names}. Received: "
-            f"{sorted(given) if isinstance(given, dict) else type(given).__name__}"
-        )
-    checked = {}
-    for name, tensor in zip(model.input_names, model.inputs, strict=True):
-        array = np.asarray(given[name], tensor.dtype.as_numpy_dtype)
-        usable = len(array) // batch_size * batch_size if array.ndim else 0
-        if array.shape[1:] != tuple(tensor.shape[1:]) or not usable:
-            raise ValueError(
-                f"`{what}` for {name!r} must hold at least {batch_size} examples of shape "
-                f"{tuple(tensor.shape[1:])}. Received an array of shape {array.shape}"
-            )
-        checked[name] = array[:usable]
-    if len({len(x) for x in checked.values()}) > 1:
-        raise ValueError(
-            f"`{what}` must hold equally many examples for each input. Received: "
-            f"{ {name: len(x) for name, x in checked.items()} }"
-        )
-    return checked
-
-
-def _random(model, examples):
-    random = np.random.default_rng(0)
-    made = {}
-    for name, tensor in zip(model.input_names, model.inputs, strict=True):
-        shape = (examples, *tensor.shape[1:])
-        if tensor.dtype.is_floating:
-            made[name] = random.standard_normal(shape).astype(tensor.dtype.as_numpy_dtype)
-        else:
-            made[name] = random.integers(0, 2, shape).astype(tensor.dtype.as_numpy_dtype)
-    return made

@@ -1,10 +1,9 @@
 """Pruning: weights of small magnitude become zero."""
 
-import numbers
-
 import numpy as np
 
 from keras_tesla.compression import bridge, packages
+from keras_tesla.integers import check_integer
 
 
 def prune(model, sparsity, steps=0):
@@ -43,10 +42,8 @@ def prune(model, sparsity, steps=0):
     """
     if not isinstance(sparsity, float | np.floating) or not 0 < sparsity < 1:
         raise ValueError(f"`sparsity` must be a float between 0 and 1. Received: {sparsity!r}")
-    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 0:
-        raise ValueError(f"`steps` must be an integer, 0 or more. Received: {steps!r}")
+    steps = check_integer("steps", steps, least=0)
     tf_keras, tfmot = packages.load()
-    steps = int(steps)
     schedule = _from_the_start(tfmot, sparsity)
     if steps:
         # Masks are renewed a hundred times, and at the last step, or it would miss the sparsity.

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_tesla.channels import Channels, take
+from keras_tesla.integers import check_integer
 from keras_tesla.layers.incomplete import IncompleteDotProduct
 from keras_tesla.scope import current_percentage
 
@@ -60,14 +61,8 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
 
     def __init__(self, units, *args, input_channels=None, **kwargs):
         super().__init__(units, *args, **kwargs)
-        if input_channels is not None and (
-            isinstance(input_channels, bool)
-            or not isinstance(input_channels, int)
-            or input_channels < 1
-        ):
-            raise ValueError(
-                f"`input_channels` must be a positive integer or None. Received: {input_channels!r}"
-            )
+        if input_channels is not None:
+            input_channels = check_integer("input_channels", input_channels)
         self.input_channels = input_channels
         self.positions: Any = None
 

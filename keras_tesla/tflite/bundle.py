@@ -1,13 +1,11 @@
 """What an export wrote."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 
-from keras_tesla.percentages import check_percentages
-from keras_tesla.tflite.files.folder import MANIFEST
-from keras_tesla.tflite.files.reading import FileError
+from keras_tesla.tflite.files import manifest
+from keras_tesla.tflite.measure import benchmark as measure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Entry:
         accuracy: Float, 0..1, on the `validation_data` of the export; None if there was none.
         latency: Seconds of one call on the machine that exported it, one thread, median.
         max_abs_difference: Largest difference between the file's outputs and Keras'.
-        alone: How it is opened alone, see `keras_tesla.tflite.files.alone`; None in an own file.
+        alone: How it is opened alone, see `keras_tesla.tflite.storages.part`; None in an own file.
     """
 
     percentage: int
@@ -54,7 +52,7 @@ class Bundle:
         not_shared: [{"weight": name, "percentage": int, "bytes": int, "reason": str}, ..]: the
             weights of a shared storage that need bytes of their own at a percentage.
         versions: {package: version} of what wrote it.
-        shells: The forms of nested weights, see `keras_tesla.tflite.files.alone`.
+        shells: The forms of nested weights, see `keras_tesla.tflite.storages.part`.
     """
 
     directory: pathlib.Path
@@ -92,9 +90,7 @@ class Bundle:
         Args:
             **kwargs: Of `keras_tesla.tflite.measure.benchmark.benchmark`.
         """
-        from keras_tesla.tflite.measure.benchmark import benchmark
-
-        return benchmark([self.directory], **kwargs)
+        return measure.benchmark([self.directory], **kwargs)
 
     def manifest(self) -> str:
         """Returns the text of the manifest."""
@@ -119,34 +115,8 @@ def read(directory) -> Bundle:
         FileError: If a file has not the size or the SHA-256 that the manifest says.
         ValueError: If it is not a manifest, or names files outside of the folder.
     """
-    directory = pathlib.Path(directory)
-    text = (directory / MANIFEST).read_text()
+    values = manifest.read(directory)
     try:
-        bundle = from_manifest(directory, json.loads(text))
-        described = {file["file"]: (file["bytes"], file["sha256"]) for file in bundle.files}
-        _check_names(bundle, described)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{str(directory / MANIFEST)!r} is not a manifest of an export: {error}"
-        ) from error
-    for name, expected in described.items():
-        content = (directory / name).read_bytes()
-        found = len(content), hashlib.sha256(content).hexdigest()
-        if found != expected:
-            raise FileError(
-                f"{str(directory / name)!r} is not the file of the manifest beside it. Expected "
-                f"{expected[0]} bytes with the SHA-256 {expected[1]}. Received: {found[0]} bytes, "
-                f"{found[1]}"
-            )
-    return bundle
-
-
-def _check_names(bundle, described):
-    """Refuses what leads out of the folder: a manifest may come from anywhere."""
-    for name in described:
-        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\:\0"):
-            raise ValueError(f"a file must be named without a folder. Received: {name!r}")
-    check_percentages([entry.percentage for entry in bundle.entries])
-    unknown = sorted({str(entry.file) for entry in bundle.entries} - set(described))
-    if unknown:
-        raise ValueError(f"`files` lacks what `percentages` name: {unknown}")
+        return from_manifest(directory, values)
+    except manifest.ERRORS as error:
+        raise manifest.refused(directory, error) from error

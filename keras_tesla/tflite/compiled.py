@@ -14,58 +14,78 @@ import tempfile
 import numpy as np
 
 
-def run(content: bytes, calls: list[tuple[str, list[dict]]]) -> list[list[dict]]:
-    """Runs signatures of a file.
+class CompiledModelError(RuntimeError):
+    """A file that CompiledModel refused, or in which the process crashed.
 
     Args:
-        content: The bytes of a .tflite file.
-        calls: [(signature, [{input name: array}, ..])].
+        message: What is to be said of it.
+        file: Int, which of the files.
+    """
+
+    def __init__(self, message: str, file: int):
+        super().__init__(message)
+        self.file = file
+
+
+def run(files: list[tuple[bytes, list[tuple[str, list[dict]]]]]) -> list[list[list[dict]]]:
+    """Runs signatures of files, all in one process: to start it takes longer than to run a file.
+
+    Args:
+        files: [(the bytes of a .tflite file, [(signature, [{input name: array}, ..]), ..]), ..].
 
     Returns:
-        For each call a list of {output name: array}.
+        For each file and call a list of {output name: array}.
 
     Raises:
-        RuntimeError: If the file is refused, or the process crashes.
+        CompiledModelError: If a file is refused, or the process crashes.
     """
     with tempfile.TemporaryDirectory() as directory:
         folder = pathlib.Path(directory)
-        (folder / "model.tflite").write_bytes(content)
-        np.savez(
-            folder / "inputs.npz",
-            **{
-                f"{number}/{signature}/{batch}/{name}": array
-                for number, (signature, inputs) in enumerate(calls)
-                for batch, feed in enumerate(inputs)
-                for name, array in feed.items()
-            },
-        )
+        for file, (content, calls) in enumerate(files):
+            (folder / f"{file}.tflite").write_bytes(content)
+            np.savez(
+                folder / f"{file}.inputs.npz",
+                **{
+                    f"{number}/{signature}/{batch}/{name}": array
+                    for number, (signature, inputs) in enumerate(calls)
+                    for batch, feed in enumerate(inputs)
+                    for name, array in feed.items()
+                },
+            )
         done = subprocess.run(
             # -P: the modules beside this file must not be found in place of others.
-            [sys.executable, "-P", __file__, directory],
+            [sys.executable, "-P", __file__, directory, str(len(files))],
             capture_output=True,
             encoding="utf-8",
             errors="replace",
         )
         if done.returncode != 0:
-            raise RuntimeError(
+            finished = (folder / f"{file}.outputs.npz" for file in range(len(files)))
+            raise CompiledModelError(
                 f"LiteRT's CompiledModel ended with status {done.returncode}:\n"
-                + "\n".join(done.stderr.strip().splitlines()[-5:])
+                + "\n".join(done.stderr.strip().splitlines()[-5:]),
+                file=sum(path.exists() for path in finished),
             )
-        results: list[list[dict]] = [[{} for _ in inputs] for _, inputs in calls]
-        with np.load(folder / "outputs.npz") as outputs:
-            for key, array in outputs.items():
-                number, batch, name = key.split("/", 2)
-                results[int(number)][int(batch)][name] = array
-        return results
+        return [
+            _outputs(folder / f"{file}.outputs.npz", calls) for file, (_, calls) in enumerate(files)
+        ]
 
 
-def _main(directory):
+def _outputs(path, calls) -> list[list[dict]]:
+    results: list[list[dict]] = [[{} for _ in inputs] for _, inputs in calls]
+    with np.load(path) as outputs:
+        for key, array in outputs.items():
+            number, batch, name = key.split("/", 2)
+            results[int(number)][int(batch)][name] = array
+    return results
+
+
+def _run_file(folder, file):
     from ai_edge_litert.compiled_model import CompiledModel
 
-    folder = pathlib.Path(directory)
-    model = CompiledModel.from_file(str(folder / "model.tflite"))
+    model = CompiledModel.from_file(str(folder / f"{file}.tflite"))
     feeds: dict[tuple, dict] = {}
-    with np.load(folder / "inputs.npz") as inputs:
+    with np.load(folder / f"{file}.inputs.npz") as inputs:
         for key, array in inputs.items():
             number, signature, batch, name = key.split("/", 3)
             feeds.setdefault((number, signature, batch), {})[name] = array
@@ -81,8 +101,9 @@ def _main(directory):
             shape = [int(n) for n in detail["shape"]]
             flat = out[name].read(int(np.prod(shape)), np.dtype(detail["dtype"]))
             outputs[f"{number}/{batch}/{name}"] = np.array(flat).reshape(shape)
-    np.savez(folder / "outputs.npz", **outputs)
+    np.savez(folder / f"{file}.outputs.npz", **outputs)
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    for file in range(int(sys.argv[2])):
+        _run_file(pathlib.Path(sys.argv[1]), file)

@@ -1,13 +1,12 @@
 """From a plain Keras model to the bytes of a .tflite file."""
 
+import contextlib
 import warnings
 
 import keras
 import numpy as np
 
 from keras_tesla.names import unique_name
-
-QUANTIZATIONS = (None, "dynamic_range", "int8")
 
 
 def convert(model, quantization=None, representative=None, int8_io=False) -> bytes:
@@ -28,16 +27,43 @@ def convert(model, quantization=None, representative=None, int8_io=False) -> byt
         Exception: The converter's, if the model needs an operation that is not built into LiteRT,
             or, for `"int8"`, has no int8 form.
     """
-    import tensorflow as tf
+    trained_ranges = quantization == "int8" and representative is None
+    return Traced(model, trained_ranges).convert(quantization, representative, int8_io)
 
-    try:
-        aware = quantization == "int8" and representative is None
-        function, owner = _concrete_function(model, _limits(model) if aware else {})
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
-        return run(converter, quantization, representative, int8_io)
-    except Exception as error:
-        error.add_note(f"{model.name!r} could not be converted with LiteRT's builtin operations.")
-        raise
+
+class Traced:
+    """A plain Keras model as a TensorFlow function, from which several files may be converted.
+
+    Args:
+        model: A Functional `keras.Model` of stock layers, on the TensorFlow backend.
+        trained_ranges: Bool, whether the model is a quantization-aware one that becomes int8.
+    """
+
+    def __init__(self, model, trained_ranges: bool = False):
+        self._name = model.name
+        with self._noted():
+            self._function = _concrete_function(model, _limits(model) if trained_ranges else {})
+
+    def convert(self, quantization=None, representative=None, int8_io=False) -> bytes:
+        """Returns a .tflite file; see `convert`."""
+        import tensorflow as tf
+
+        with self._noted():
+            # The function holds constants only, so nothing needs to be kept alive for it.
+            converter = tf.lite.TFLiteConverter.from_concrete_functions(
+                [self._function], tf.Module()
+            )
+            return run(converter, quantization, representative, int8_io)
+
+    @contextlib.contextmanager
+    def _noted(self):
+        try:
+            yield
+        except Exception as error:
+            error.add_note(
+                f"{self._name!r} could not be converted with LiteRT's builtin operations."
+            )
+            raise
 
 
 def run(converter, quantization, representative, int8_io) -> bytes:
@@ -90,7 +116,7 @@ def _constant(value, limit):
 
 
 def _concrete_function(model, limits):
-    """Returns the model as a TensorFlow function of its named inputs, and what keeps it alive.
+    """Returns the model as a TensorFlow function of its named inputs.
 
     The weights are constants of it. A Keras model has them in variables that the converter does not
     freeze; to export a SavedModel first makes it do so, in five times the time.
@@ -117,9 +143,7 @@ def _concrete_function(model, limits):
         )
         return dict(zip(output_names(model), keras.tree.flatten(outputs), strict=True))
 
-    owner = tf.Module()
-    owner.call = call
-    return call.get_concrete_function(), owner
+    return call.get_concrete_function()
 
 
 def output_names(model) -> list[str]:

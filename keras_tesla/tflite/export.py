@@ -1,23 +1,20 @@
 """Exporting a TESLA model to .tflite files."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 
-import keras
-import numpy as np
-
-from keras_tesla import extraction
-from keras_tesla.analysis.cost import multiply_adds
-from keras_tesla.narrowing.plan import narrow
-from keras_tesla.scope import percentage_scope
-from keras_tesla.tflite import arguments, convert, runtime, verify
-from keras_tesla.tflite.arguments import Arguments
+from keras_tesla.tflite import checks, examples, together
 from keras_tesla.tflite.bundle import Bundle, from_manifest
-from keras_tesla.tflite.files import alone, folder, reading, writing
+from keras_tesla.tflite.converted import Converted, convert_percentage
+from keras_tesla.tflite.examples import Examples
+from keras_tesla.tflite.files import folder, writing
 from keras_tesla.tflite.files import metadata as standard
-from keras_tesla.tflite.files.constants import Constants
-from keras_tesla.tflite.graphs import align, flatbuffer, integers, merge, share, structure
+from keras_tesla.tflite.files.header import Header, PercentageHeader
+from keras_tesla.tflite.finish import File, Finished, finish
+from keras_tesla.tflite.graphs import align, flatbuffer, merge
 from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.settings import Settings
 from keras_tesla.training.tesla import TESLA
 from keras_tesla.version import __version__
 
@@ -83,223 +80,123 @@ def export(
         VerificationError: A file computed something else than Keras.
         OSError: The folder is a file, holds an export already, or cannot be written.
     """
-    checked = arguments.check(
-        tesla,
-        mode,
-        storage,
-        quantization,
-        int8_io,
-        percentages,
-        batch_size,
-        inputs,
-        representative_data,
-        validation_data,
+    settings = Settings(
+        mode=mode,
+        storage=storage,
+        quantization=quantization,
+        int8_io=int8_io,
+        trained_ranges=checks.has_trained_ranges(tesla),
+        percentages=percentages,
+        batch_size=batch_size,
+        inputs=inputs,
+        representative_data=representative_data,
+        validation_data=validation_data,
+        labels=labels,
+        normalization=normalization,
     )
-    one_file = mode != "per_percentage"
-    header = {
-        "format": reading.FORMAT,
-        "mode": mode,
-        "storage": storage if one_file else None,
-        "quantization": quantization,
-        "name": tesla.network.name,
-        "versions": _versions(),
-    }
-    said = {
-        "name": tesla.network.name,
-        "version": __version__,
-        "inputs": checked.inputs,
-        "normalization": normalization,
-        "labels": labels,
-    }
+    percentages = checks.check_model(tesla, settings)
+    chosen = examples.choose(examples.specs_of(tesla.network), settings)
+    validation = checks.validation(tesla, settings)
     with folder.whole(directory, overwrite) as temporary:
-        sources = [
-            _Source(
-                tesla, p, batch_size, quantization, int8_io, checked, header["storage"] == "shared"
-            )
-            for p in checked.percentages
-        ]
-        header.update(sources[0].interface())
-        if one_file:
-            content = _together(sources, header, said)
-            files = {_FILE: _complete(content, sources, checked)}
-        else:
-            files = {
-                f"p{source.percentage}.tflite": _complete(
-                    _separate(source, header, said), [source], checked
-                )
-                for source in sources
-            }
-        for name, content in files.items():
-            (temporary / name).write_bytes(content)
-        bundle = from_manifest(directory, _manifest(files))
+        converted = [convert_percentage(tesla, p, settings, chosen) for p in percentages]
+        files = _Layout(tesla.network.name, settings, chosen).files(converted)
+        finished = finish(files, validation)
+        for file in finished:
+            (temporary / file.name).write_bytes(file.content)
+        bundle = from_manifest(directory, _manifest(finished))
         (temporary / folder.MANIFEST).write_text(bundle.manifest())
     return bundle
 
 
-class _Source:
-    """One percentage, converted by itself, and what Keras computes at it."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Layout:
+    """What is in which file."""
 
-    def __init__(
-        self, tesla, percentage, batch_size, quantization, int8_io, checked: Arguments, shared
-    ):
-        self.percentage, self.quantization = percentage, quantization
-        plan = narrow(tesla.graph, percentage)
-        model = extraction.extract(
-            plan, f"p{percentage}", batch_size, dtype="float32", private_apart=shared
+    name: str
+    settings: Settings
+    examples: Examples
+
+    def files(self, converted: list[Converted]) -> list[File]:
+        storage = self.settings.stored
+        if storage is not None:
+            return [self._together(converted, storage)]
+        interface = _interface(Leaf(converted[0].percentage, converted[0].content))
+        return [self._separate(each, interface) for each in converted]
+
+    def _separate(self, converted, interface) -> File:
+        """The file of one percentage."""
+        header = self._header([converted], interface, lambda percentage: merge.DEFAULT)
+        model = flatbuffer.unpack(converted.content)
+        draft = writing.write_one(model, header, self._metadata(model), self.settings.labels)
+        return File(f"p{converted.percentage}.tflite", draft, [converted])
+
+    def _together(self, converted, storage) -> File:
+        """The file of all percentages."""
+        settings, ascending = self.settings, converted[::-1]
+        leaves, not_shared = storage.graphs(
+            [Leaf(each.percentage, each.content) for each in ascending],
+            [Leaf(e.percentage, e.floats) for e in ascending if e.floats is not None],
+            settings.quantization,
         )
-        self.multiply_adds = multiply_adds(model)
-        aware = quantization == "int8" and checked.representative is None
-        floats = model
-        if aware:
-            floats = extraction.extract(plan, model.name, batch_size, "float32", ranges=False)
-        self.floats = self.content = convert.convert(floats)
-        if quantization is not None:
-            self.content = convert.convert(model, quantization, checked.representative, int8_io)
-        if aware:
-            self._check_integers()
-        self.inputs = checked.inputs
-        self.expected = _expected(tesla, percentage, checked.inputs, model)
-        self.allowed = verify.tolerance(tesla.network)
-        self.spread = None
-        if quantization is not None:
-            self.spread = verify.spread_allowed(
-                self.content, self.inputs, self.expected, f"{percentage} %"
-            )
+        header = self._header(converted, _interface(leaves[-1]), merge.key)
+        header = dataclasses.replace(header, storage=storage.name, not_shared=not_shared)
+        if settings.percentage_input:
+            align.align(leaves)
+        merged = merge.merge(leaves, settings.percentage_input)
+        metadata = self._metadata(merged.model)
+        draft = together.write(leaves, merged, storage, header, metadata, settings.labels)
+        return File(_FILE, draft, converted, settings.percentage_input)
 
-    def _check_integers(self):
-        floats = integers.float_tensors(Leaf(self.percentage, self.content))
-        if floats:
-            raise ValueError(
-                f"{self.percentage} %: the converter left float32 numbers in the int8 network: "
-                f"{floats}. Some layers have no int8 form with a single channel, such as Conv1D: "
-                "make them wider, or leave this percentage out. Nothing was written."
-            )
+    def _header(self, converted, interface, signature) -> Header:
+        return Header(
+            mode=self.settings.mode,
+            storage=None,
+            quantization=self.settings.quantization,
+            name=self.name,
+            versions=_versions(),
+            **interface,
+            percentages=tuple(
+                PercentageHeader(each.percentage, signature(each.percentage), each.multiply_adds)
+                for each in converted
+            ),
+        )
 
-    def interface(self) -> dict:
-        """The names, shapes and types of inputs and outputs."""
-        leaf = Leaf(self.percentage, self.content)
-        return {
-            side: {
-                name: {"shape": [int(n) for n in tensor.shape], "dtype": flatbuffer.dtype(tensor)}
-                for name, tensor in ((n, leaf.graph.tensors[i]) for n, i in indices.items())
-            }
-            for side, indices in (("inputs", leaf.inputs), ("outputs", leaf.outputs))
+    def _metadata(self, model) -> dict[str, bytes]:
+        """The standard metadata of a model."""
+        settings, inputs = self.settings, self.examples.inputs
+        packed = standard.pack(
+            model, self.name, __version__, inputs, settings.normalization, settings.labels
+        )
+        return {standard.ENTRY: packed}
+
+
+def _interface(leaf: Leaf) -> dict:
+    """The names, shapes and types of inputs and outputs."""
+    return {
+        side: {
+            name: {"shape": [int(n) for n in tensor.shape], "dtype": flatbuffer.dtype(tensor)}
+            for name, tensor in ((n, leaf.graph.tensors[i]) for n, i in indices.items())
         }
-
-    def entry(self, signature) -> dict:
-        """What the header says of the percentage; what is measured later takes no more bytes."""
-        return {
-            "percentage": self.percentage,
-            "signature": signature,
-            "multiply_adds": self.multiply_adds,
-            "bytes": writing.UNKNOWN,
-            "accuracy": writing.UNKNOWN,
-            "latency": writing.UNKNOWN,
-            "max_abs_difference": writing.UNKNOWN,
-        }
-
-    def case(self, signature, percentage=None) -> verify.Case:
-        inputs, what = self.inputs, f"{self.percentage} %"
-        if percentage is not None:
-            inputs = {**inputs, merge.PERCENTAGE: np.array([percentage], np.int32)}
-            what = f"{percentage} %, asked for as an input"
-        return verify.Case(what, signature, inputs, self.expected, self.allowed, self.spread)
+        for side, indices in (("inputs", leaf.inputs), ("outputs", leaf.outputs))
+    }
 
 
-def _separate(source: _Source, header, said) -> bytes:
-    """The file of one percentage."""
-    header = {**header, "percentages": [source.entry(merge.DEFAULT)], "not_shared": []}
-    model = flatbuffer.unpack(source.content)
-    entries = {standard.ENTRY: standard.pack(model, **said)}
-    return writing.write_one(source.content, header, entries, said["labels"])
-
-
-def _together(sources: list[_Source], header, said) -> bytes:
-    """The file of all percentages."""
-    ascending = sources[::-1]
-    shared = header["storage"] == "shared"
-    weights_only = shared and header["quantization"] == "dynamic_range"
-    leaves = [Leaf(s.percentage, s.floats if weights_only else s.content) for s in ascending]
-    own = []
-    if shared:
-        quantized = header["quantization"] == "int8"
-        floats = [Leaf(s.percentage, s.floats) for s in ascending] if quantized else leaves
-        codes = Leaf(ascending[-1].percentage, ascending[-1].content) if weights_only else None
-        own = share.share(leaves, floats, codes)
-    with_input = header["mode"] == "percentage_input"
-    if with_input:
-        align.align(leaves)
-    pool = Constants()
-    merged = merge.merge(leaves, with_input, pool)
-    entries = [source.entry(merge.key(source.percentage)) for source in sources]
-    header = {**header, "percentages": entries, "not_shared": own}
-    metadata = {standard.ENTRY: standard.pack(merged.model, **said)}
-    return writing.write_many(merged, leaves, pool, header, metadata, said["labels"])
-
-
-def _complete(content: bytes, sources: list[_Source], checked: Arguments) -> bytes:
-    """Verifies a file and returns it with what was measured on it."""
-    structure.check(content)
-    header = reading.read_header(content)
-    signatures = {e["percentage"]: e["signature"] for e in header["percentages"]}
-    cases = [source.case(signatures[source.percentage]) for source in sources]
-    if header["mode"] == "percentage_input":
-        cases += _choices(sources)
-    differences = verify.compare(content, cases)
-    for source, entry, difference in zip(sources, header["percentages"], differences, strict=False):
-        alone_content = content
-        if "alone" in entry:
-            alone_content = alone.extract(content, header, source.percentage)
-            verify.compare(alone_content, [source.case(None)])
-        entry["bytes"] = len(alone_content)
-        entry["max_abs_difference"] = float(f"{difference:.3g}")
-        entry["latency"] = float(f"{runtime.latency(alone_content, source.inputs):.4g}")
-        entry["accuracy"] = None
-        if checked.validation is not None:
-            entry["accuracy"] = round(_accuracy(alone_content, *checked.validation), 6)
-    return writing.with_header(content, header)
-
-
-def _choices(sources):
-    """Each percentage asked for as an input, and what lies between, above and below them."""
-    above = sources[0]
-    yield above.case(merge.DEFAULT, 2**31 - 1)
-    for source in sources:
-        yield source.case(merge.DEFAULT, source.percentage)
-        if source is not above and above.percentage > source.percentage + 1:
-            yield above.case(merge.DEFAULT, source.percentage + 1)
-        above = source
-    yield above.case(merge.DEFAULT, -(2**31))
-
-
-def _accuracy(content, inputs, labels) -> float:
-    outputs = runtime.run(runtime.interpreter(content), inputs)
-    (scores,) = outputs.values()
-    return float(np.mean(scores.argmax(-1) == labels))
-
-
-def _expected(tesla, percentage, inputs, model):
-    """What Keras computes: on the live weights and not narrowed, unlike what was converted."""
-    names = [t.name for t in tesla.network.inputs]
-    x = keras.tree.pack_sequence_as(tesla.graph.inputs, [inputs[name] for name in names])
-    with percentage_scope(percentage):
-        outputs = tesla.network(x, training=False)
-    flat = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(outputs)]
-    return dict(zip(convert.output_names(model), flat, strict=True))
-
-
-def _manifest(files) -> dict:
+def _manifest(files: list[Finished]) -> dict:
     """What the manifest says: the headers of all files in one."""
-    entries = []
-    for name, content in files.items():
-        written = reading.read_header(content)
-        entries += [{**entry, "file": name} for entry in written["percentages"]]
-    last = {k: v for k, v in written.items() if k not in ("format", "percentages")}
-    described = [
-        {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        for name, content in files.items()
+    entries = [
+        {**entry.values(), "file": file.name} for file in files for entry in file.header.percentages
     ]
-    return {**last, "files": described, "percentages": entries}
+    shared = files[0].header.values()
+    del shared["format"]
+    described = [
+        {
+            "file": file.name,
+            "sha256": hashlib.sha256(file.content).hexdigest(),
+            "bytes": len(file.content),
+        }
+        for file in files
+    ]
+    return {**shared, "files": described, "percentages": entries}
 
 
 def _versions():

@@ -9,6 +9,7 @@ import math
 import numbers
 from typing import NamedTuple
 
+from keras_tesla.integers import check_integer
 from keras_tesla.percentages import check_percentage, check_percentages
 
 # A wait is `hold` times two to this many at most, ...
@@ -110,8 +111,7 @@ class Governor:
         self._rising = self.percentages[::-1]
         if latency_budget is None and energy_budget is None:
             raise ValueError("Expected `latency_budget` or `energy_budget`. Received neither.")
-        if isinstance(window, bool) or not isinstance(window, numbers.Integral) or window < 1:
-            raise ValueError(f"`window` must be a positive integer. Received: {window!r}")
+        window = check_integer("window", window)
         self._hold = _positive("hold", hold)
         self._hot = _positive("hot", hot)
         self._cool = self._hot - _at_least("margin", margin, 0.0)
@@ -120,7 +120,7 @@ class Governor:
                 f"Expected `0 <= margin < hot <= 1`. Received: margin={margin!r}, hot={hot!r}"
             )
         _at_least("overshoot", overshoot, 1.0)
-        settings = (self._costs(costs), int(window), float(margin), float(overshoot))
+        settings = (self._costs(costs), window, float(margin), float(overshoot))
         seconds = math.inf  # without a budget for it the latency is averaged all the same
         if latency_budget is not None:
             seconds = _positive("latency_budget", latency_budget)

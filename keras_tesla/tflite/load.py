@@ -9,9 +9,9 @@ import threading
 import numpy as np
 
 from keras_tesla.percentages import check_percentage
-from keras_tesla.tflite import runtime
+from keras_tesla.tflite import runtime, standalone
 from keras_tesla.tflite.cached import CachedRunner
-from keras_tesla.tflite.files import alone, archive, reading
+from keras_tesla.tflite.files import archive, reading
 
 
 class Model:
@@ -119,7 +119,7 @@ class Model:
         with open(self._path, "rb") as file:
             if self.header["mode"] == "per_percentage":
                 return file.read()
-            return alone.extract(_Slices(file), self.header, percentage)
+            return standalone.extract(_Slices(file), self.header, percentage)
 
     def _interpreter(self, percentage):
         made = runtime.interpreter(self._alone(percentage), threads=self._threads)

@@ -97,16 +97,14 @@ def _dequantized(x, detail):
     return ((x.astype("float32") - zero) * scale).astype("float32")
 
 
-def latency(content: bytes, inputs: dict, runs: int = 200, threads: int = 1) -> float:
+def latency(made: Interpreter, inputs: dict, runs: int = 200) -> float:
     """Returns the median time of one call on this machine, in seconds.
 
     Args:
-        content: The bytes of a .tflite file with one signature.
+        made: From `interpreter`, of a file with one signature.
         inputs: {input name: array `(examples, ...)`}; the first batch is run.
         runs: Int, number of timed calls, after a tenth as many that are not timed.
-        threads: Int, number of CPU threads.
     """
-    made = interpreter(content, threads=threads)
     runner = made.get_signature_runner()
     details = runner.get_input_details()
     runner(**next(batches(details, encode(details, inputs))))  # and the inputs stay set

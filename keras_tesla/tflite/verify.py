@@ -2,17 +2,17 @@
 
 import dataclasses
 
-import keras
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
-from keras_tesla.tflite import compiled, runtime
+from keras_tesla.tflite import compiled, examples, runtime
 
 # Largest difference, relative to the largest reference value (at least 1). A file computes in
 # float32; a network that computes in less in Keras differs by that type's rounding.
 _TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 # What quantization may cost: the root mean square of the differences over the standard deviation of
 # the outputs. A well calibrated network has .01 to .05; at .25 its answers are others.
-_QUANTIZED = 0.25
+SPREAD = 0.25
 
 
 class VerificationError(RuntimeError):
@@ -47,31 +47,18 @@ def tolerance(model) -> float:
     return max(_TOLERANCE.get(dtype, 1e-5) for dtype in dtypes)
 
 
-def example_inputs(model, examples: int, seed: int = 0) -> dict[str, np.ndarray]:
+def example_inputs(model, count: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Returns random inputs for a model: standard normal floats, integers 0 and 1.
 
     Args:
         model: A Functional `keras.Model` with known dimensions but the batch.
-        examples: Int, how many.
+        count: Int, number of examples.
         seed: Int.
 
     Raises:
         ValueError: If a dimension is unknown.
     """
-    random = np.random.default_rng(seed)
-    made = {}
-    for tensor in model.inputs:
-        shape = tuple(tensor.shape[1:])
-        if None in shape:
-            raise ValueError(
-                f"Input {tensor.name!r} has shape {tensor.shape}. Export needs every dimension but "
-                "the batch: give `keras.Input` a full shape."
-            )
-        if keras.backend.is_float_dtype(tensor.dtype):
-            made[tensor.name] = random.standard_normal((examples, *shape)).astype(tensor.dtype)
-        else:
-            made[tensor.name] = random.integers(0, 2, (examples, *shape)).astype(tensor.dtype)
-    return made
+    return examples.random_inputs(examples.specs_of(model), count, seed)
 
 
 def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> float:
@@ -91,56 +78,97 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> f
     """
     got = runtime.run(runtime.interpreter(content), inputs)
     spread = max(_spread(got[name], reference) for name, reference in expected.items())
-    if not spread <= _QUANTIZED:
+    if not spread <= SPREAD:
         raise VerificationError(
             f"{what}: quantization changes the outputs by {spread:.2f} of their standard deviation,"
-            f" more than {_QUANTIZED}. Give more typical `representative_data`, or leave "
+            f" more than {SPREAD}. Give more typical `representative_data`, or leave "
             "`quantization` out. Nothing was written."
         )
     return max(2 * spread, 0.05)
 
 
-def compare(content: bytes, cases: list[Case]) -> list[float]:
-    """Runs a file in the Interpreter, with and without XNNPACK, and in CompiledModel.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Interpreted:
+    """A file that computed in the Interpreter what it should; CompiledModel has not run it yet.
+
+    Args:
+        content: The bytes of the .tflite file.
+        cases: What was run.
+        differences: The largest absolute difference of each case.
+        calls: The same calls for CompiledModel: [(signature, [{input name: array}, ..]), ..].
+        details: What the signature of each case says of its outputs.
+    """
+
+    content: bytes
+    cases: list[Case]
+    differences: list[float]
+    calls: list[tuple[str, list[dict]]]
+    details: list[dict]
+
+
+def interpret(content: bytes, cases: list[Case]) -> tuple[Interpreted, Interpreter]:
+    """Runs a file in the Interpreter, with and without XNNPACK.
 
     Args:
         content: The bytes of a .tflite file.
         cases: What to run.
 
     Returns:
-        The largest absolute difference of each case.
+        What is to be run by `compile_all` next; the interpreter with XNNPACK, for measurements.
 
     Raises:
         VerificationError: If outputs are missing, not finite where expected ones are, or differ
             by more than a case allows.
     """
-    worst = [0.0] * len(cases)
-    for xnnpack in (True, False):
-        made = runtime.interpreter(content, xnnpack=xnnpack)
-        name = "LiteRT with XNNPACK" if xnnpack else "LiteRT without XNNPACK"
-        for number, case in enumerate(cases):
-            got = runtime.run(made, case.inputs, case.signature)
-            worst[number] = max(worst[number], _difference(case, got, name))
-    for number, got in enumerate(_compiled(content, made, cases)):
-        worst[number] = max(worst[number], _difference(cases[number], got, "CompiledModel"))
-    return worst
-
-
-def _compiled(content, made, cases):
+    without = runtime.interpreter(content, xnnpack=False)
+    differences = _run(without, cases, "LiteRT without XNNPACK")
     calls, details = [], []
+    (only, *_) = without.get_signature_list()
     for case in cases:
-        runner = made.get_signature_runner(case.signature)
-        raw = runtime.encode(runner.get_input_details(), case.inputs)
-        batches = list(runtime.batches(runner.get_input_details(), raw))
-        (only, *_) = made.get_signature_list()
+        runner = without.get_signature_runner(case.signature)
+        taken = runner.get_input_details()
+        batches = list(runtime.batches(taken, runtime.encode(taken, case.inputs)))
         calls.append((case.signature or only, batches))
         details.append(runner.get_output_details())
+    del runner, without  # one holds the weights of all percentages
+    made = runtime.interpreter(content)
+    differences = list(map(max, differences, _run(made, cases, "LiteRT with XNNPACK")))
+    return Interpreted(content, cases, differences, calls, details), made
+
+
+def _run(made, cases, name) -> list[float]:
+    return [
+        _difference(case, runtime.run(made, case.inputs, case.signature), name) for case in cases
+    ]
+
+
+def compile_all(files: list[Interpreted]) -> list[list[float]]:
+    """Runs files in CompiledModel, all in one process.
+
+    Returns:
+        For each file the largest absolute difference of each case in any of the runtimes.
+
+    Raises:
+        VerificationError: As `interpret` does; also if CompiledModel refuses a file or crashes.
+    """
     try:
-        results = compiled.run(content, calls)
-    except RuntimeError as error:
-        raise VerificationError(f"{error}\nNothing was written.") from error
-    for case, detail, parts in zip(cases, details, results, strict=True):
-        yield runtime.decode(detail, parts, max(len(x) for x in case.inputs.values()))
+        results = compiled.run([(file.content, file.calls) for file in files])
+    except compiled.CompiledModelError as error:
+        what = ", ".join(case.what for case in files[error.file].cases)
+        raise VerificationError(f"{what}: {error}\nNothing was written.") from error
+    return [
+        [
+            max(known, _difference(case, _decoded(case, detail, parts), "CompiledModel"))
+            for known, case, detail, parts in zip(
+                file.differences, file.cases, file.details, result, strict=True
+            )
+        ]
+        for file, result in zip(files, results, strict=True)
+    ]
+
+
+def _decoded(case, detail, parts):
+    return runtime.decode(detail, parts, max(len(x) for x in case.inputs.values()))
 
 
 def _difference(case, got, runner):

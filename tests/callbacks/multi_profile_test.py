@@ -379,9 +379,9 @@ def test_an_epoch_behind_the_last_range():
         ({}, "at least one percentage"),
         ({"30": 1}, "must be an integer from 1 to 100"),
         ({0: 1, 100: 1}, "from 1 to 100. Received: 0"),
-        ({30: 0, 100: 1}, "positive integer of epochs"),
-        ({30: 1.5, 100: 1}, "positive integer of epochs"),
-        ({30: True, 100: 1}, "positive integer of epochs"),
+        ({30: 0, 100: 1}, "`epochs[30]` must be a positive integer"),
+        ({30: 1.5, 100: 1}, "`epochs[30]` must be a positive integer"),
+        ({30: True, 100: 1}, "`epochs[30]` must be a positive integer"),
     ],
     ids=str,
 )

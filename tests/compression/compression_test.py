@@ -345,7 +345,7 @@ def test_wrappers_are_not_wrapped_or_exported(model, pruned):
             compression.strip(odd)
     with pytest.raises(ValueError, match="takes a tf_keras model"):
         compression.strip(model)
-    with pytest.raises(ValueError, match="leave `quantization` out"):
+    with pytest.raises(ValueError, match="quantization='int8' and leave `representative_data` out"):
         compression.to_tflite(aware, "dynamic_range")
     with pytest.raises(ValueError, match="leave `representative_data` out"):
         compression.to_tflite(aware, representative_data=X)
@@ -357,7 +357,7 @@ def test_wrappers_are_not_wrapped_or_exported(model, pruned):
         ({"quantization": "float16"}, "`quantization` must be one of"),
         ({"quantization": "int8"}, "goes with quantization='int8'.*no representative_data"),
         ({"representative_data": X}, "goes with quantization='int8'.*some representative_data"),
-        ({"int8_io": True}, "`int8_io` goes with an int8 file"),
+        ({"int8_io": True}, "`int8_io` goes with quantization='int8'"),
         ({"batch_size": 0}, "`batch_size` must be a positive integer"),
         ({"inputs": X[..., :2]}, r"must hold at least 1 examples of shape \(6, 6, 3\)"),
         ({"inputs": {"pixels": X}}, r"an array for each of \['image'\]. Received: \['pixels'\]"),

@@ -108,7 +108,7 @@ def test_low_precision(dtype):
 
 @pytest.mark.parametrize("channels", [0, -1, 2.0, True, "3", [3]])
 def test_input_channels_is_a_positive_integer(channels):
-    message = "`input_channels` must be a positive integer or None. Received: "
+    message = "`input_channels` must be a positive integer. Received: "
     with pytest.raises(ValueError, match=message):
         IDPDense(3, input_channels=channels)
 

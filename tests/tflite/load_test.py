@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.tflite import convert, verify
-from keras_tesla.tflite.files import alone, archive, reading
+from keras_tesla.tflite import convert, standalone, verify
+from keras_tesla.tflite.files import archive, reading
 from keras_tesla.tflite.graphs import structure
 from tests.tflite import networks
 
@@ -97,10 +97,10 @@ def test_one_percentage_alone_is_a_plain_file(path, tesla):
     content = path.read_bytes()
     header = reading.read_header(content)
     for percentage in PERCENTAGES:
-        (operators,) = structure.check(alone.extract(content, header, percentage))
+        (operators,) = structure.check(standalone.extract(content, header, percentage))
         assert "DENSIFY" not in operators
         whole = convert.convert(tesla.at(percentage))
-        assert len(alone.extract(content, header, percentage)) <= 1.05 * len(whole)
+        assert len(standalone.extract(content, header, percentage)) <= 1.05 * len(whole)
 
 
 # What is refused.

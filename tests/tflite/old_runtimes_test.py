@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.tflite import convert, runtime, verify
-from keras_tesla.tflite.files import alone, reading
+from keras_tesla.tflite import convert, runtime, standalone, verify
+from keras_tesla.tflite.files import reading
 from keras_tesla.tflite.graphs import flatbuffer
 from keras_tesla.tflite.graphs.flatbuffer import Kind
 from keras_tesla.tflite.graphs.leaf import Leaf
@@ -118,7 +118,7 @@ def jobs(exports):
         for percentage in PERCENTAGES:
             add(f"{name}, p{percentage}", percentage, file, f"p{percentage}")
             part = folder / f"alone_p{percentage}.tflite"
-            part.write_bytes(alone.extract(content, header, percentage))
+            part.write_bytes(standalone.extract(content, header, percentage))
             add(f"{name}, p{percentage} alone", percentage, part)
         for value, served in SERVED.items() if mode == "percentage_input" else ():
             add(f"{name}, {value}", served, file, "serving_default", {"percentage": [value]})

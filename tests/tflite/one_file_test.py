@@ -463,6 +463,7 @@ def test_random_networks_at_random_percentages(tmp_path_factory, network, mode, 
         ({"validation_data": (np.zeros((4, 15)), np.zeros(4))}, r"examples of shape \(16,\)"),
         ({"labels": ["a\nb"]}, "`labels` must be"),
         ({"normalization": {"features": (0, -1)}}, "`std` must be above zero"),
+        ({"normalization": {"image": (0, 1)}}, r"must name inputs of the model, \['features'\]"),
     ],
 )
 def test_arguments_that_do_not_fit_write_nothing(kwargs, message, tmp_path):

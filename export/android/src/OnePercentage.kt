@@ -17,7 +17,7 @@ import kotlin.math.max
  * that percentage only, and its weights are as every delegate takes them.
  *
  * The file holds for each percentage a compressed flatbuffer without weights, and the manifest says which bytes
- * of the file go where behind it. `keras_tesla.tflite.files.alone` in Python writes and reads the same.
+ * of the file go where behind it. `keras_tesla.tflite.storages` in Python writes and reads the same.
  */
 object OnePercentage {
     /**

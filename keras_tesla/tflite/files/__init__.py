@@ -1,1 +1,1 @@
-"""The bytes of a file: constants, parts that open alone, metadata, the digest."""
+"""The bytes of a file and of its folder: header, metadata, digest, manifest."""

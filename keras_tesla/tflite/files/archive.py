@@ -32,11 +32,9 @@ def pack(labels: list[str] | None, start: int) -> bytes:
     Equal labels give equal bytes.
 
     Args:
-        labels: Of the outputs, in their order, one a line in `labels.txt`. None: no such entry.
+        labels: Of the outputs, in their order, one a line in `labels.txt`, see `check_labels`.
+            None: no such entry.
         start: Offset in the file, in bytes, at which the archive will begin.
-
-    Raises:
-        ValueError: Labels that are not a list of non-empty strings without line breaks.
 
     Example:
 
@@ -49,7 +47,7 @@ def pack(labels: list[str] | None, start: int) -> bytes:
     file.seek(start)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         if labels is not None:
-            text = "".join(f"{label}\n" for label in _checked(labels))
+            text = "".join(f"{label}\n" for label in labels)
             archive.writestr(_entry(LABELS), text.encode())
         seal = _entry(_SEAL)
         seal.comment = f"{_SEAL} sha256=".encode() + b"0" * 64
@@ -87,7 +85,12 @@ def _entry(name):
     return entry
 
 
-def _checked(labels):
+def check_labels(labels):
+    """Refuses labels that readers could not take from `labels.txt`.
+
+    Raises:
+        ValueError: Labels that are not a list of non-empty strings without line breaks.
+    """
     fit = isinstance(labels, (list, tuple)) and all(
         isinstance(label, str) and label.strip() and label.splitlines() == [label]
         for label in labels
@@ -97,4 +100,3 @@ def _checked(labels):
             "`labels` must be a list of strings, none empty or with a line break: readers take one "
             f"label from each line. Received: {labels!r}"
         )
-    return labels

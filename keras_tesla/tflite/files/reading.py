@@ -10,9 +10,9 @@ import struct
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_tesla.tflite.files import archive
+from keras_tesla.tflite.files.header import FORMAT
 
 ENTRY = "keras_tesla"  # name of the metadata entry
-FORMAT = 1
 
 
 class FileError(ValueError):

@@ -1,5 +1,7 @@
 """LiteRT's flatbuffer as Python objects, with what reading and rewriting a graph needs."""
 
+import struct
+
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -9,6 +11,7 @@ Type = schema.TensorType
 
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # bytes, of the constants inside a flatbuffer, says the schema
+_DATA, _OFFSET = 4, 6  # places of a `Buffer`'s fields in its table
 _DTYPES = {
     Type.FLOAT32: "float32",
     Type.FLOAT16: "float16",
@@ -31,6 +34,28 @@ def pack(model: schema.ModelT) -> bytes:
     builder = _Builder(1 << 16)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
+
+
+def place_of(packed, buffer: int) -> slice:
+    """Returns where the bytes of a buffer lie in a packed model."""
+    table = schema.Model.GetRootAs(packed, 0).Buffers(buffer)._tab
+    start = table.Vector(table.Offset(_DATA))
+    return slice(start, start + table.VectorLen(table.Offset(_DATA)))
+
+
+def set_offsets(packed: bytearray, offsets: dict[int, int]):
+    """Writes where constants lie into a packed model, in place of the offsets it was packed with.
+
+    How large a model is, and so where what follows it begins, is known once it is packed.
+
+    Args:
+        packed: The bytes of a model that has an offset, whichever, for each of these buffers.
+        offsets: {index of a buffer: offset of its bytes in the file}.
+    """
+    model = schema.Model.GetRootAs(packed, 0)
+    for index, offset in offsets.items():
+        table = model.Buffers(index)._tab
+        struct.pack_into("<Q", packed, table.Pos + table.Offset(_OFFSET), offset)
 
 
 class _Builder(flatbuffers.Builder):

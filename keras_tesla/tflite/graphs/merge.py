@@ -6,15 +6,15 @@ import dataclasses
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite.files import constants
-from keras_tesla.tflite.files.constants import Constants
-from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.graphs import constants, flatbuffer
+from keras_tesla.tflite.graphs.constants import Constants
 from keras_tesla.tflite.graphs.flatbuffer import Graph, Kind, Type
 from keras_tesla.tflite.graphs.leaf import Leaf
 from keras_tesla.tflite.graphs.nested import Descriptions
 
 PERCENTAGE = "percentage"
 DEFAULT = "serving_default"
+_NOT_PLACED = 1  # as an offset: the schema means by 0 and 1 that a buffer lies in the flatbuffer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Merged:
 
     Args:
         model: The model.
+        pool: The larger constants.
         external: {index of a buffer: `External`}.
         graphs: {percentage: its graph}. A tensor has the index that it has in the leaf; the tensor
             that stores a nested weight comes behind these, in the order of `Leaf.nested`.
     """
 
     model: schema.ModelT
+    pool: Constants
     external: dict[int, External]
     graphs: dict[int, Graph]
 
@@ -49,25 +51,32 @@ class Merged:
         """Returns where the value of a tensor comes from, None if it is inside the flatbuffer."""
         return self.external.get(self.graphs[percentage].tensors[tensor].buffer)
 
+    def place(self, external: External) -> int:
+        """Returns where a constant lies in the file, once `pool.place` was called."""
+        return self.pool.offset(external.number)
+
+    def offsets(self) -> dict[int, int]:
+        """Returns {index of a buffer: offset of its bytes}, once `pool.place` was called."""
+        return {index: self.place(external) for index, external in self.external.items()}
+
 
 def key(percentage: int) -> str:
     """Returns the name of a percentage's signature."""
     return f"p{percentage}"
 
 
-def merge(leaves: list[Leaf], percentage_input: bool, pool: Constants) -> Merged:
+def merge(leaves: list[Leaf], percentage_input: bool) -> Merged:
     """Puts several percentages into one model.
 
     Args:
         leaves: From the lowest to the highest percentage, with equal inputs and outputs.
         percentage_input: Bool, whether the model has a signature that takes the percentage too.
-        pool: Gets the larger constants.
 
     Returns:
         A model with a signature for each percentage. With `percentage_input` its first signature,
         `serving_default`, takes `percentage` (int32, shape `(1,)`) beside the inputs.
     """
-    writer = _Writer(pool, flatbuffer.new_model("keras_tesla"))
+    writer = _Writer()
     if not percentage_input:
         for leaf in reversed(leaves):  # what is run without a signature is the highest
             graph = writer.add_leaf(leaf)
@@ -83,9 +92,9 @@ def merge(leaves: list[Leaf], percentage_input: bool, pool: Constants) -> Merged
     return writer.done()
 
 
-def alone(leaf: Leaf, pool: Constants) -> Merged:
+def alone(leaf: Leaf) -> Merged:
     """Returns the model of one percentage, its weights written out and not nested."""
-    writer = _Writer(pool, flatbuffer.new_model("keras_tesla"))
+    writer = _Writer()
     graph = writer.add_leaf(leaf, nested=False)
     for tensor in graph.tensors:
         tensor.name = None  # the signature names what matters; names would be half of the bytes
@@ -96,9 +105,9 @@ def alone(leaf: Leaf, pool: Constants) -> Merged:
 class _Writer:
     """A model under construction."""
 
-    def __init__(self, pool, model):
-        self._pool = pool
-        self.model = model
+    def __init__(self):
+        self._pool = Constants()
+        self.model = flatbuffer.new_model("keras_tesla")
         self._external: dict[int, External] = {}
         self._graphs: dict[int, Graph] = {}
         self._small: dict[bytes, int] = {}
@@ -106,7 +115,7 @@ class _Writer:
         self._descriptions = Descriptions()
 
     def done(self) -> Merged:
-        return Merged(self.model, self._external, self._graphs)
+        return Merged(self.model, self._pool, self._external, self._graphs)
 
     def add_graph(self, name) -> Graph:
         return flatbuffer.add_graph(self.model, name)
@@ -131,7 +140,9 @@ class _Writer:
             return self._small[data]
         external = External(self._pool.add(data, own), len(data))
         if external not in self._buffers:
-            self.model.buffers.append(schema.BufferT())
+            made = schema.BufferT()
+            made.offset, made.size = _NOT_PLACED, len(data)
+            self.model.buffers.append(made)
             self._buffers[external] = len(self.model.buffers) - 1
             self._external[self._buffers[external]] = external
         return self._buffers[external]

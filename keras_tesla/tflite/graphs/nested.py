@@ -32,6 +32,10 @@ class Shells:
     inner: int
     item: int
 
+    def values(self) -> dict:
+        """Returns it as a dict of what JSON has."""
+        return {**vars(self), "rows": list(self.rows), "columns": list(self.columns)}
+
     def size(self, level: int) -> int:
         """Returns the bytes of a corner."""
         return self.rows[level] * self.columns[level] * self.inner * self.item
@@ -59,7 +63,7 @@ class Shells:
         top = len(self.rows) - 1
         return b"".join(by_row[row, lo:hi].tobytes() for row, lo, hi in self.runs(top))
 
-    def load(self, stored: bytes, level: int) -> np.ndarray:
+    def load(self, stored: bytes | memoryview, level: int) -> np.ndarray:
         """Returns a corner as `(rows, inner, columns)` from the beginning of what `store` made.
 
         Args:

@@ -11,10 +11,10 @@ import tempfile
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_tesla.integers import check_integer
 from keras_tesla.percentages import check_percentages
-from keras_tesla.tflite import bundle
-from keras_tesla.tflite.files import alone as part
-from keras_tesla.tflite.files import reading
+from keras_tesla.tflite import standalone
+from keras_tesla.tflite.files import manifest, reading
 from keras_tesla.tflite.files.folder import MANIFEST
 from keras_tesla.tflite.graphs import flatbuffer, merge
 from keras_tesla.tflite.measure import child, machine, report, textfile
@@ -137,11 +137,8 @@ def benchmark(
         print(measured.table())
         measured.report("out/report.html")
     """
-    least = {"runs": 1, "warmup": 0, "rounds": 1, "threads": 1}
-    given = {"runs": runs, "warmup": warmup, "rounds": rounds, "threads": threads}
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least[name]:
-            raise ValueError(f"`{name}` must be an integer >= {least[name]}. Received: {value!r}")
+    runs, warmup = check_integer("runs", runs), check_integer("warmup", warmup, least=0)
+    rounds, threads = check_integer("rounds", rounds), check_integer("threads", threads)
     if delegate not in _DELEGATES:
         raise ValueError(f"`delegate` must be one of {_DELEGATES}. Received: {delegate!r}")
     if percentages is not None:
@@ -227,7 +224,7 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
             f"{str(path)!r} holds no {MANIFEST}: expected a .tflite file or a folder that "
             "`keras_tesla.tflite.export` wrote."
         )
-    return [path / name for name in dict.fromkeys(e.file for e in bundle.read(path).entries)]
+    return [path / name for name in manifest.files_of(manifest.read(path))]
 
 
 def _job(name, file, content, about, entry, scratch) -> _Job:
@@ -235,7 +232,7 @@ def _job(name, file, content, about, entry, scratch) -> _Job:
     call = {"path": file, "signature": entry["signature"], "inputs": inputs, "values": {}}
     if scratch is not None and entry.get("alone"):
         call["path"] = scratch / f"{len(list(scratch.iterdir()))}.tflite"
-        call["path"].write_bytes(part.extract(content, about, percentage))
+        call["path"].write_bytes(standalone.extract(content, about, percentage))
         call["signature"] = merge.DEFAULT
     elif about["mode"] == "percentage_input":
         call["signature"] = merge.DEFAULT

@@ -87,4 +87,4 @@ def test_equal_labels_give_equal_bytes():
 @pytest.mark.parametrize("labels", [[], "cat", ["cat", ""], [" "], ["a\nb"], ["a\n"], ["a\r"], [1]])
 def test_labels_that_are_no_lines_are_refused(labels):
     with pytest.raises(ValueError, match="`labels` must be a list of strings.*Received:"):
-        archive.pack(labels, start=0)
+        archive.check_labels(labels)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite.files import writing
 from keras_tesla.tflite.files.metadata import ENTRY
 from keras_tesla.tflite.files.standard_metadata import Subgraph, Tensor, pack
 from keras_tesla.tflite.graphs import flatbuffer
 from keras_tesla.tflite.graphs.flatbuffer import Kind, Type
+from tests.tflite import forging
 
 READER = pathlib.Path(__file__).parents[3] / ".tools/runtimes/tflite-support-0.4.4/bin/python"
 
@@ -46,7 +46,7 @@ def model(metadata: bytes, labels, inputs=1) -> bytes:
     scores = graph.add_tensor("scores", (1, 3), Type.FLOAT32)
     graph.add_operator(Kind.MEAN, [image, axes], [scores], schema.ReducerOptionsT())
     graph.subgraph.inputs, graph.subgraph.outputs = [image, *others], [scores]
-    return writing.write_one(flatbuffer.pack(made), {}, {ENTRY: metadata}, labels)
+    return forging.file(made, {}, {ENTRY: metadata}, labels)
 
 
 def ask(code: str, *arguments):

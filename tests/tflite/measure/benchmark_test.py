@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.tflite.files import reading, writing
+from keras_tesla.tflite.files import reading
 from keras_tesla.tflite.graphs import flatbuffer
 from keras_tesla.tflite.measure import child
 from keras_tesla.tflite.measure.benchmark import Benchmark, benchmark
 from keras_tesla.tflite.measure.child import MeasurementError
 from keras_tesla.tflite.measure.measurement import LATENCY, Measurement
-from tests.tflite import networks
+from tests.tflite import forging, networks
 from tests.tflite.measure import handmade
 
 MODES = ["per_percentage", "signatures", "percentage_input"]
@@ -344,12 +344,12 @@ def test_integers_in_the_place_of_floats_are_read():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"runs": 0}, "`runs` must be an integer >= 1"),
-        ({"runs": 1.5}, "`runs` must be an integer >= 1"),
-        ({"runs": True}, "`runs` must be an integer >= 1"),
-        ({"warmup": -1}, "`warmup` must be an integer >= 0"),
-        ({"rounds": 0}, "`rounds` must be an integer >= 1"),
-        ({"threads": 0}, "`threads` must be an integer >= 1"),
+        ({"runs": 0}, "`runs` must be a positive integer"),
+        ({"runs": 1.5}, "`runs` must be a positive integer"),
+        ({"runs": True}, "`runs` must be a positive integer"),
+        ({"warmup": -1}, "`warmup` must be an integer, 0 or more"),
+        ({"rounds": 0}, "`rounds` must be a positive integer"),
+        ({"threads": 0}, "`threads` must be a positive integer"),
         ({"delegate": "gpu"}, "`delegate` must be one of"),
         ({"percentages": [30]}, r"does not hold \[30\] %; it holds \[100, 50\]"),
         ({"percentages": []}, "at least one percentage"),
@@ -441,7 +441,7 @@ def test_what_the_runtime_refuses_is_an_error_with_its_words(tmp_path):
     with pytest.raises(MeasurementError, match="could not run 'p7'(?s:.*)Invalid signature_key"):
         benchmark(path, **FEW)
     said = handmade.header([100]) | {"inputs": {"x": {"shape": [1, 5], "dtype": "float32"}}}
-    path = file(tmp_path, writing.with_header(handmade.products([100]), said))
+    path = file(tmp_path, forging.with_header(handmade.products([100]), said))
     with pytest.raises(MeasurementError, match="could not run 'p100'"):
         benchmark(path, **FEW)
 
@@ -455,4 +455,4 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     content = handmade.products()
     newer = handmade.header([100, 50]) | {"format": 9}
     with pytest.raises(reading.FileError, match="has format 9"):
-        benchmark(file(tmp_path, writing.with_header(content, newer)))
+        benchmark(file(tmp_path, forging.with_header(content, newer)))

@@ -6,9 +6,9 @@ No converter runs, so a test may make many; and they may be such as no export wr
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite.files import writing
 from keras_tesla.tflite.graphs import flatbuffer
 from keras_tesla.tflite.graphs.flatbuffer import Kind, Type
+from tests.tflite import forging
 
 
 def header(percentages, mode="signatures", **changes):
@@ -55,7 +55,7 @@ def products(percentages=(100, 50), units=100, **changes) -> bytes:
         model.signatureDefs.append(
             flatbuffer.signature(f"p{p}", len(model.subgraphs) - 1, {"x": x}, {"y": y})
         )
-    return writing.write_one(flatbuffer.pack(model), header(percentages, **changes), {}, None)
+    return forging.file(model, header(percentages, **changes))
 
 
 def crashing() -> bytes:
@@ -69,4 +69,4 @@ def crashing() -> bytes:
     graph.subgraph.inputs, graph.subgraph.outputs = [x], [y]
     model.signatureDefs.append(flatbuffer.signature("p100", 0, {"x": x}, {"y": y}))
     said = header([100]) | {"inputs": {"x": {"shape": [1], "dtype": "bool"}}}
-    return writing.write_one(flatbuffer.pack(model), said, {}, None)
+    return forging.file(model, said)

@@ -1,0 +1,95 @@
+"""Whether a model can be exported as it is asked for."""
+
+import re
+
+import keras
+import numpy as np
+
+from keras_tesla.quantization.ranges import ActivationRange
+from keras_tesla.tflite import examples
+from keras_tesla.tflite.graphs import merge
+from keras_tesla.tflite.settings import Settings
+from keras_tesla.training.tesla import TESLA
+
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9._/-]*")
+
+
+def has_trained_ranges(tesla) -> bool:
+    """Whether a model holds the ranges of its int8 activations.
+
+    Raises:
+        ValueError: If it is no `TESLA` model.
+    """
+    if not isinstance(tesla, TESLA):
+        raise ValueError(f"`export` takes a keras_tesla.TESLA model. Received: {tesla!r}")
+    return any(isinstance(layer, ActivationRange) for layer in tesla.graph.layers)
+
+
+def check_model(tesla: TESLA, settings: Settings) -> tuple[int, ...]:
+    """Returns the percentages to export, from the highest to the lowest.
+
+    Raises:
+        ValueError: Percentages that were not trained, or names of inputs that a file does not take.
+        RuntimeError: Another backend than TensorFlow.
+    """
+    percentages = tesla.percentages if settings.percentages is None else settings.percentages
+    untrained = [p for p in percentages if p not in tesla.percentages]
+    if untrained:
+        raise ValueError(
+            f"{untrained} % were not trained, so their accuracy is unknown. Trained: "
+            f"{list(tesla.percentages)}"
+        )
+    for name in tesla.graph.input_names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                "A .tflite file takes input names of letters, digits and . _ - / only. Rename "
+                f"input {name!r}."
+            )
+    if settings.percentage_input and merge.PERCENTAGE in tesla.graph.input_names:
+        raise ValueError(
+            f"mode='percentage_input' adds an input {merge.PERCENTAGE!r}, and the model has one of "
+            "that name. Rename it, or take mode='signatures'."
+        )
+    unknown = [n for n in settings.normalization or () if n not in tesla.graph.input_names]
+    if unknown:
+        raise ValueError(
+            f"`normalization` must name inputs of the model, {tesla.graph.input_names}. Received: "
+            f"{unknown}"
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "The converter needs the TensorFlow backend. Save the model with `tesla.save` and "
+            "export it in a process with KERAS_BACKEND=tensorflow. "
+            f"Received: {keras.backend.backend()!r}"
+        )
+    return tuple(percentages)
+
+
+def validation(tesla: TESLA, settings: Settings) -> tuple[dict, np.ndarray] | None:
+    """Returns `validation_data` as ({input name: array}, class of each example), None if none.
+
+    Raises:
+        ValueError: Data that do not fit the model, or a model whose accuracy is not defined.
+    """
+    if settings.validation_data is None:
+        return None
+    given, labels = settings.validation_data
+    size = settings.batch_size
+    specs = examples.specs_of(tesla.network)
+    arrays = examples.checked("validation_data", given, specs, size)
+    labels = np.asarray(labels)
+    count = len(next(iter(arrays.values())))
+    outputs = keras.tree.flatten(tesla.network.outputs)
+    if len(outputs) != 1 or len(outputs[0].shape) != 2 or outputs[0].shape[-1] < 2:
+        raise ValueError(
+            "The accuracy on `validation_data` is that of one output with a score for each class. "
+            f"Received a model with outputs of shape {[tuple(o.shape) for o in outputs]}"
+        )
+    if labels.ndim == 2 and labels.shape[1] == outputs[0].shape[-1]:
+        labels = labels.argmax(-1)  # one-hot
+    if labels.ndim != 1 or not count <= len(labels) < count + size:
+        raise ValueError(
+            f"`validation_data` must have a label for each of the {count} examples. Received "
+            f"labels of shape {labels.shape}"
+        )
+    return arrays, labels[:count]

@@ -1,0 +1,110 @@
+"""One percentage of a TESLA model, converted by itself, and what Keras computes at it."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_tesla import extraction
+from keras_tesla.analysis.cost import multiply_adds
+from keras_tesla.narrowing.plan import narrow
+from keras_tesla.scope import percentage_scope
+from keras_tesla.tflite import convert, verify
+from keras_tesla.tflite.examples import Examples
+from keras_tesla.tflite.graphs import integers, merge
+from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.settings import Settings
+from keras_tesla.training.tesla import TESLA
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Converted:
+    """What the converter made of one percentage, and what it must compute.
+
+    Args:
+        percentage: Int, 1..100.
+        multiply_adds: Of one example.
+        content: Bytes of a .tflite file, quantized as asked.
+        floats: The same in float32; None where nothing needs it.
+        expected: What Keras computes; a `verify.Case` of the file's only signature.
+    """
+
+    percentage: int
+    multiply_adds: int
+    content: bytes
+    floats: bytes | None
+    expected: verify.Case
+
+    def case(self, signature: str | None) -> verify.Case:
+        """Returns what a signature must compute."""
+        return dataclasses.replace(self.expected, signature=signature)
+
+    def asked(self, percentage: int) -> verify.Case:
+        """Returns what must be computed where a percentage that this one serves is asked for."""
+        inputs = {**self.expected.inputs, merge.PERCENTAGE: np.array([percentage], np.int32)}
+        return dataclasses.replace(
+            self.expected,
+            what=f"{percentage} %, asked for as an input",
+            signature=merge.DEFAULT,
+            inputs=inputs,
+        )
+
+
+def convert_percentage(
+    tesla: TESLA, percentage: int, settings: Settings, examples: Examples
+) -> Converted:
+    """Converts a model at one percentage.
+
+    Args:
+        tesla: The model.
+        percentage: Int, one of its percentages.
+        settings: What was asked for.
+        examples: Inputs for the model.
+
+    Raises:
+        ValueError: If the converter left float32 numbers in a quantization-aware model.
+        VerificationError: If quantization itself changes what the network answers.
+        Exception: The converter's.
+    """
+    plan = narrow(tesla.graph, percentage)
+    name, size = f"p{percentage}", settings.batch_size
+    storage = settings.stored
+    apart = storage is not None and storage.private_apart
+    model = extraction.extract(plan, name, size, dtype="float32", private_apart=apart)
+    traced = convert.Traced(model, settings.trained_ranges)
+    content = traced.convert(settings.quantization, examples.representative, settings.int8_io)
+    if settings.trained_ranges:
+        _check_integers(Leaf(percentage, content))
+    floats = None
+    if storage is not None and storage.needs_floats(settings.quantization):
+        if settings.trained_ranges:  # the roundings of training are in that model
+            unrounded = extraction.extract(plan, name, size, dtype="float32", ranges=False)
+            traced = convert.Traced(unrounded)
+        floats = traced.convert()
+    outputs = _outputs(tesla, percentage, examples.inputs, convert.output_names(model))
+    what, spread = f"{percentage} %", None
+    if settings.quantization is not None:
+        spread = verify.spread_allowed(content, examples.inputs, outputs, what)
+    allowed = verify.tolerance(tesla.network)
+    expected = verify.Case(what, None, examples.inputs, outputs, allowed, spread)
+    return Converted(percentage, multiply_adds(model), content, floats, expected)
+
+
+def _check_integers(leaf):
+    floats = integers.float_tensors(leaf)
+    if floats:
+        raise ValueError(
+            f"{leaf.percentage} %: the converter left float32 numbers in the int8 network: "
+            f"{floats}. Some layers have no int8 form with a single channel, such as Conv1D: "
+            "make them wider, or leave this percentage out. Nothing was written."
+        )
+
+
+def _outputs(tesla, percentage, inputs, names):
+    """What Keras computes: on the live weights and not narrowed, unlike what was converted."""
+    order = [t.name for t in tesla.network.inputs]
+    x = keras.tree.pack_sequence_as(tesla.graph.inputs, [inputs[name] for name in order])
+    with percentage_scope(percentage):
+        outputs = tesla.network(x, training=False)
+    flat = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(outputs)]
+    return dict(zip(names, flat, strict=True))

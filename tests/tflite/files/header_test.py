@@ -1,0 +1,102 @@
+"""The header of a file: what it says, and that what is filled in later finds room."""
+
+import dataclasses
+import json
+
+import pytest
+
+from keras_tesla.tflite.files.header import Header, Measures, PercentageHeader, Recipe
+from keras_tesla.tflite.files.writing import Draft
+
+RECIPE = Recipe(
+    offset=0, size=9, length=70, sha256="0" * 64, copies=[[0, 0, 8]], corners=[[8, 0, 0, 1]]
+)
+SHELLS = [{"rows": [1, 2], "columns": [2, 4], "inner": 1, "item": 4}]
+
+
+def header(alone=RECIPE, measures=None, shells=SHELLS):
+    return Header(
+        mode="signatures",
+        storage="shared",
+        quantization=None,
+        name="net",
+        versions={"keras": "3.15"},
+        inputs={"x": {"shape": [1, 4], "dtype": "float32"}},
+        outputs={"y": {"shape": [1, 2], "dtype": "float32"}},
+        percentages=(PercentageHeader(50, "p50", 8, measures or Measures(), alone),),
+        not_shared=[],
+        shells=shells,
+    )
+
+
+def test_the_text_is_the_json_that_the_readers_know():
+    """Key by key: Python, Kotlin and JavaScript read it."""
+    measured = Measures(bytes=70, accuracy=0.5, latency=1e-05, max_abs_difference=0.0)
+    assert json.loads(header(measures=measured).text()) == {
+        "format": 1,
+        "mode": "signatures",
+        "storage": "shared",
+        "quantization": None,
+        "name": "net",
+        "versions": {"keras": "3.15"},
+        "inputs": {"x": {"shape": [1, 4], "dtype": "float32"}},
+        "outputs": {"y": {"shape": [1, 2], "dtype": "float32"}},
+        "percentages": [
+            {
+                "percentage": 50,
+                "signature": "p50",
+                "multiply_adds": 8,
+                "bytes": 70,
+                "accuracy": 0.5,
+                "latency": 1e-05,
+                "max_abs_difference": 0.0,
+                "alone": {
+                    "offset": 0,
+                    "size": 9,
+                    "length": 70,
+                    "sha256": "0" * 64,
+                    "copies": [[0, 0, 8]],
+                    "corners": [[8, 0, 0, 1]],
+                },
+            }
+        ],
+        "not_shared": [],
+        "shells": SHELLS,
+    }
+
+
+def test_a_file_of_one_percentage_says_nothing_of_parts():
+    values = header(alone=None, shells=None).values()
+    assert "shells" not in values
+    assert "alone" not in values["percentages"][0]
+
+
+def test_values_read_from_json_are_equal():
+    values = header().values()
+    assert json.loads(json.dumps(values)) == values
+
+
+def test_there_is_room_for_every_number_that_is_filled_in_later():
+    room = header().room()
+    large = 10**13 - 1  # an offset in a file of ten terabytes
+    recipe = dataclasses.replace(
+        RECIPE, offset=large, copies=[[0, large, 8]], corners=[[8, large, 0, 1]]
+    )
+    # The longest that `round(x, 6)` and four digits can be.
+    measured = Measures(large, accuracy=0.123457, latency=1.234e-05, max_abs_difference=1.23e-12)
+    filled = header(recipe, measured)
+    assert len(header().text()) < len(filled.text()) <= room
+    assert filled.room() == room
+
+
+def test_a_draft_is_finished_with_its_header_in_place_and_no_other():
+    first = header()
+    content = bytes(16) + first.text().ljust(first.room()) + bytes(200)
+    draft = Draft(content, first, slice(16, 16 + first.room()))
+    measured = header(measures=Measures(bytes=70))
+    finished = draft.finish(measured)
+    assert len(finished) == len(content)
+    assert json.loads(finished[16 : 16 + first.room()]) == measured.values()
+    assert finished[:16] == bytes(16)
+    with pytest.raises(ValueError, match="the file has room for"):
+        draft.finish(dataclasses.replace(first, name="n" * 400))

@@ -1,0 +1,33 @@
+"""Writing into a packed model: the bytes are those it would have been packed with."""
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_tesla.tflite.graphs import flatbuffer
+from keras_tesla.tflite.graphs.flatbuffer import Type
+
+
+def model(offsets=(1, 1)):
+    """A tensor inside the flatbuffer, and two whose bytes come after it."""
+    made = flatbuffer.new_model("test")
+    graph = flatbuffer.add_graph(made, "main")
+    inside = graph.add_tensor("inside", (3,), Type.UINT8, np.array([7, 8, 9], np.uint8))
+    for offset in offsets:
+        buffer = schema.BufferT()
+        buffer.offset, buffer.size = offset, 64
+        made.buffers.append(buffer)
+        tensor = graph.add_tensor("outside", (16,), Type.FLOAT32)
+        graph.tensors[tensor].buffer = len(made.buffers) - 1
+    graph.subgraph.inputs = graph.subgraph.outputs = [inside]
+    return made
+
+
+def test_offsets_are_written_as_if_the_model_was_packed_with_them():
+    packed = bytearray(flatbuffer.pack(model()))
+    flatbuffer.set_offsets(packed, {2: 4096, 3: 1 << 40})
+    assert packed == flatbuffer.pack(model(offsets=(4096, 1 << 40)))
+
+
+def test_the_bytes_of_a_buffer_are_found_in_place():
+    packed = flatbuffer.pack(model())
+    assert packed[flatbuffer.place_of(packed, 1)] == bytes([7, 8, 9])
