@@ -1,6 +1,7 @@
 """TESLA: one Keras model trained at several percentages at once."""
 
 import types
+from typing import Any
 
 import keras
 import numpy as np
@@ -384,18 +385,20 @@ class TESLA(steps.TrainStep, keras.Model):
         the active percentages, the optimizer, what trains. Their progress is forgotten, unless
         `callbacks.BackupAndRestore` has saved it. The weights stay as they are.
         """
-        optimizer, active, trains = self.optimizer, self._active, self._what_trains()
+        if not self.compiled:
+            return super().fit(*args, **kwargs)  # Keras says what is missing
+        optimizer: Any = self.optimizer
+        active, trains = self._active, self._what_trains()
         try:
             return super().fit(*args, **kwargs)
         except BaseException:
             for owner, name, value in trains:
                 if getattr(owner, name) != value:
                     setattr(owner, name, value)
-            self.optimizer = optimizer
             self.callback_state = {}
+            self.optimizer = optimizer
             self._set_active(active)
-            if self.compiled:
-                self._use_function("train_function", self.make_train_function)
+            self._use_function("train_function", self.make_train_function)
             raise
 
     def _what_trains(self) -> list[tuple]:
