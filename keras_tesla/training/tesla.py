@@ -71,6 +71,8 @@ class TESLA(steps.TrainStep, keras.Model):
         Chang, Lin, Ou Yang, Lei, Chen: TESLA, 2018, https://openreview.net/forum?id=H1K6Tb-AZ
     """
 
+    optimizer: Any  # Keras sets it
+
     def __init__(
         self,
         model,
@@ -387,8 +389,7 @@ class TESLA(steps.TrainStep, keras.Model):
         """
         if not self.compiled:
             return super().fit(*args, **kwargs)  # Keras says what is missing
-        optimizer: Any = self.optimizer
-        active, trains = self._active, self._what_trains()
+        optimizer, active, trains = self.optimizer, self._active, self._what_trains()
         try:
             return super().fit(*args, **kwargs)
         except BaseException:
