@@ -168,7 +168,7 @@ def train(dataset: data.Dataset, output: pathlib.Path) -> kt.TESLA:
     """Trains stage after stage; a stage that was trained to its end is only loaded."""
     tesla, begin = None, 0
     for size, end in stages():
-        path = output / f"tesla_{size}.keras"
+        path = output / f"tesla_{end}.keras"  # by its last epoch: a size may come twice
         if path.exists():
             tesla = keras.saving.load_model(path)
         else:
@@ -228,12 +228,13 @@ def callbacks(tesla: kt.TESLA, path: pathlib.Path) -> list:
         ),
     }
     return [
-        keras.callbacks.TerminateOnNaN(),
+        # Task-wise training leaves the last good weights; else the last epoch's backup stays.
+        keras.callbacks.TerminateOnNaN(raise_error=FLAGS.method != "tesla"),
         *([driving[FLAGS.method]()] if FLAGS.method in driving else []),
         kt.callbacks.PercentageCSVLogger(output / "log.csv"),
         keras.callbacks.TensorBoard(output / "tensorboard"),
         keras.callbacks.LambdaCallback(on_train_end=save),
-        kt.callbacks.BackupAndRestore(output / "backup"),
+        kt.callbacks.BackupAndRestore(output / f"backup_{path.stem}"),
     ]
 
 
@@ -270,7 +271,10 @@ def run():
     )
     if FLAGS.steps_per_epoch is None:
         FLAGS.steps_per_epoch = len(dataset.train) // FLAGS.batch_size
-    resumed = any(output.glob("tesla_*.keras")) or (output / "backup").exists()
+    if (output / "results.json").exists():
+        print(f"{output} has the results of this run already.")
+        return
+    resumed = any(output.glob("*tesla_*"))
     begin = time.monotonic()
     tesla = train(dataset, output)
     seconds = None if resumed else round(time.monotonic() - begin)

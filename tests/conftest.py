@@ -5,7 +5,7 @@ Three amounts of tests, each with more than the one before:
 - `make check`: TensorFlow, without the tests marked `slow` (over about five seconds).
 - `make test`, on every push: on TensorFlow these, too. JAX and PyTorch run what depends on the
   backend: not what is marked `slow`, nor `backend_free`, whose code never asks for the backend.
-- `make nightly` gives pytest the option `--nightly`: all on all backends, also what is marked
+- `make nightly` gives pytest the option `--nightly`: all, also what is marked
   `nightly` (it repeats another test on more networks, or starts many processes), and more examples
   of each Hypothesis test.
 

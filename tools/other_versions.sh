@@ -8,15 +8,16 @@ cd "$(dirname "$0")/.."
 
 python=$1 versions=$2
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-  echo "$python is not installed here with venv: nothing was tested on it."
-  exit
+  echo "$python is not installed here with venv: nothing was tested on it." >&2
+  exit 1
 fi
 
 # Without PyTorch and JAX, which the quick tests do not need.
 requirements=(build hypothesis pytest pytest-xdist PyYAML setuptools)
 if [ "$versions" = lowest ]; then
   # "keras>=3.15" becomes "keras==3.15".
-  mapfile -t -O ${#requirements[@]} requirements < <("$python" - <<'LOWEST'
+  lowest=$(
+    "$python" - <<'LOWEST'
 import tomllib
 
 with open("pyproject.toml", "rb") as file:
@@ -24,6 +25,7 @@ with open("pyproject.toml", "rb") as file:
 print("\n".join(text.replace(">=", "==") for text in needed if ">=" in text))
 LOWEST
   )
+  mapfile -t -O ${#requirements[@]} requirements <<<"$lowest"
 fi
 
 mkdir -p out

@@ -57,7 +57,7 @@ def to_tflite(
         )
     aware = bridge.QUANTIZATION in kinds
     settings = ConversionSettings(
-        quantization=quantization or ("int8" if aware else None),
+        quantization="int8" if aware and quantization is None else quantization,
         int8_io=int8_io,
         batch_size=batch_size,
         trained_ranges=aware,

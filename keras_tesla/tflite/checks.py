@@ -18,7 +18,7 @@ def has_trained_ranges(tesla) -> bool:
     """Whether a model holds the ranges of its int8 activations.
 
     Raises:
-        ValueError: If it is no `TESLA` model.
+        ValueError: If it is not a `TESLA` model.
     """
     if not isinstance(tesla, TESLA):
         raise ValueError(f"`export` takes a keras_tesla.TESLA model. Received: {tesla!r}")

@@ -56,8 +56,8 @@ def specs_of(model) -> list[InputSpec]:
 def choose(specs: list[InputSpec], settings: ConversionSettings) -> Examples:
     """Returns the examples that settings ask for.
 
-    Compared is on `inputs`; without them on the first of `representative_data`, which the ranges
-    were measured for; else on 16 random examples.
+    The comparison uses `inputs`; without them the first of `representative_data`, on which the
+    ranges were measured; otherwise 16 random examples.
 
     Raises:
         ValueError: Data that do not fit the model.

@@ -67,14 +67,14 @@ def finish(files: list[File], validation) -> list[Finished]:
 
     Raises:
         VerificationError: If a file computes something else than Keras.
-        StructureError: If a flatbuffer is none that a runtime should open.
+        StructureError: If a flatbuffer is malformed.
     """
     runs = [_run(file, validation) for file in files]
     # To start a process takes longer than to run a file, so CompiledModel gets all of them at once.
     whole = [run.whole for run in runs]
     differences = verify.compile_all(whole + [part for run in runs for part in run.parts])
     finished = []
-    for file, run, worst in zip(files, runs, differences, strict=False):
+    for file, run, worst in zip(files, runs, differences[: len(files)], strict=True):
         header = file.draft.header
         percentages = tuple(
             dataclasses.replace(
@@ -82,7 +82,7 @@ def finish(files: list[File], validation) -> list[Finished]:
                 measures=dataclasses.replace(made, max_abs_difference=float(f"{difference:.3g}")),
             )
             for entry, made, difference in zip(
-                header.percentages, run.measures, worst, strict=False
+                header.percentages, run.measures, worst[: len(run.measures)], strict=True
             )
         )
         header = dataclasses.replace(header, percentages=percentages)

@@ -68,7 +68,7 @@ class ConversionSettings:
 
     def _check_choice(self, name, choices):
         value = getattr(self, name)
-        if value not in choices:
+        if value not in tuple(choices):
             raise ValueError(f"`{name}` must be one of {tuple(choices)}. Received: {value!r}")
 
     def _set(self, name, value):

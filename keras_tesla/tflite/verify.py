@@ -11,7 +11,7 @@ from keras_tesla.tflite import compiled, examples, runtime
 # float32; a network that computes in less in Keras differs by that type's rounding.
 _TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 # What quantization may cost: the root mean square of the differences over the standard deviation of
-# the outputs. A well calibrated network has .01 to .05; at .25 its answers are others.
+# the outputs. A well calibrated network has .01 to .05; at .25 its answers differ.
 SPREAD = 0.25
 
 

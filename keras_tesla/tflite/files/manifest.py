@@ -44,7 +44,7 @@ def read(directory) -> dict:
 
 
 def refused(directory, error: Exception) -> ValueError:
-    """Returns the error for a manifest that is none."""
+    """Returns the error for a file that is not a manifest."""
     path = str(pathlib.Path(directory) / MANIFEST)
     return ValueError(f"{path!r} is not a manifest of an export: {error}")
 

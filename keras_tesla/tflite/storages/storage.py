@@ -20,7 +20,7 @@ class Storage(abc.ABC):
     Attributes:
         name: What `export(storage=)` and the header call it.
         private_apart: Bool, whether a percentage's private profile must stay out of its kernels,
-            which would else be others at every percentage.
+            which would otherwise differ at every percentage.
     """
 
     name: ClassVar[str]
