@@ -125,8 +125,9 @@ def _extended(tesla, percentages):
 
 
 def _has_percentages(layer):
-    known = isinstance(layer, (IDPBatchNormalization, IncompleteDotProduct))
-    return known and layer.percentages is not None
+    if isinstance(layer, IncompleteDotProduct):
+        return layer.private_bias or layer.private_profile
+    return isinstance(layer, IDPBatchNormalization)
 
 
 def _common_variables(old, new):

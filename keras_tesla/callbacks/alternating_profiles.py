@@ -16,11 +16,11 @@ class AlternatingProfiles(keras.callbacks.Callback):
     has an optimizer of its own, whose slots stay over the other's epochs; the optimizer of the
     coefficients is like the model's with half its learning rate. When other percentages become
     active (`TaskWiseEarlyStopping`, put before this one in the list), the slots of both optimizers
-    start anew, unless `reset_optimizer` is False: short random tasks learn more with slots that
+    start afresh, unless `reset_optimizer` is False: short random tasks learn more with slots that
     stay. The coefficients stay non-increasing by the layers' constraint, a running minimum; those
     of private profiles, which are trained in the same epochs, are free.
 
-    To survive a kill put `BackupAndRestore` behind it.
+    To survive a kill put `BackupAndRestore` after it.
 
     Args:
         optimizer: A `keras.optimizers.Optimizer` for the coefficients. Default: of the class and
@@ -73,18 +73,23 @@ class AlternatingProfiles(keras.callbacks.Callback):
         checks.keep_state(self, {})  # of another run; BackupAndRestore loads that of this one
 
     def on_epoch_begin(self, epoch, logs=None):
-        model, state = self.model, checks.state_of(self)
+        state = checks.state_of(self)
         if not self._active and state:  # loaded by BackupAndRestore
             for name, variable in self._slots():
                 variable.assign(state[name])
             # A task may have ended just before the kill: its successor starts afresh, as below.
             self._active = tuple(int(p) for p in state["active"])
-        changed = self._active and self._active != model.active_percentages
-        if changed and self.reset_optimizer:
+        self._train(epoch % 2)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch != 0:
+            return
+        # Not in `on_epoch_begin`: another callback may activate the percentages there after us.
+        active = self.model.active_percentages
+        if self._active and self._active != active and self.reset_optimizer:
             for optimizer, variables in zip(self._optimizers[1:], self._variables, strict=True):
                 optimizer_reset.reset(optimizer, variables)
-        self._active = model.active_percentages
-        self._train(epoch % 2)
+        self._active = active
 
     def on_epoch_end(self, epoch, logs=None):
         slots = {name: np.array(keras.ops.convert_to_numpy(v)) for name, v in self._slots()}

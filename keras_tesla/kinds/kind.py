@@ -133,7 +133,10 @@ class Kind:
         Here: a layer of the same class and `config`, whose weights are cut as `weight_axes` says.
         """
         layer, reads, width = call.operation, widths.inputs[0], widths.outputs[0]
-        if width is None or not self.weight_axes:
+        if width is None:
+            return None
+        self.check_weights(layer)
+        if not self.weight_axes:
             return None
 
         def weights():
@@ -161,6 +164,25 @@ class Kind:
             with contextlib.suppress(AttributeError):  # a subclass may have other weights
                 found[path] = weight_at(layer, path)
         return {path: weight for path, weight in found.items() if weight is not None}
+
+    def check_weights(self, layer):
+        """Refuses a layer of the user's with weights that the kind does not name.
+
+        The narrowed layer would have them at their initial values.
+
+        Raises:
+            ValueError: Naming them.
+        """
+        if type(layer).__module__.split(".")[0] in ("keras", "keras_tesla"):
+            return
+        known = {id(weight) for weight in self.weights(layer).values()}
+        unknown = [v.path for v in layer.variables if id(v) not in known]
+        if unknown:
+            raise ValueError(
+                f"The kind of layer {layer.name!r} ({type(layer).__name__}) does not say where its "
+                f"channels lie in {unknown}. Name them in `weight_axes`, with (None, None) for a "
+                "weight without channels; a layer with a random seed cannot have a kind."
+            )
 
     def multiply_adds(self, call, weights: dict) -> int:
         """Returns the multiply-adds of one example through a call.

@@ -79,6 +79,7 @@ class Projection(Kind):
     def stock(self, call, percentage, widths) -> Narrowed:
         """Returns the stock layer for the call, also where the layer would serve as it is."""
         layer, width = call.operation, widths.outputs[0]
+        self.check_weights(layer)
         incomplete = isinstance(layer, IncompleteDotProduct)
         config = {k: v for k, v in layer.get_config().items() if k not in _NOT_STOCK}
         if width is not None:

@@ -44,7 +44,7 @@ def register_kind(cls, kind=None, *, like=None):
     Raises:
         ValueError: If `cls` is no layer class, or one that the library knows by itself; not exactly
             one of `kind` and `like` is given; `kind` is no `Kind`; `like` has no kind, or depends
-            on the percentage and `cls` is no subclass of it.
+            on the percentage, as the incomplete layers do.
 
     Example:
 
@@ -81,10 +81,11 @@ def register_kind(cls, kind=None, *, like=None):
                 f"`keras.layers.ReLU`. Received: {like!r}"
             )
         kind = copy.copy(_KINDS[like])
-        if kind.depends and not issubclass(cls, like):
+        if kind.depends:
             raise ValueError(
-                f"Only a subclass of {like.__name__} can be like it, which depends on the "
-                f"percentage. Received: {cls!r}"
+                f"No layer can be like {like.__name__}: at a percentage it becomes its stock "
+                "layer, and what a subclass does besides would be lost. Give a `kind`. "
+                f"Received: like={like.__name__} for {cls!r}"
             )
         kind.incomplete = None  # it would not compute what the layer does
     if not isinstance(kind, Kind):

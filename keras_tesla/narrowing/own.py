@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tesla.kinds.kind import weight_at
+from keras_tesla.layers import IDPDense, IncompleteDotProduct, PerRange
 from keras_tesla.narrowing.gradients import value_of
 from keras_tesla.narrowing.plan import Plan, Step
 
@@ -65,18 +67,24 @@ def _reads(step: Step, percentage: int):
         for variable in getattr(layer, "variables", []):
             yield variable, (1,) * len(variable.shape), tuple(variable.shape)
         return
-    # What is read is asked of the rule itself: it may lend a percentage weights of its own.
+    # What is read is asked of the kind itself: it may lend a percentage weights of its own.
     with _Reading() as reading:
-        shapes = {name: tuple(value_of(w).shape) for name, w in narrowed.weights().items()}
-    if hasattr(layer, "active_terms"):
-        shapes["profile"] = (layer.active_terms(percentage),)
+        weights = narrowed.weights()
+    running = layer.layer_at(percentage) if isinstance(layer, PerRange) else layer
+    shapes = {
+        id(weight_at(running, path)): tuple(value_of(weight).shape)
+        for path, weight in weights.items()
+        if path not in narrowed.state
+    }
+    if isinstance(layer, IncompleteDotProduct) and layer.trainable_profile:
+        shapes[id(layer.coefficients)] = (layer.active_terms(percentage),)
     statistics = {id(v) for v in narrowed.state.values()}
     for key, variable in reading.variables.items():
         if key in statistics:
             continue
-        extents = list(shapes.get(variable.name, variable.shape))
+        extents = list(shapes.get(key, variable.shape))
         copies = [1] * len(extents)
-        if variable.name == "kernel":  # an IDPDense layer behind a Flatten
-            copies[0] = getattr(layer, "positions", 1)
+        if isinstance(layer, IDPDense) and variable is layer.kernel:  # after a Flatten
+            copies[0] = layer.positions
             extents[0] //= copies[0]
         yield variable, tuple(copies), tuple(extents)

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_tesla.channels import leading
+from keras_tesla.kinds.registry import kind_of
 from keras_tesla.layers import IDPDense
 from keras_tesla.narrowing.gradients import attenuated, value_of
 
@@ -86,6 +87,7 @@ def _applies(step, values):
     layer = step.call.operation
     return (
         isinstance(layer, IDPDense)
+        and kind_of(layer).depends  # a subclass may compute something else
         and layer.positions == 1
         and layer.activity_regularizer is None
         # A running sum of ten parts in half precision would round more than one product.

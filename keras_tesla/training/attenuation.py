@@ -5,6 +5,8 @@ import numbers
 import keras
 import numpy as np
 
+from keras_tesla.integers import is_integer
+
 
 @keras.saving.register_keras_serializable("keras_tesla")
 class GradientAttenuation:
@@ -25,9 +27,9 @@ class GradientAttenuation:
     one rate.
 
     An entry of a kernel belongs to an input and an output channel and is first used by the wider of
-    their own percentages, which counts. A weight, or an axis of a kernel, that every percentage
-    reads whole is not attenuated, nor one that a single percentage reads. Gradients of activations
-    are never attenuated, nor is weight regularization.
+    their own percentages, which counts. A weight, or an axis of a kernel, that all percentages
+    which use it read whole is not attenuated, nor one that a single percentage reads. Gradients of
+    activations are never attenuated, nor is weight regularization.
 
     Args:
         start: Float, 0 < start <= end, the rate up to `from_percentage`.
@@ -52,7 +54,7 @@ class GradientAttenuation:
                 "gradient at a distance of 5 percentage points. "
                 f"Received: start={start!r}, end={end!r}"
             )
-        between = _is_number(from_percentage) and _is_number(to_percentage)
+        between = is_integer(from_percentage) and is_integer(to_percentage)
         if not (between and 0 <= from_percentage < to_percentage <= 100):
             raise ValueError(
                 "`from_percentage` and `to_percentage` must be percentages with "
@@ -61,8 +63,8 @@ class GradientAttenuation:
             )
         self.start = float(start)
         self.end = float(end)
-        self.from_percentage = from_percentage
-        self.to_percentage = to_percentage
+        self.from_percentage = int(from_percentage)
+        self.to_percentage = int(to_percentage)
 
     def factors(self, percentage: int, own) -> np.ndarray:
         """Returns S for channels of the own percentages `own`; 1 where `percentage` reads none.

@@ -32,7 +32,7 @@ class TESLA(steps.TrainStep, keras.Model):
     paper.
 
     Args:
-        model: A built Functional or Sequential model with at least one `IDPDense` or `IDPConv2D`.
+        model: A built Functional or Sequential model with at least one incomplete layer.
         percentages: Iterable of distinct ints, 1..100: the tasks. Default: 100, 90, .., 10.
         aggregation: How the losses become one: `"sum"`, `"exponential"`, a dict
             {percentage: weight}, or a callable {percentage: loss} -> scalar.
@@ -383,9 +383,10 @@ class TESLA(steps.TrainStep, keras.Model):
     def fit(self, *args, **kwargs):
         """Trains, as `keras.Model.fit` does.
 
-        After an exception or an interruption all that callbacks had changed is as it was before:
-        the active percentages, the optimizer, what trains. Their progress is forgotten, unless
-        `callbacks.BackupAndRestore` has saved it. The weights stay as they are.
+        After an exception or an interruption the active percentages, the model's optimizer and the
+        weights that train are those from before; progress of callbacks is forgotten, unless
+        `callbacks.BackupAndRestore` has saved it. Weights, slots and the learning rate stay as they
+        are.
         """
         if not self.compiled:
             return super().fit(*args, **kwargs)  # Keras says what is missing

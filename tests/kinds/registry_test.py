@@ -130,14 +130,46 @@ def test_its_channels_are_ordered(name):
 
 
 @each_network
-def test_it_is_trained_at_all_percentages(name):
-    tesla = kt.TESLA(NETWORKS[name](), PERCENTAGES)
-    tesla.compile("sgd", "mse", jit_compile=False)
-    x = inputs_of(tesla.network)
-    before = [to_numpy(v).copy() for v in tesla.network.get_layer("own").trainable_weights]
-    tesla.fit(x, np.ones((3, 3)), verbose=0)
-    for weight, old in zip(tesla.network.get_layer("own").trainable_weights, before, strict=True):
-        assert np.any(to_numpy(weight) != old)
+@pytest.mark.parametrize("percentage", PERCENTAGES)
+def test_a_percentage_trains_what_the_scoped_model_trains(name, percentage, gradients):
+    model = randomized(NETWORKS[name]())
+    tesla, x = kt.TESLA(model, PERCENTAGES), inputs_of(model)
+    weights = model.get_layer("own").trainable_weights
+    tesla.activate([percentage])
+
+    def scoped():
+        with kt.percentage_scope(percentage):
+            return keras.ops.sum(model(x, training=True) ** 2)
+
+    expected = gradients(scoped, weights)
+    actual = gradients(
+        lambda: keras.ops.sum(tesla(x, training=True)[f"p{percentage}"] ** 2), weights
+    )
+    for a, b in zip(actual, expected, strict=True):
+        # Float32 sums of up to 24 terms in another order.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
+        assert np.any(b != 0)
+
+
+@pytest.mark.parametrize("weights", ["weight", "seed"])
+def test_a_kind_that_does_not_name_all_weights_is_refused(weights):
+    """Below 100 % the narrowed layer would have the others at their initial values."""
+
+    class Scaled(Shifted):
+        def build(self, input_shape):
+            super().build(input_shape)
+            if weights == "weight":
+                self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+            else:
+                self.seed = keras.random.SeedGenerator(0)
+
+        def call(self, x):
+            return super().call(x)
+
+    kt.register_kind(Scaled, ShiftedKind())
+    model = network(lambda x, y: Scaled(name="own")(y))
+    with pytest.raises(ValueError, match=r"layer 'own' \(Scaled\) does not say where its channels"):
+        kt.TESLA(model, PERCENTAGES)
 
 
 @pytest.mark.tensorflow
@@ -194,7 +226,7 @@ def test_it_may_be_registered_again():
         ((Shifted, None, layers.LSTM), "that the library understands.*LSTM"),
         ((Shifted, None, "ReLU"), "that the library understands.*'ReLU'"),
         ((Shifted, None, []), r"that the library understands.*\[\]"),
-        ((Shifted, None, IDPDense), "Only a subclass of IDPDense can be like it"),
+        ((Shifted, None, IDPDense), "No layer can be like IDPDense"),
         ((Shifted(), ShiftedKind()), "`cls` must be a subclass of `keras.layers.Layer`"),
         ((Channelwise, ShiftedKind()), "`cls` must be a subclass of `keras.layers.Layer`"),
         ((None, ShiftedKind()), "`cls` must be a subclass of `keras.layers.Layer`"),

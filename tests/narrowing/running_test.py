@@ -87,3 +87,23 @@ def test_its_gradients_are_the_sum_of_those_of_each_percentage_alone(kind, gradi
     for variable, a, b in zip(variables, actual, expected, strict=True):
         # Sums of some dozen float32 terms of size 1, in two orders.
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=variable.path)
+
+
+@keras.saving.register_keras_serializable("running_test")
+class Doubled(IDPDense):
+    """Computes something else than its class."""
+
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
+
+
+def test_a_subclass_runs_as_it_is():
+    x = keras.Input((3,))
+    y = Doubled(8, activation="relu")(layers.Dense(10, activation="relu")(x))
+    model = keras.Model(x, IDPDense(2)(y))
+    outputs = TESLA(model, PERCENTAGES)(inputs())
+    for percentage in PERCENTAGES:
+        with percentage_scope(percentage):
+            expected = to_numpy(model(inputs()))
+        # Float32, summed in another order.
+        np.testing.assert_allclose(to_numpy(outputs[f"p{percentage}"]), expected, rtol=1e-4)

@@ -615,3 +615,58 @@ def test_a_private_bias_in_the_running_sum(way, gradients, monkeypatch):
     x, y = data(4)
     expected = by_scope(model, x, y, gradients, owns)
     assert_equal(step(model, x, y, monkeypatch, way), expected)
+
+
+# Weights of a layer of the user's.
+
+
+@keras.saving.register_keras_serializable("attenuation_test")
+class Gated(layers.Layer):
+    """Weights under another name than Keras', and in a sub-layer."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1],), name="w", initializer="ones")
+        self.gate = layers.Dense(input_shape[-1], name="gate")
+        self.gate.build((None, 1))
+
+    def call(self, x):
+        return x * self.kernel * self.gate(x[..., :1])
+
+
+class GatedKind(kt.kinds.Channelwise):
+    weight_axes = {  # noqa: RUF012
+        "kernel": (None, 0),
+        "gate.kernel": (None, -1),
+        "gate.bias": (None, 0),
+    }
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_are_told_apart_by_their_path(way, gradients, monkeypatch):
+    kt.register_kind(Gated, GatedKind())
+    keras.utils.set_random_seed(0)
+    model = randomized(
+        keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(10, activation="relu", name="a"),
+                Gated(name="own"),
+                IDPDense(3, name="c"),
+            ]
+        )
+    )
+    channels = own(10, 2, 5)
+    owns = {
+        "a/kernel": channels,
+        "a/bias": channels,
+        "own/w": channels,
+        "gate/kernel": channels,
+        "gate/bias": channels,
+        "c/kernel": channels[:, None],
+    }
+    x, y = data(4)
+    # The first channel is read by the gates of all others: by name it is not a channel's own.
+    expected = by_scope(model, x, y, gradients, {k: v for k, v in owns.items() if k[:2] != "a/"})
+    actual = step(model, x, y, monkeypatch, way)
+    for path in ("own/w", "gate/kernel", "gate/bias", "c/kernel"):
+        assert_equal({path: actual[path]}, {path: expected[path]})
