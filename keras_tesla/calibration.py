@@ -51,8 +51,8 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
 
     Raises:
         ValueError: If `tesla` is no `TESLA` model, it has neither an `IDPBatchNormalization` nor
-            private numbers, a percentage is none, `steps` or `batch_size` is not positive, or the
-            data hold no batch.
+            private numbers, a percentage is invalid, `steps` or `batch_size` is not positive, or
+            the data hold no batch.
 
     Example:
 

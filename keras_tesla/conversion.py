@@ -63,7 +63,7 @@ def to_idp(
     Each layer that `keras_tesla.layers` has an incomplete class for (`Dense`, `Conv2D` and its
     like) and whose input channels come from other layers becomes one of that class: at percentage p
     it reads the first `max(1, floor(p / 100 * n))` of its n input channels, and narrowing leaves
-    out what no layer reads. A `BatchNormalization` behind one becomes an `IDPBatchNormalization`,
+    out what no layer reads. A `BatchNormalization` after one becomes an `IDPBatchNormalization`,
     all of whose statistics start at those of the model. Layers that work channel by channel are
     narrowed as they are: depthwise convolutions, group normalization, activations, pooling, merges.
     All others read and compute all of their channels, which is always right and saves nothing. The
@@ -93,8 +93,8 @@ def to_idp(
 
     Raises:
         ValueError: If the model is subclassed or not built; no layer could be made incomplete; a
-            name in `skip` is unknown; `percentages` are none or without 100; or a kernel divided by
-            its coefficients is not finite.
+            name in `skip` is unknown; `percentages` are invalid or without 100; or a kernel divided
+            by its coefficients is not finite.
 
     Example:
 

@@ -70,7 +70,7 @@ def extract(
         if isinstance(original, ActivationRange):
             if not ranges or step.call.input_tensors[0].index in alone:
                 return args[0]
-            # An operation of Keras with constants; the layer behind it has the name.
+            # An operation of Keras with constants; the layer after it has the name.
             rounded = fake_quantized(args[0], *original.at(plan.percentage))
             return keras.layers.Identity(name=original.name)(rounded)
         operation = made[key] = make(step)

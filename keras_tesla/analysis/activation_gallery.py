@@ -35,7 +35,7 @@ def activation_gallery(
         The path.
 
     Raises:
-        ValueError: If `tesla` is no `TESLA` model, a percentage is none, the class names are not
+        ValueError: If `tesla` is no `TESLA` model, a percentage is invalid, the class names are not
             one for each class, or what `class_activation_maps` and `TESLA.at` refuse.
 
     Example:

@@ -38,7 +38,7 @@ def summary(model, percentages=None, print_fn=print):
 
     Raises:
         ValueError: If the model is subclassed, not built or without an IDP layer, a dimension is
-            unknown, a percentage is none, or a batch normalization has no statistics for it.
+            unknown, a percentage is invalid, or a batch normalization has no statistics for it.
 
     Example:
 

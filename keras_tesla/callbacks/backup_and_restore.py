@@ -16,7 +16,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     theirs or, worst, the last epoch without weights: the next run then ends at once, untrained and
     without an error. Here each epoch gets a folder of its own that appears in one rename.
 
-    It belongs behind all callbacks with a state, such as `TaskWiseEarlyStopping`.
+    It belongs after all callbacks with a state, such as `TaskWiseEarlyStopping`.
 
     Args:
         backup_dir: Folder for this run's backups only; removed when training ends.

@@ -38,7 +38,7 @@ class MultiProfile(keras.callbacks.Callback):
             was not made for these ranges, concatenates channels of an incomplete layer, or has
             weights that every stage would train (layers with weights other than incomplete ones and
             PerRange; regularizers; constraints); an optimizer that moves weights without a gradient
-            (`weight_decay`, `use_ema`, Ftrl). When an epoch begins behind the last range.
+            (`weight_decay`, `use_ema`, Ftrl). When an epoch begins after the last range.
 
     Example:
 
@@ -61,7 +61,7 @@ class MultiProfile(keras.callbacks.Callback):
             p: check_integer(f"epochs[{p}]", epochs[p]) for p in reversed(check_percentages(epochs))
         }
         ends = list(itertools.accumulate(self.epochs.values()))
-        # {range: its first epoch and the one behind its last}
+        # {range: its first epoch and the one after its last}
         self._stages = dict(
             zip(itertools.pairwise([0, *self.epochs]), itertools.pairwise([0, *ends]), strict=True)
         )
@@ -181,7 +181,7 @@ def _check_widths(graph, highest):
                     f"At {percentage} % the model reads {width} outputs of layer "
                     f"{call.operation.name!r}, and its range has {trained}: a later range would "
                     "change what this one learned. Ranges do not go with a concatenation of "
-                    "channels or a group normalization behind an incomplete layer."
+                    "channels or a group normalization after an incomplete layer."
                 )
 
 

@@ -14,7 +14,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
 
     The tasks are the percentages from the highest to the lowest. Task t optimizes the aggregated
     loss of the first t percentages, starting from the best weights of task t - 1 with fresh
-    optimizer slots. With `order="random"` (R-TESLA) each task is one percentage, drawn anew when
+    optimizer slots. With `order="random"` (R-TESLA) each task is one percentage, drawn again when
     the last one has ended, until the epochs are used up. When a task has stopped improving its best
     weights are kept and the next task begins; after the last one training ends. What
     EarlyStopping's words mean is what they mean here, for each task on its own. Epochs are counted

@@ -19,7 +19,7 @@ flags.DEFINE_integer(
     "warmup", 10, "Calls before them that are not timed.", flag_values=FLAGS, lower_bound=0
 )
 flags.DEFINE_integer(
-    "rounds", 4, "How often each percentage is opened anew.", flag_values=FLAGS, lower_bound=1
+    "rounds", 4, "How often each percentage is opened again.", flag_values=FLAGS, lower_bound=1
 )
 flags.DEFINE_integer("threads", 1, "CPU threads.", flag_values=FLAGS, lower_bound=1)
 flags.DEFINE_list("percentages", None, "Those to measure; default: all.", flag_values=FLAGS)

@@ -7,7 +7,7 @@ def percentages(texts) -> list[int] | None:
     """Returns the integers of a flag `--percentages`; None where it was not given.
 
     Raises:
-        UsageError: If one is none.
+        UsageError: If one is invalid.
     """
     if texts is None:
         return None

@@ -11,7 +11,7 @@ from keras_tesla.scope import current_percentage
 class IDPBatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with moving statistics for each percentage.
 
-    A layer behind an incomplete dot product sees other sums at every percentage, so one moving
+    A layer after an incomplete dot product sees other sums at every percentage, so one moving
     mean and variance fit none of them. Here gamma and beta are shared and the moving statistics
     are not: at percentage p
 
@@ -41,7 +41,7 @@ class IDPBatchNormalization(keras.layers.BatchNormalization):
         That of the input.
 
     Raises:
-        ValueError: At construction: percentages that are none. When called at a percentage without
+        ValueError: At construction: invalid percentages. When called at a percentage without
             statistics.
 
     Example:

@@ -43,7 +43,7 @@ class IncompleteDotProduct(_Layer):
             `active_terms(n, high)`, exclusive, are then in the range, and gradients reach only: the
             kernel where its input channel and its output channel are, the bias where the output
             channel is, the trainable profile where the input channel is. It changes no output and
-            is not saved. A compiled function must be compiled anew (`TESLA.activate`).
+            is not saved. A compiled function must be compiled again (`TESLA.activate`).
         complete_outputs: Bool, default False: whether `trained_range` cuts the inputs alone,
             because every percentage computes all outputs, as before a complete layer. The bias is
             then trained by a range that begins at 0.

@@ -22,7 +22,7 @@ def mlp(
     First and last layer are complete; the one between them is incomplete on its inputs.
 
     With `private_percentages` there is a batch normalization before each ReLU, and each of these
-    percentages has numbers of its own: coefficients of the middle layer's blocks of terms; behind
+    percentages has numbers of its own: coefficients of the middle layer's blocks of terms; after
     it statistics, a gain and a shift; and a bias of the logits.
 
     Args:

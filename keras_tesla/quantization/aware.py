@@ -45,7 +45,7 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
     percentages: what a percentage reads is a slice of them. Inputs and the outputs of layers are
     rounded to int8 within a range that training tracks, for each percentage its own
     (`keras_tesla.quantization.ranges.ActivationRange`); those that LiteRT fuses, such as a
-    convolution with the batch normalization and the ReLU behind it, are rounded once.
+    convolution with the batch normalization and the ReLU after it, are rounded once.
 
     Train the copy with `TESLA`, best from a trained model and with a small learning rate; then
     `keras_tesla.tflite.export(.., quantization="int8")` needs no representative data.
@@ -63,7 +63,7 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
 
     Raises:
         ValueError: If the model is subclassed, not built or without an incomplete layer;
-            percentages are none, or a layer has no statistics or private numbers for them; or a
+            percentages are invalid, or a layer has no statistics or private numbers for them; or a
             layer has no int8 form here, such as one with a private profile. The message names it.
 
     Example:
@@ -268,7 +268,7 @@ class _Builder:
         raise ValueError(
             f"Layer {operation.name!r} ({type(operation).__name__}) has no int8 form here: "
             f"{reason}. Known are {sorted(c.__name__ for c in {*FAKE_QUANTIZED, *_LAYERS})}, the "
-            f"activations {sorted(_ACTIVATIONS)}, and a batch normalization directly behind a "
+            f"activations {sorted(_ACTIVATIONS)}, and a batch normalization directly after a "
             "Conv2D or DepthwiseConv2D without activation. Replace the layer, or quantize the "
             "trained model at export with `representative_data`."
         )

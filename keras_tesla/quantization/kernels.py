@@ -4,7 +4,7 @@ The kernel stays float32 and is rounded at each call, symmetrically and to 255 v
 
 `w_q = s * round(w / s)`, `s = max |w| / 127`
 
-A 2D convolution has a scale s for each output channel. So a batch normalization behind it, which
+A 2D convolution has a scale s for each output channel. So a batch normalization after it, which
 multiplies each output channel, rounds nothing: in int8 its factors go into the scales, and the
 codes stay those of the kernel at every percentage. A Dense and a Conv1D layer have one scale, since
 the converter takes no other (TensorFlow 2.21). The profile is folded in first, and the largest w is

@@ -13,7 +13,7 @@ from keras_tesla.scope import current_percentage
 class ActivationRange(keras.layers.Layer):
     """Rounds a tensor as int8 inference does, and tracks the range that this takes.
 
-    A layer behind an incomplete dot product has other sums at every percentage, so there each
+    A layer after an incomplete dot product has other sums at every percentage, so there each
     percentage has a range of its own. In training, with a and b the least and the largest number of
     the batch, 0 among them,
 
@@ -39,7 +39,7 @@ class ActivationRange(keras.layers.Layer):
         That of the input.
 
     Raises:
-        ValueError: At construction: percentages that are none, another momentum. When called at a
+        ValueError: At construction: invalid percentages, another momentum. When called at a
             percentage without a range.
 
     Example:

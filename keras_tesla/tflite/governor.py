@@ -2,7 +2,7 @@
 
 `export/android/src/Governor.kt` is the same policy in Kotlin. Both do the same double arithmetic in
 the same order, so that recorded traces agree bit for bit: change one only with the other, and
-record the traces anew with `python export/android/record_traces.py`.
+record the traces again with `python export/android/record_traces.py`.
 """
 
 import math

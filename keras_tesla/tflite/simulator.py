@@ -51,7 +51,7 @@ class Device:
         seed: Int, of the noise.
 
     Raises:
-        ValueError: If a percentage is none, or a number is negative or not finite.
+        ValueError: If a percentage is invalid, or a number is negative or not finite.
 
     Example:
 

@@ -52,8 +52,8 @@ class TESLA(steps.TrainStep, keras.Model):
     Raises:
         ValueError: At construction: a model without an IDP layer, subclassed, not built, or with
             an IDP layer hidden in another layer; an `IDPDense` that would leave out pixels after a
-            `Flatten`; percentages that are none, or for which a batch normalization has no
-            statistics.
+            `Flatten`; invalid percentages, or some for which a layer has no statistics or
+            private numbers.
 
     Example:
 
@@ -134,7 +134,7 @@ class TESLA(steps.TrainStep, keras.Model):
     def activate(self, percentages):
         """Makes some percentages the active ones; the next step uses them.
 
-        The first step with other percentages, variables to train or optimizer compiles anew.
+        The first step with other percentages, variables to train or optimizer compiles again.
 
         Args:
             percentages: Iterable of distinct ints, among those of the constructor.
@@ -426,7 +426,8 @@ class TESLA(steps.TrainStep, keras.Model):
             **kwargs: As in Keras.
 
         Raises:
-            ValueError: If a percentage is none, or a batch normalization has no statistics for it.
+            ValueError: If a percentage is invalid, or a layer has no statistics or private numbers
+                for it.
         """
         if percentages is None:
             return super().evaluate(*args, **kwargs)
@@ -448,8 +449,8 @@ class TESLA(steps.TrainStep, keras.Model):
             **kwargs: As in Keras.
 
         Raises:
-            ValueError: If the percentage is none, or a batch normalization has no statistics for
-                it.
+            ValueError: If the percentage is invalid, or a layer has no statistics or private
+                numbers for it.
         """
         percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
         return self._view(percentage).predict(x, **kwargs)
@@ -464,8 +465,8 @@ class TESLA(steps.TrainStep, keras.Model):
             percentage: Int, 1..100; also one that was not trained, where the network is defined.
 
         Raises:
-            ValueError: If the percentage is none, or a batch normalization has no statistics for
-                it.
+            ValueError: If the percentage is invalid, or a layer has no statistics or private
+                numbers for it.
         """
         plan = narrow(self.graph, check_percentage(percentage))
         return extraction.extract(plan, f"{self.network.name}_p{percentage}")

@@ -119,7 +119,7 @@ def _order(model):
     """The widest last, for it needs no slices beside the sum of gradients; but a teacher is first.
 
     Of the others the widest is first, when there is no sum yet. Statistics of a stock
-    BatchNormalization behind an incomplete layer, which fit no percentage, end on the last one.
+    BatchNormalization after an incomplete layer, which fit no percentage, end on the last one.
     """
     widest, *others = model.active_percentages
     return [*others, widest] if model.distillation is None else [widest, *others]

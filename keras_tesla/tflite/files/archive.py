@@ -1,7 +1,7 @@
 """The ZIP archive at the end of a file: the labels, and room for the digest of the whole file.
 
 Readers of TFLite metadata open a whole .tflite as a ZIP archive. Python's `zipfile` and minizip
-(C++) find the archive behind any bytes and before a comment. The reader of Android's metadata
+(C++) find the archive after any bytes and before a comment. The reader of Android's metadata
 library does neither: it takes offsets from the beginning of the file, and it takes the last 22
 bytes for the archive's end record. So offsets count from the beginning of the file, the archive has
 no comment, and the digest is the comment of its last entry, right before the end record:
@@ -27,7 +27,7 @@ DIGITS = slice(-_END_RECORD - 64, -_END_RECORD)  # where the digest stands in a 
 
 
 def pack(labels: list[str] | None, start: int) -> bytes:
-    r"""Returns an archive to be put behind the other bytes of a file, its digest still zeros.
+    r"""Returns an archive to be put after the other bytes of a file, its digest still zeros.
 
     Equal labels give equal bytes.
 

@@ -1,4 +1,4 @@
-"""The constants that lie behind the flatbuffers of a file."""
+"""The constants that lie after the flatbuffers of a file."""
 
 ALIGNMENT = 64  # XNNPACK and the kernels read weights in vectors of at most so many bytes
 LEAST = 64  # smaller constants stay inside the flatbuffer: a place of their own would cost more
@@ -47,7 +47,7 @@ class Constants:
             position += len(self._data[number])
         shared = sorted(self._known.items(), reverse=True)
         previous, offset = b"", 0
-        for data, number in shared:  # what begins another sorts right behind it
+        for data, number in shared:  # what begins another sorts right after it
             if not (previous.startswith(data) and previous):
                 offset = position = aligned(position)
                 position += len(data)

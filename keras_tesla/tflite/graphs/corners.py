@@ -48,7 +48,7 @@ class Corner:
 
     Args:
         whole: Place of the whole weight in `weights` of the highest percentage.
-        positions: Int, how often the input channels lie in a row of the weight; 1 but behind a
+        positions: Int, how often the input channels lie in a row of the weight; 1 but after a
             Flatten.
         scale: Array `(output channels,)` of factors, or None where all are 1.
     """
@@ -75,7 +75,7 @@ def find(whole: list[Weight], narrow: list[Weight]) -> list[Corner | None]:
     """Finds for each weight of a percentage the whole weight that it is a corner of.
 
     The operators run in the same order at every percentage; a percentage may have some that others
-    have not (they select channels), so a weight is looked for behind the previous one's.
+    have not (they select channels), so a weight is looked for after the previous one's.
 
     Args:
         whole: Float weights at the highest percentage.

@@ -1,4 +1,4 @@
-"""A factor for each output channel of a weight, moved behind its operator.
+"""A factor for each output channel of a weight, moved after its operator.
 
 A batch normalization with statistics of a percentage multiplies output channel o of the shared
 weight by r_o > 0. So that all percentages can store one weight,
@@ -6,7 +6,7 @@ weight by r_o > 0. So that all percentages can store one weight,
     activation(r * (W x) + b) = r * activation(W x + b / r)
 
 for an activation that is linear or ReLU; other ones are applied after the multiplication. A
-positive factor also commutes with pooling and with the mean over positions, behind which fewer
+positive factor also commutes with pooling and with the mean over positions, after which fewer
 numbers are multiplied.
 """
 
@@ -43,8 +43,8 @@ def is_worth_it(graph: Graph, weight: Weight, corner: Corner, whole: Weight) -> 
     return once or multiply_adds * math.prod(computed) >= _MULTIPLY_ADDS * multiplied
 
 
-def put_behind(graph: Graph, operator, scale: np.ndarray):
-    """Multiplies the channels behind an operator by `scale` and divides its bias by it."""
+def put_after(graph: Graph, operator, scale: np.ndarray):
+    """Multiplies the channels after an operator by `scale` and divides its bias by it."""
     old = corners.bias(graph, operator)
     if old is not None:
         divided = (old / scale).astype("float32")
@@ -63,7 +63,7 @@ def put_behind(graph: Graph, operator, scale: np.ndarray):
 
 
 def _cheapest(graph, operator):
-    """The tensor behind an operator where its factor multiplies the fewest numbers."""
+    """The tensor after an operator where its factor multiplies the fewest numbers."""
     tensor = operator.outputs[0]
     if not _commutes(operator):
         return tensor

@@ -39,7 +39,7 @@ class Merged:
         pool: The larger constants.
         external: {index of a buffer: `External`}.
         graphs: {percentage: its graph}. A tensor has the index that it has in the leaf; the tensor
-            that stores a nested weight comes behind these, in the order of `Leaf.nested`.
+            that stores a nested weight comes after these, in the order of `Leaf.nested`.
     """
 
     model: schema.ModelT

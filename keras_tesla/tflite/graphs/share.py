@@ -13,7 +13,7 @@ from keras_tesla.tflite.graphs.leaf import Leaf, Nested
 from keras_tesla.tflite.graphs.nested import Shells
 
 _NO_CORNER = "it is not the beginning of the weight at the highest percentage"
-_DEAR_FACTOR = "a factor for each channel behind it would cost more time than it is worth"
+_DEAR_FACTOR = "a factor for each channel after it would cost more time than it is worth"
 _DESCRIPTION = 400  # bytes of a nested weight's tensor, its description and its DENSIFY, about
 
 
@@ -31,7 +31,7 @@ def share(leaves: list[Leaf], floats: list[Leaf], codes: Leaf | None = None) -> 
     """Rewrites graphs so that their weights are corners of those at the highest percentage.
 
     A weight that is a corner gets the values of the whole one; where it also has a factor for each
-    output channel, the factor goes into the scales of its quantization or behind its operator. The
+    output channel, the factor goes into the scales of its quantization or after its operator. The
     leaves learn which constants are to be stored nested.
 
     Args:
@@ -110,7 +110,7 @@ def _share_values(uses, source: Graph, whole: Weight):
         graph.set_value(use.weight.tensor, _cut(whole.value, use))
         if whole.value.dtype == np.float32:
             if use.corner.scale is not None:
-                factor.put_behind(graph, use.weight.operator, use.corner.scale)
+                factor.put_after(graph, use.weight.operator, use.corner.scale)
         else:
             whole_tensor = source.tensors[whole.tensor]
             quantized.rescale(graph, use.weight, whole_tensor, use.corner.scale, use.bias)
@@ -165,7 +165,7 @@ def _nest(uses: list[_Use], whole: np.ndarray):
     top = whole[: shapes[-1][0]].reshape(rows[-1], inner, whole.shape[-1] // count)
     stored = shells.store(top[..., : columns[-1]])
     for level, use in enumerate(uses):
-        # XNNPACK takes no int8 FULLY_CONNECTED behind a DENSIFY, and none has positions.
+        # XNNPACK takes no int8 FULLY_CONNECTED after a DENSIFY, and none has positions.
         direct = use.weight.tensor == use.weight.operator.inputs[1]
         if use.weight.kind == Kind.FULLY_CONNECTED and (
             count > 1 or (direct and whole.dtype == np.int8)

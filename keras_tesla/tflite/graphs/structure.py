@@ -35,7 +35,7 @@ def check(content: bytes) -> list[list[str]]:
         raise StructureError(f"The flatbuffer cannot be read: {error}") from error
     for number, buffer in enumerate(model.buffers):
         if buffer.offset > 1 and buffer.offset + buffer.size > len(content):
-            raise StructureError(f"Buffer {number} ends behind the file.")
+            raise StructureError(f"Buffer {number} ends after the file.")
     kinds = {v: k for k, v in vars(Kind).items() if isinstance(v, int)}
     operators = []
     for subgraph in model.subgraphs:

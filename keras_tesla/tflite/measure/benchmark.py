@@ -160,7 +160,7 @@ def benchmark(
         ]
         answers: list[list[dict]] = [[] for _ in jobs]
         for number in range(rounds):
-            # Every other round goes backward: nobody always runs behind the same neighbour.
+            # Every other round goes backward: nobody always runs after the same neighbour.
             for index in range(len(jobs))[:: 1 if number % 2 == 0 else -1]:
                 answers[index].append(run(**jobs[index].call))
     return Benchmark(

@@ -121,7 +121,7 @@ def _answer(request: dict) -> dict:
     first.allocate_tensors()
     first.invoke()
     gc.disable()
-    # Importing may have needed more memory than is held now: the peak starts anew.
+    # Importing may have needed more memory than is held now: the peak starts again.
     with contextlib.suppress(OSError):
         pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = _memory("VmRSS")
