@@ -8,6 +8,7 @@ import keras_tesla
 from keras_tesla import layers
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.percentages import check_percentage, check_percentages
+from keras_tesla.training.attenuation import GradientAttenuation
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,5 +22,6 @@ def _names_in_doctests(doctest_namespace):
         check_percentage=check_percentage,
         check_percentages=check_percentages,
         multiply_adds=multiply_adds,
+        GradientAttenuation=GradientAttenuation,
         **{name: getattr(layers, name) for name in layers.__all__},
     )

@@ -68,12 +68,12 @@ def _reads(step: Step, percentage: int):
             yield variable, (1,) * len(variable.shape), tuple(variable.shape)
         return
     # What is read is asked of the kind itself: it may lend a percentage weights of its own.
-    with _Reading() as reading:
-        weights = narrowed.weights()
+    with _Reading() as reading:  # some are read only where their value is asked for
+        extents_of = {path: tuple(value_of(w).shape) for path, w in narrowed.weights().items()}
     running = layer.layer_at(percentage) if isinstance(layer, PerRange) else layer
     shapes = {
-        id(weight_at(running, path)): tuple(value_of(weight).shape)
-        for path, weight in weights.items()
+        id(weight_at(running, path)): extents
+        for path, extents in extents_of.items()
         if path not in narrowed.state
     }
     if isinstance(layer, IncompleteDotProduct) and layer.trainable_profile:

@@ -43,7 +43,7 @@ class GradientAttenuation:
     Example:
 
     >>> attenuation = GradientAttenuation()
-    >>> attenuation.factors(20, np.array([10, 15, 20, 100])).round(3).tolist()
+    >>> [round(float(s), 3) for s in attenuation.factors(20, np.array([10, 15, 20, 100]))]
     [0.25, 0.55, 1.0, 1.0]
     """
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.tflite import convert, runtime, standalone, verify
+from keras_tesla.tflite import convert, examples, runtime, standalone, verify
 from keras_tesla.tflite.files import reading
 from keras_tesla.tflite.graphs import flatbuffer
 from keras_tesla.tflite.graphs.flatbuffer import Kind
@@ -42,19 +42,29 @@ PERCENTAGES = (100, 50, 10)
 SERVED = {-(2**31): 10, 1: 10, 10: 10, 11: 50, 50: 50, 51: 100, 100: 100, 2**31 - 1: 100}
 
 
+def not_run(content, cases):
+    """What `verify.interpret` returns of a file that computes what it should."""
+    return verify.Interpreted(content, cases, [0.0] * len(cases), [], []), None
+
+
 @pytest.fixture(scope="module")
-def conversion():
-    """The converter, which converts no model twice: the same ones serve all constructions."""
-    known, function = {}, convert.convert
+def once():
+    """A class like `convert.Traced` that converts no model twice: files of all constructions."""
+    known, traced = {}, convert.Traced
 
-    def call(model, *args):
-        weights = hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).digest()
-        key = model.name, weights, str(args)
-        if key not in known:
-            known[key] = function(model, *args)
-        return known[key]
+    class Once(traced):
+        def __init__(self, model, *args):
+            weights = hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).digest()
+            self._arguments = model, *args
+            self._key = model.name, weights, str(args)
 
-    return call
+        def convert(self, *args):
+            key = *self._key, str(args)
+            if key not in known:
+                known[key] = traced(*self._arguments).convert(*args)
+            return known[key]
+
+    return Once
 
 
 @pytest.fixture(
@@ -62,18 +72,19 @@ def conversion():
     params=itertools.product(networks.ALL, QUANTIZATIONS),
     ids=lambda pair: f"{pair[0]}-{pair[1] or 'float32'}",
 )
-def exports(request, conversion, tmp_path_factory):
+def exports(request, once, tmp_path_factory):
     """A `folder` with inputs.npz and a folder for each mode and storage, and the `quantization`."""
     name, quantization = request.param
     network = networks.ALL[name](PERCENTAGES)
     folder = tmp_path_factory.mktemp("exports")
-    inputs = verify.example_inputs(network.network, 6)
+    inputs = examples.random_inputs(examples.specs_of(network.network), 6)
     np.savez(folder / "inputs.npz", **inputs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert, "convert", conversion)
+        patch.setattr(convert, "Traced", once)
         # That the newest runtime computes what Keras does is tested elsewhere.
-        patch.setattr(verify, "compare", lambda content, cases: [0.0 for _ in cases])
-        patch.setattr(runtime, "latency", lambda content, inputs: 0.0)
+        patch.setattr(verify, "interpret", not_run)
+        patch.setattr(verify, "compile_all", lambda files: [[0.0] * len(f.cases) for f in files])
+        patch.setattr(runtime, "latency", lambda made, inputs: 0.0)
         for mode, storage in CONSTRUCTIONS:
             kt.tflite.export(
                 network,
