@@ -145,10 +145,11 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
             self.model.reset_metrics()
 
     def on_epoch_end(self, epoch, logs=None):
+        if not np.isfinite((logs or {}).get("loss", 0)) and self.model.stop_training:
+            self._leave_finite()  # TerminateOnNaN ends the run
+            return
         self._last_epoch = epoch
-        if self.model.stop_training:  # TerminateOnNaN or another callback ends the run
-            if not np.isfinite((logs or {}).get("loss", 0)):
-                self._leave_finite()
+        if self.model.stop_training:  # another callback does
             return
         self._stopper.on_epoch_end(epoch - self._begin, logs)
         if self.model.stop_training:
