@@ -198,6 +198,7 @@ def test_own_percentages_are_those_of_the_model_not_of_the_active_ones(way, monk
 # Networks of other layers, by their gradients at each percentage.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "norm", [layers.BatchNormalization, lambda **k: IDPBatchNormalization(PERCENTAGES, **k)]
@@ -324,6 +325,7 @@ def test_channels_that_move_before_the_percentages_part(way, monkeypatch, gradie
     assert_equal(step(model, x, y, monkeypatch, way), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_depthwise_and_separable_convolutions(way, monkeypatch, gradients):
     inputs = keras.Input((5, 5, 3))
