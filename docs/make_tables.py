@@ -26,7 +26,7 @@ flags.DEFINE_string("quantized", None, "Folder of examples/quantization_aware.py
 
 DOCS = result_tables.DOCS
 TABLES = {**result_tables.TABLES, **guide_tables.TABLES}
-PLOTTED = ("idp", "tesla", "joint_weighted", "individual")
+PLOTTED = ("idp", "tesla", "recipe", "individual")
 # Multiply-adds of 784-100-100-10 at p percent: p of the first layer's outputs are needed.
 COST = {p: 784 * int(p) + int(p) * 100 + 1000 for p in result_tables.POINTS}
 

@@ -49,7 +49,7 @@ class Row:
     narrowest_weight: float = 1.0  # of the loss at 10 %; those of the others weigh 1
     cosine: bool = False
     private: bool = False  # batch normalization, and numbers of its own for each percentage
-    attenuated: bool = False  # gradients of the wide percentages, as GradientAttenuation() has it
+    attenuation: float = 1.0  # of the wide percentages' gradients; see `GradientAttenuation(start)`
     epochs: int = 50
     steps_per_epoch: int = 200
     batch_size: int = 28
@@ -74,13 +74,13 @@ ROWS = {
     "joint_weighted": Row(tuple(POINTS[::-1]), cosine=True, narrowest_weight=4.0),
     "joint_distilled": Row(tuple(POINTS[::-1]), cosine=True, distillation=0.5),
     "sandwich_distilled": Row(tuple(POINTS[::-1]), tasks="sandwich", distillation=1.0, cosine=True),
-    "recipe": Row(tuple(POINTS[::-1]), cosine=True, private=True, attenuated=True, minutes=3),
+    "recipe": Row(tuple(POINTS[::-1]), cosine=True, private=True, attenuation=0.7, minutes=3),
     "individual": Row(POINTS, cosine=True, individual=True, minutes=8),
     "individual_norm": Row(POINTS, cosine=True, private=True, individual=True, minutes=10),
     "joint_long": Row(tuple(POINTS[::-1]), **LONG),
     "weighted_long": Row(tuple(POINTS[::-1]), narrowest_weight=4.0, **LONG),
     "distilled_long": Row(tuple(POINTS[::-1]), distillation=0.5, **LONG),
-    "recipe_long": Row(tuple(POINTS[::-1]), private=True, attenuated=True, minutes=3, **LONG),
+    "recipe_long": Row(tuple(POINTS[::-1]), private=True, attenuation=0.7, minutes=3, **LONG),
     "individual_long": Row(POINTS, individual=True, minutes=10, **LONG),
     "individual_norm_long": Row(POINTS, private=True, individual=True, minutes=12, **LONG),
 }
@@ -179,7 +179,7 @@ def train_one(row: Row, dataset: data.Dataset, seed: int, folder: pathlib.Path) 
     weights = dict.fromkeys(row.percentages, 1.0)
     weights[row.percentages[-1]] = row.narrowest_weight
     distillation = InPlaceDistillation(row.distillation) if row.distillation else None
-    attenuation = GradientAttenuation() if row.attenuated else None
+    attenuation = GradientAttenuation(row.attenuation)
     tesla = kt.TESLA(model, row.percentages, weights, distillation, attenuation)
     logs = [
         kt.callbacks.PercentageCSVLogger(folder / "log.csv"),
