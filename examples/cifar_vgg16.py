@@ -278,10 +278,11 @@ def run():
     begin = time.monotonic()
     tesla = train(dataset, output)
     seconds = None if resumed else round(time.monotonic() - begin)
+    size = stages()[-1][0]  # of the images that the network has last seen
     points = check_percentages({*tesla.percentages, *(int(p) for p in FLAGS.evaluate)})
     calibrated = kt.recalibrate(
         tesla,
-        data.batches(dataset.train, FLAGS.batch_size, seed=FLAGS.seed),
+        data.batches(dataset.train, FLAGS.batch_size, seed=FLAGS.seed, size=size),
         points,
         steps=FLAGS.calibration_steps,
     )
@@ -299,8 +300,8 @@ def run():
         "multiply_adds": {
             str(p): kt.analysis.multiply_adds(calibrated.at(p)) for p in sorted(points)
         },
-        "validation_accuracy": accuracies(calibrated, dataset.validation),
-        "accuracy": accuracies(calibrated, dataset.test),
+        "validation_accuracy": accuracies(calibrated, data.resized(dataset.validation, size)),
+        "accuracy": accuracies(calibrated, data.resized(dataset.test, size)),
     }
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     for p in sorted(results["accuracy"], key=int):
