@@ -23,8 +23,8 @@ class GradientAttenuation:
 
     so the rate is what is left at a distance of 5 percentage points, whatever the percentages of
     the model are. The defaults are .5 for the first channels, .9 at 50 %, no attenuation from 60 %
-    on; on MNIST with 10, 15, .., 100 % a start of .7 was a little better (`docs/decisions.md`). With
-    `start == end` all channels have one rate.
+    on; on MNIST with 10, 15, .., 100 % a start of .7 was a little better (`docs/decisions.md`).
+    With `start == end` all channels have one rate.
 
     An entry of a kernel belongs to an input and an output channel and is first used by the wider of
     their own percentages, which counts. A weight, or an axis of a kernel, that all percentages
