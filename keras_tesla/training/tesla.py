@@ -270,10 +270,10 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics of the active percentages and returns all results."""
         tasks = self._tasks
-        if tasks.loss_spec is None:  # see `compute_loss`
+        tasks.update_metrics(x, y, y_pred, sample_weight)
+        if tasks.loss_spec is None:  # see `compute_loss`; Keras' method asks for the results, too
             outputs_of_one = y_pred[f"p{tasks.active[0]}"]
             self._build_template(super().compute_metrics, x, y, outputs_of_one, sample_weight)
-        tasks.update_metrics(x, y, y_pred, sample_weight)
         return self.get_metrics_result()
 
     def _build_template(self, compute, *args):
