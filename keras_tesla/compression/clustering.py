@@ -42,7 +42,7 @@ def cluster(model, number_of_clusters, preserve_sparsity=False):
 
     def wrap(layer):
         name = _kernel(layer, tf_keras)
-        # So few weights that they need no centroids are left alone, too.
+        # A kernel with no more distinct weights than centroids is not clustered either.
         if name is None or np.count_nonzero(getattr(layer, name).numpy()) <= count:
             return layer
         return experimental.cluster_weights(

@@ -12,7 +12,7 @@ def prune(model, sparsity, steps=0):
     In a kernel of n weights the `round(sparsity * n)` of the smallest magnitude are zero, and stay
     so in training. With `steps` the share grows as `sparsity * (1 - (1 - t / steps)^3)` at step t,
     so that the others can adapt. Kernels of Dense, Conv and Embedding layers and the pointwise ones
-    of SeparableConv are pruned; depthwise ones, biases and other layers are left alone. Zeros make
+    of SeparableConv are pruned; depthwise ones, biases and other layers are not. Zeros make
     a file smaller when it is zipped; a call takes as long as before.
 
     Train it with `pruning_callback()`, take the wrappers off with `strip`.
