@@ -137,11 +137,11 @@ def test_a_file_that_is_not_that_of_the_manifest_is_refused(out):
 @pytest.mark.parametrize(
     "change",
     [
-        {"size": 1 << 60},  # more memory than there is
-        {"size": -1},
+        {"bytes": 1 << 60},  # more memory than there is
+        {"bytes": -1},
         {"offset": 1 << 40},
         {"offset": -5},
-        {"compressed_size": 3},
+        {"compressed_bytes": 3},
         {"copies": [[1 << 50, 0, 8]]},
         {"copies": [[0, 0, 1 << 40]]},
         {"copies": [[-8, 0, 8]]},

@@ -118,7 +118,7 @@ def test_an_export_is_read_and_each_percentage_made_standalone(run_kotlin, tmp_p
     recipes = [entry["standalone"] for entry in manifest["percentages"]]
     # There is something to unfold, with several values a place.
     assert any(layout["inner"] > 1 for layout in manifest["nested_layouts"])
-    assert {layout["item_size"] for layout in manifest["nested_layouts"]} == {
+    assert {layout["item_bytes"] for layout in manifest["nested_layouts"]} == {
         1 if quantization else 4
     }
     assert all(recipe["nested_weights"] for recipe in recipes)

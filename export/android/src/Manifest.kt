@@ -40,17 +40,17 @@ class Manifest(json: String) {
      * How one percentage is put together from the bytes of its file; offsets and sizes in bytes.
      *
      * @property offset of its flatbuffer in the file, compressed by zlib
-     * @property compressedSize of that
-     * @property size of the result
+     * @property compressedBytes its size there
+     * @property bytes size of the result
      * @property sha256 of the result, hex digits
-     * @property copies runs of bytes: (target, source, size)
+     * @property copies runs of bytes: (target, source, bytes)
      * @property nestedWeights weights that are stored nested: (target, source, index in
      *   [Manifest.nestedLayouts], level)
      */
     class Recipe(
         val offset: Int,
-        val compressedSize: Int,
-        val size: Int,
+        val compressedBytes: Int,
+        val bytes: Int,
         val sha256: String,
         val copies: List<List<Int>>,
         val nestedWeights: List<List<Int>>,
@@ -62,13 +62,13 @@ class Manifest(json: String) {
      * @property rows of each block, ascending
      * @property columns of each block, ascending
      * @property inner values for each row and column
-     * @property itemSize bytes of a value
+     * @property itemBytes size of a value
      */
     class NestedLayout(
         val rows: List<Int>,
         val columns: List<Int>,
         val inner: Int,
-        val itemSize: Int,
+        val itemBytes: Int,
     )
 
     val mode: String
@@ -143,8 +143,8 @@ class Manifest(json: String) {
     private fun recipe(json: JSONObject) =
         Recipe(
             json.getInt("offset"),
-            json.getInt("compressed_size"),
-            json.getInt("size"),
+            json.getInt("compressed_bytes"),
+            json.getInt("bytes"),
             json.getString("sha256"),
             json.getJSONArray("copies").lists(3),
             json.getJSONArray("nested_weights").lists(4),
@@ -155,7 +155,7 @@ class Manifest(json: String) {
             json.getJSONArray("rows").ints(),
             json.getJSONArray("columns").ints(),
             json.getInt("inner"),
-            json.getInt("item_size"),
+            json.getInt("item_bytes"),
         )
 
     private fun JSONArray.objects() = List(length()) { getJSONObject(it) }

@@ -49,9 +49,9 @@ object OnePercentage {
     fun extract(content: ByteBuffer, manifest: Manifest, percentage: Int): ByteBuffer {
         val entry = manifest.entryFor(percentage)
         val recipe = recipe(entry)
-        val made = ByteBuffer.allocateDirect(recipe.size).order(ByteOrder.nativeOrder())
+        val made = ByteBuffer.allocateDirect(recipe.bytes).order(ByteOrder.nativeOrder())
         try {
-            val flatbuffer = inflate(content, recipe.offset, recipe.compressedSize)
+            val flatbuffer = inflate(content, recipe.offset, recipe.compressedBytes)
             copy(flatbuffer, 0, made, 0, flatbuffer.capacity())
             for ((to, from, size) in recipe.copies) copy(content, from, made, to, size)
             for ((to, from, layout, level) in recipe.nestedWeights) {
@@ -134,8 +134,8 @@ object OnePercentage {
         fun run(row: Int, begin: Int, end: Int) {
             for (column in begin until end) {
                 for (inner in 0 until layout.inner) {
-                    val place = to + ((row * layout.inner + inner) * width + column) * layout.itemSize
-                    for (byte in 0 until layout.itemSize) target.put(place + byte, source.get(at++))
+                    val place = to + ((row * layout.inner + inner) * width + column) * layout.itemBytes
+                    for (byte in 0 until layout.itemBytes) target.put(place + byte, source.get(at++))
                 }
             }
         }

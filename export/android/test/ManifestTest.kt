@@ -22,7 +22,7 @@ fun manifestTests(runner: Runner, json: String) {
         val recipe = entry.standalone!!
         assertEquals(
             listOf(40960, 2048, 20480),
-            listOf(recipe.offset, recipe.compressedSize, recipe.size),
+            listOf(recipe.offset, recipe.compressedBytes, recipe.bytes),
         )
         assertEquals("ab".repeat(32), recipe.sha256)
         assertEquals(listOf(listOf(2048, 1024, 512)), recipe.copies)
@@ -30,7 +30,7 @@ fun manifestTests(runner: Runner, json: String) {
         assertEquals(null, manifest.entries[2].standalone)
         val layout = manifest.nestedLayouts.single()
         assertEquals(listOf(listOf(1, 4), listOf(1, 8)), listOf(layout.rows, layout.columns))
-        assertEquals(listOf(9, 4), listOf(layout.inner, layout.itemSize))
+        assertEquals(listOf(9, 4), listOf(layout.inner, layout.itemBytes))
     }
     runner.test("a percentage is served by the next higher one") {
         val manifest = Manifest(json)

@@ -40,18 +40,18 @@ private fun hex(bytes: ByteArray) =
 private fun manifest(
     copies: String = "[[4, 100, 5]]",
     nestedWeights: String = "[[12, 20, 0, 1]]",
-    compressedSize: Int = COMPRESSED.size,
-    size: Int = 32,
+    compressedBytes: Int = COMPRESSED.size,
+    bytes: Int = 32,
     sha256: String = hex(EXPECTED),
 ) =
     Manifest(
         """{"format": 1, "mode": "signatures", "inputs": {}, "outputs": {},
-        "nested_layouts": [{"rows": [1, 2, 3], "columns": [1, 2, 3], "inner": 2, "item_size": 2}],
+        "nested_layouts": [{"rows": [1, 2, 3], "columns": [1, 2, 3], "inner": 2, "item_bytes": 2}],
         "percentages": [
           {"percentage": 100, "file": "p100.tflite", "signature": "s", "multiply_adds": 2,
            "standalone": null},
           {"percentage": 30, "file": "model.tflite", "signature": "p30", "multiply_adds": 1,
-           "standalone": {"offset": 200, "compressed_size": $compressedSize, "size": $size,
+           "standalone": {"offset": 200, "compressed_bytes": $compressedBytes, "bytes": $bytes,
                           "sha256": "$sha256", "copies": $copies,
                           "nested_weights": $nestedWeights}}]}"""
     )
@@ -101,11 +101,11 @@ fun onePercentageTests(runner: Runner, export: File?) {
             "a short file" to
                 { OnePercentage.extract(ByteBuffer.wrap(CONTENT.copyOf(199)), manifest(), 1) },
             "a short flatbuffer" to
-                { OnePercentage.extract(made(file), manifest(compressedSize = COMPRESSED.size - 6), 1) },
+                { OnePercentage.extract(made(file), manifest(compressedBytes = COMPRESSED.size - 6), 1) },
             "a flatbuffer of no size" to
-                { OnePercentage.extract(made(file), manifest(compressedSize = -1), 1) },
+                { OnePercentage.extract(made(file), manifest(compressedBytes = -1), 1) },
             "a result too short for it" to
-                { OnePercentage.extract(made(file), manifest(size = 2), 1) },
+                { OnePercentage.extract(made(file), manifest(bytes = 2), 1) },
             "another digest" to
                 { OnePercentage.extract(made(file), manifest(sha256 = hex(CONTENT)), 1) },
         ) +

@@ -18,16 +18,16 @@ class Recipe:
 
     Args:
         offset: Of its flatbuffer in the file, compressed by zlib.
-        compressed_size: Bytes of that.
-        size: Bytes of the result.
+        compressed_bytes: Its size there.
+        bytes: Size of the result.
         sha256: Hex digest of the result.
-        copies: [[target, source, size], ..]: runs of bytes that are copied.
+        copies: [[target, source, bytes], ..]: runs of bytes that are copied.
         nested_weights: [[target, source, layout, level], ..]: weights that are stored nested.
     """
 
     offset: int
-    compressed_size: int
-    size: int
+    compressed_bytes: int
+    bytes: int
     sha256: str
     copies: list[list[int]]
     nested_weights: list[list[int]]

@@ -24,13 +24,13 @@ class NestedLayout:
         rows: Number of rows of each block, ascending.
         columns: Number of columns of each block, ascending.
         inner: Values for each row and column.
-        item_size: Bytes of a value.
+        item_bytes: Bytes of a value.
     """
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     inner: int
-    item_size: int
+    item_bytes: int
 
     def values(self) -> dict:
         """Returns it as values that JSON has."""
@@ -38,7 +38,7 @@ class NestedLayout:
 
     def size(self, level: int) -> int:
         """Returns the number of bytes of a block."""
-        return self.rows[level] * self.columns[level] * self.inner * self.item_size
+        return self.rows[level] * self.columns[level] * self.inner * self.item_bytes
 
     def runs(self, level: int):
         """Yields (row, first column, end of columns) of each run of a block, in stored order."""
@@ -71,9 +71,9 @@ class NestedLayout:
             level: Index of the block.
 
         Returns:
-            An array of unsigned integers of `item_size` bytes.
+            An array of unsigned integers of `item_bytes` bytes.
         """
-        values = np.frombuffer(stored, f"u{self.item_size}", self.size(level) // self.item_size)
+        values = np.frombuffer(stored, f"u{self.item_bytes}", self.size(level) // self.item_bytes)
         by_row = np.empty((self.rows[level], self.columns[level], self.inner), values.dtype)
         at = 0
         for row, lo, hi in self.runs(level):

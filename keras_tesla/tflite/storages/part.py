@@ -7,11 +7,11 @@ memory of that percentage only.
 
 In the header each percentage has, under `standalone`,
 
-    offset, compressed_size  of its flatbuffer in the file, compressed by zlib
-    size, sha256             of the result
-    copies                   [[target, source, size], ..]: runs of bytes that are copied
-    nested_weights           [[target, source, layout, level], ..]: weights that are stored nested,
-                             see `keras_tesla.tflite.graphs.nested`
+    offset, compressed_bytes  of its flatbuffer in the file, compressed by zlib
+    bytes, sha256             of the result
+    copies                    [[target, source, bytes], ..]: runs of bytes that are copied
+    nested_weights            [[target, source, layout, level], ..]: weights that are stored nested,
+                              see `keras_tesla.tflite.graphs.nested`
 
 `target` is an offset in the result, `source` one in the file; `layout` is an index in the header's
 `nested_layouts`. All other bytes of the result are zero.
@@ -75,8 +75,8 @@ class Part:
         """Returns how it is made; the recipe's `offset` is not known yet."""
         return Recipe(
             offset=0,
-            compressed_size=len(self.flatbuffer),
-            size=self.size,
+            compressed_bytes=len(self.flatbuffer),
+            bytes=self.size,
             sha256=self.sha256,
             copies=list(copies),
             nested_weights=list(nested_weights),
@@ -114,11 +114,11 @@ def without_constants(content, recipe: Recipe) -> io.BytesIO:
         content: All bytes of the file, or an object with their number that returns slices of them.
         recipe: How the part is made.
     """
-    start, count = recipe.offset, recipe.compressed_size
+    start, count = recipe.offset, recipe.compressed_bytes
     check_range(start, count, len(content))
-    check_range(0, recipe.size, len(content) + _DEFLATED * count)
-    made = io.BytesIO(bytes(recipe.size))
-    made.write(zlib.decompressobj().decompress(content[start : start + count], recipe.size))
+    check_range(0, recipe.bytes, len(content) + _DEFLATED * count)
+    made = io.BytesIO(bytes(recipe.bytes))
+    made.write(zlib.decompressobj().decompress(content[start : start + count], recipe.bytes))
     return made
 
 

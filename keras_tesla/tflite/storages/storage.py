@@ -83,7 +83,7 @@ class Storage(abc.ABC):
         # Written in place: beside the result there is memory for one weight only.
         made = without_constants(content, recipe)
         for target, data in self._weights(content, recipe, layouts):
-            check_range(target, data.nbytes, recipe.size)
+            check_range(target, data.nbytes, recipe.bytes)
             made.seek(target)
             made.write(data)
         return made.getvalue()

@@ -10,13 +10,13 @@ from keras_tesla.tflite.files.writing import Draft
 
 RECIPE = Recipe(
     offset=0,
-    compressed_size=9,
-    size=70,
+    compressed_bytes=9,
+    bytes=70,
     sha256="0" * 64,
     copies=[[0, 0, 8]],
     nested_weights=[[8, 0, 0, 1]],
 )
-LAYOUTS = [{"rows": [1, 2], "columns": [2, 4], "inner": 1, "item_size": 4}]
+LAYOUTS = [{"rows": [1, 2], "columns": [2, 4], "inner": 1, "item_bytes": 4}]
 
 
 def header(standalone=RECIPE, measures=None, layouts=LAYOUTS):
@@ -57,8 +57,8 @@ def test_the_text_is_the_json_of_format_1():
                 "max_abs_difference": 0.0,
                 "standalone": {
                     "offset": 0,
-                    "compressed_size": 9,
-                    "size": 70,
+                    "compressed_bytes": 9,
+                    "bytes": 70,
                     "sha256": "0" * 64,
                     "copies": [[0, 0, 8]],
                     "nested_weights": [[8, 0, 0, 1]],

@@ -20,13 +20,13 @@ def layouts(draw):
         rows,
         tuple(sorted(columns)),
         inner=draw(st.sampled_from([1, 4, 9])),
-        item_size=draw(st.sampled_from([1, 2, 4])),
+        item_bytes=draw(st.sampled_from([1, 2, 4])),
     )
 
 
 @hypothesis.given(layouts())
 def test_every_leading_block_is_the_beginning_of_what_is_stored(layout):
-    dtype = f"u{layout.item_size}"
+    dtype = f"u{layout.item_bytes}"
     shape = (layout.rows[-1], layout.inner, layout.columns[-1])
     weight = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
     stored = layout.store(weight)
@@ -45,7 +45,7 @@ def test_a_description_leads_to_the_block(layout, data):
     rows, columns = layout.rows[level], layout.columns[level]
     whole = np.arange(layout.rows[-1] * layout.inner * layout.columns[-1], dtype="u4")
     whole = whole.reshape(layout.rows[-1], layout.inner, layout.columns[-1])
-    whole_layout = NestedLayout(layout.rows, layout.columns, layout.inner, item_size=4)
+    whole_layout = NestedLayout(layout.rows, layout.columns, layout.inner, item_bytes=4)
     values = iter(np.frombuffer(whole_layout.store(whole), "u4"))
     found = Descriptions().describe(whole_layout, level, (rows, layout.inner, columns))
     by_row, by_column, dense = found.dimMetadata
@@ -65,7 +65,7 @@ def test_where_all_rows_are_kept_a_corner_is_the_beginning_of_the_columns():
     """Five rows belong to `inner`: the axes follow each other, the columns' first, none sparse."""
     shape = (5, 2, 3)
     weight = np.arange(30, dtype="u4").reshape(shape)
-    layout = NestedLayout((1, 1), (2, 3), inner=10, item_size=4)
+    layout = NestedLayout((1, 1), (2, 3), inner=10, item_bytes=4)
     stored = layout.store(weight.reshape(1, 10, 3))
     described = Descriptions().describe(layout, 0, (5, 2, 2))
     assert list(described.traversalOrder) == [2, 0, 1]

@@ -120,7 +120,7 @@ def test_a_part_is_known_by_its_digest(name):
     draft, content = file(storage, storage.rewrite(network(), [], None)[0])
     for entry in draft.header.percentages:
         extracted = extract(content, draft.header.values(), entry.percentage)
-        assert len(extracted) == entry.standalone.size
+        assert len(extracted) == entry.standalone.bytes
         assert hashlib.sha256(extracted).hexdigest() == entry.standalone.sha256
     damaged = bytearray(content)
     damaged[
