@@ -54,6 +54,12 @@ def test_the_recorded_traces_are_what_the_python_policy_decides():
     assert len(names) == len(set(names)) >= 10
 
 
+@pytest.mark.parametrize("name", ["percentage_input_shared", "signatures_shared_int8"])
+def test_golden_files_of_format_1_are_read(run_kotlin, name):
+    status, printed = run_kotlin(TRACES, ROOT / "tests" / "golden" / "format_1" / name)
+    assert status == 0, printed
+
+
 def test_the_kotlin_tests_pass(run_kotlin):
     status, printed = run_kotlin(TRACES)
     assert status == 0, printed
