@@ -39,8 +39,8 @@ def to_tf_keras(model):
         names, not compiled.
 
     Raises:
-        ValueError: If `model` is something else; if a layer has no twin in tf_keras, or one that
-            computes something else. The message names the layer.
+        ValueError: If `model` is something else; if a layer has no twin in tf_keras, or its
+            twin gives other outputs. The message names the layer.
         RuntimeError: Another backend than TensorFlow.
         ImportError: If tf_keras or tensorflow-model-optimization is not installed.
     """
@@ -112,7 +112,7 @@ def copy_of(model):
     wrapped = [n for layer in model.layers if (n := type(layer).__name__) in WRAPPERS]
     if wrapped:
         raise ValueError(
-            "The model is being compressed already. Take the wrappers off first, with "
+            "The model is being compressed already. Remove the wrappers first, with "
             "`keras_tesla.compression.strip(model)`; `quantization_aware` comes last and is kept. "
             f"Received layers of type: {sorted(set(wrapped))}"
         )

@@ -9,7 +9,7 @@ multiplies each output channel, rounds nothing: in int8 its factors go into the 
 quantized values are those of the kernel at every percentage. A Dense and a Conv1D layer have one
 scale, since the converter takes no other (TensorFlow 2.21). The profile is folded in first, and the
 largest w is that of the whole kernel, so a slice of it has the same quantized values at every
-percentage. Gradients pass the rounding as if it were not there.
+percentage. Gradients pass through the rounding unchanged.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -88,14 +88,14 @@ def _holds_an_export_only(directory) -> bool:
 
 
 def _exchange(one, other) -> bool:
-    """Lets two folders change their names in one step; returns whether the system can."""
+    """Exchanges the names of two folders in one step; returns False where the system cannot."""
     try:
         rename = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):  # not Linux, or an old C library
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    # It fails where the file system does not know it, the folder is a mount, or its parent is not
-    # ours to change.
+    # It fails where the file system does not support it, the folder is a mount, or its parent may
+    # not be changed.
     return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
