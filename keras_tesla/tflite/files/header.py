@@ -72,7 +72,7 @@ class PercentageHeader:
     standalone: Recipe | None = None
 
     def values(self) -> dict[str, Any]:
-        """Returns it as values that JSON has."""
+        """Returns it as a dict for JSON."""
         values = dataclasses.asdict(self)
         recipe = values.pop("standalone")
         values |= values.pop("measures")
@@ -112,7 +112,7 @@ class Header:
     nested_layouts: list[dict] | None = None
 
     def values(self) -> dict[str, Any]:
-        """Returns it as values that JSON has."""
+        """Returns it as a dict for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["percentages"] = [entry.values() for entry in self.percentages]
         if self.nested_layouts is None:

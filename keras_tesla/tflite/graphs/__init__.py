@@ -1,1 +1,1 @@
-"""Rewriting converted subgraphs so that percentages share weights and one file."""
+"""Rewriting converted graphs so that percentages share weights and one file."""

@@ -33,7 +33,7 @@ class NestedLayout:
     item_bytes: int
 
     def values(self) -> dict:
-        """Returns it as values that JSON has."""
+        """Returns it as a dict for JSON."""
         return {**vars(self), "rows": list(self.rows), "columns": list(self.columns)}
 
     def size(self, level: int) -> int:
