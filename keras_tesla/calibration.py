@@ -10,7 +10,7 @@ from keras import ops
 from keras_tesla import cloning
 from keras_tesla.integers import check_integer
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
-from keras_tesla.narrowing import run as runner
+from keras_tesla.narrowing import executor
 from keras_tesla.narrowing.live import LivePlan
 from keras_tesla.narrowing.plan import Plan, narrow
 from keras_tesla.percentages import check_percentages
@@ -250,7 +250,7 @@ def _normalizations(plan):
 def _run(live, inputs):
     """Runs a plan and returns the batch's statistics of each of `_normalizations`."""
     plan = live.plan
-    values = runner.bind_inputs(plan.graph, inputs)
+    values = executor.bind_inputs(plan.graph, inputs)
     found: dict[int, list] = {id(layer): [] for layer in _normalizations(plan)}
     for step in plan.steps:
         layer = step.call.operation

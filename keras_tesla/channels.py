@@ -9,7 +9,7 @@ from keras import ops
 
 @dataclasses.dataclass(frozen=True)
 class Channels:
-    """The channels of a tensor lie on one axis, `copies` times one after the other.
+    """The channels of a tensor lie on one axis, `repeats` times one after the other.
 
     Index `j * count + i` of the axis is channel i of copy j. A feature map has one copy; a
     flattened one has a copy for each position; the input of a grouped convolution, seen by its
@@ -18,36 +18,36 @@ class Channels:
     Args:
         axis: Int, the axis of the channels, counted from 0 (the batch).
         count: Int, number of channels.
-        copies: Int, how often the channels repeat on the axis.
+        repeats: Int, how often the channels repeat on the axis.
     """
 
     axis: int
     count: int
-    copies: int = 1
+    repeats: int = 1
 
 
-def take(x, view: Channels, have: int, want: int):
+def take(x, layout: Channels, have: int, want: int):
     """Returns `x` with the first `want` of its channels.
 
     Args:
-        x: Tensor (or KerasTensor) whose axis `view.axis` has `view.copies * have` entries.
-        view: Where the channels lie.
+        x: Tensor (or KerasTensor) whose axis `layout.axis` has `layout.repeats * have` entries.
+        layout: Where the channels lie.
         have: Number of channels of each copy in `x`.
         want: Number of channels to keep of each copy, at most `have`.
 
     Returns:
-        A tensor whose axis `view.axis` has `view.copies * want` entries.
+        A tensor whose axis `layout.axis` has `layout.repeats * want` entries.
     """
     if want == have:
         return x
-    if view.copies == 1:
-        return leading(x, want, view.axis)
+    if layout.repeats == 1:
+        return leading(x, want, layout.axis)
     if None not in x.shape[1:]:
         static = tuple(x.shape)
-        split = (-1, *static[1 : view.axis], view.copies, have, *static[view.axis + 1 :])
-        merged = (-1, *static[1 : view.axis], view.copies * want, *static[view.axis + 1 :])
-        return ops.reshape(leading(ops.reshape(x, split), want, view.axis + 1), merged)
-    return ops.take(x, indices(view, have, want), axis=view.axis)
+        split = (-1, *static[1 : layout.axis], layout.repeats, have, *static[layout.axis + 1 :])
+        merged = (-1, *static[1 : layout.axis], layout.repeats * want, *static[layout.axis + 1 :])
+        return ops.reshape(leading(ops.reshape(x, split), want, layout.axis + 1), merged)
+    return ops.take(x, indices(layout, have, want), axis=layout.axis)
 
 
 def leading(x, count: int | None, axis: int = 0):
@@ -71,6 +71,6 @@ def leading(x, count: int | None, axis: int = 0):
     return x[(*[slice(None)] * axis, slice(count))]
 
 
-def indices(view: Channels, have: int, want: int) -> np.ndarray:
+def indices(layout: Channels, have: int, want: int) -> np.ndarray:
     """Returns the places on the axis that `take` keeps, ascending."""
-    return (np.arange(view.copies)[:, None] * have + np.arange(want)).ravel()
+    return (np.arange(layout.repeats)[:, None] * have + np.arange(want)).ravel()

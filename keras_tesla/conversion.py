@@ -117,7 +117,7 @@ def to_idp(
         )
     profile = profiles.get(profile)
     graph = graphs.read(model)
-    reading = _Reading(graph, _chosen(skip, graph), input_complete)
+    reading = _Reading(graph, _skipped(skip, graph), input_complete)
     if not reading.reads:
         raise ValueError(
             "No layer of the model could be made incomplete, so every percentage would be the same "
@@ -142,7 +142,7 @@ def to_idp(
     return copy
 
 
-def _chosen(skip, graph):
+def _skipped(skip, graph):
     """Returns the ids of the layers to skip."""
     if callable(skip):
         return {id(layer) for layer in graph.layers if skip(layer)}
@@ -234,22 +234,22 @@ class _Reading:
         reason = kind.why_complete(layer)
         if reason is not None:
             return reason
-        views = set()
+        layouts = set()
         for call in calls:
             (x,) = call.input_tensors
             raw = x.index in self._raw
-            view: Any = self._raw[x.index] if raw else self._where[x.index]
+            layout: Any = self._raw[x.index] if raw else self._where[x.index]
             if raw and self._keep_inputs:
                 return "reads the model's inputs, which are kept"
-            if view is None:
+            if layout is None:
                 return "reads channels that could not be followed"
             axis = kind.channel_axis(layer, len(x.shape))
-            if view.axis != axis or (view.copies > 1 and not kind.takes_copies):
+            if layout.axis != axis or (layout.repeats > 1 and not kind.takes_repeats):
                 return "reads along another axis than that of the channels"
-            views.add((view.count, view.copies))
-        if len(views) > 1:
+            layouts.add((layout.count, layout.repeats))
+        if len(layouts) > 1:
             return "is called on inputs of different channels"
-        self.reads[id(layer)] = view
+        self.reads[id(layer)] = layout
         return None
 
     def _reason(self, calls) -> str | None:

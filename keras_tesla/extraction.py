@@ -9,7 +9,7 @@ from keras_tesla.channels import indices, take
 from keras_tesla.kinds.kind import weight_at
 from keras_tesla.layers import IncompleteDotProduct
 from keras_tesla.names import unique_name
-from keras_tesla.narrowing import run as runner
+from keras_tesla.narrowing import executor
 from keras_tesla.narrowing.plan import Plan
 from keras_tesla.quantization.kernels import FakeQuantizedKernel
 from keras_tesla.quantization.ranges import ActivationRange, fake_quantized
@@ -63,12 +63,12 @@ def extract(
         original, narrowed = step.call.operation, step.narrowed
         apart = private_apart and _has_private_profile(original) and not _has_mask(args[0])
         if apart:
-            args = (_weighed(args[0], original, plan.percentage, step.widths.views[0]), *args[1:])
+            args = (_weighed(args[0], original, plan.percentage, step.widths.layouts[0]), *args[1:])
         key = step.extracted_as
         if key in made and isinstance(original, keras.Layer):
             return made[key](*args, **kwargs)
         if isinstance(original, ActivationRange):
-            if not ranges or step.call.input_tensors[0].index in alone:
+            if not ranges or step.call.input_tensors[0].index in unmerged:
                 return args[0]
             # An operation of Keras with constants; the layer after it has the name.
             rounded = fake_quantized(args[0], *original.at(plan.percentage))
@@ -87,8 +87,8 @@ def extract(
         return outputs
 
     graph = plan.graph
-    # A concatenation of which one input is left computes nothing: that is rounded already.
-    alone = {
+    # A Concatenate with one remaining input is the identity; its input is already quantized.
+    unmerged = {
         s.call.output_tensors[0].index
         for s in plan.steps
         if 0 in s.widths.inputs and sum(width != 0 for width in s.widths.inputs) == 1
@@ -98,9 +98,9 @@ def extract(
         for t, n in zip(keras.tree.flatten(graph.inputs), graph.input_names, strict=True)
     ]
     inputs = keras.tree.pack_sequence_as(graph.inputs, symbolic)
-    values = runner.bind_inputs(graph, inputs)
-    values = runner.run(plan, values, plan.steps, call_step, _take_masked)
-    return keras.Model(inputs, runner.outputs_of(plan, values), name=name)
+    values = executor.bind_inputs(graph, inputs)
+    values = executor.run(plan, values, plan.steps, call_step, _take_masked)
+    return keras.Model(inputs, executor.outputs_of(plan, values), name=name)
 
 
 def _has_private_profile(operation):
@@ -111,20 +111,20 @@ def _has_mask(x):
     return getattr(x, "_keras_mask", None) is not None
 
 
-def _weighed(x, layer, percentage, view):
+def _weighed(x, layer, percentage, layout):
     """The input of a layer times its private profile."""
-    factors = np.tile(ops.convert_to_numpy(layer.private_factors(percentage)), view.copies)
+    factors = np.tile(ops.convert_to_numpy(layer.private_factors(percentage)), layout.repeats)
     shape = [1] * len(x.shape)
-    shape[view.axis] = len(factors)
+    shape[layout.axis] = len(factors)
     return ops.multiply(x, factors.reshape(shape))
 
 
-def _take_masked(x, view, have, want):
+def _take_masked(x, layout, have, want):
     """`take` that hands on the Keras mask: a slice would drop it, a Dense layer keeps it."""
     if want == have or not _has_mask(x):
-        return take(x, view, have, want)
+        return take(x, layout, have, want)
     # A kernel of columns of the identity: each output is one input, times 1, plus zeros.
-    selection = keras.layers.Dense(view.copies * want, use_bias=False, dtype=x.dtype)
+    selection = keras.layers.Dense(layout.repeats * want, use_bias=False, dtype=x.dtype)
     outputs = selection(x)
-    selection.set_weights([np.eye(x.shape[-1])[:, indices(view, have, want)]])
+    selection.set_weights([np.eye(x.shape[-1])[:, indices(layout, have, want)]])
     return outputs

@@ -81,13 +81,13 @@ def order_channels(model):
 def _check_profile(layer):
     if not isinstance(layer, IncompleteDotProduct):
         return
-    for own in layer.private_of_all("profile"):
-        if ops.convert_to_numpy(own).any():
+    for profile in layer.private_of_all("profile"):
+        if ops.convert_to_numpy(profile).any():
             raise ValueError(
                 f"Layer {layer.name!r} has private profile coefficients that are not 0. They "
                 "belong to blocks of places, so a channel that moves would get another one and "
                 "the model would compute something else. Order the channels first and train then. "
-                f"Received: {own.name} with {ops.convert_to_numpy(own)}"
+                f"Received: {profile.name} with {ops.convert_to_numpy(profile)}"
             )
     if layer.coefficients is None:
         return
@@ -107,11 +107,11 @@ class _Order:
 
     Args:
         groups: The channels' groups, one after the other.
-        copies: How often all of them are repeated, as in `Channels`.
+        repeats: How often all of them are repeated, as in `Channels`.
     """
 
     groups: tuple[int, ...]
-    copies: int
+    repeats: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +168,7 @@ class _Groups:
                 self._parents[one] = other
 
     def _form(self, order):
-        return order.copies, [self.sizes[g] for g in order.groups]
+        return order.repeats, [self.sizes[g] for g in order.groups]
 
 
 class _Reading:
@@ -226,10 +226,10 @@ class _Reading:
         layer, x = call.operation, call.input_tensors[0]
         (layout,), order = inputs, self._orders[x.index]
         if layout is not None:
-            view = dataclasses.replace(layout, axis=outputs[0].axis)
+            reads = dataclasses.replace(layout, axis=outputs[0].axis)
             if isinstance(layer, IncompleteDotProduct):
-                view = layer.input_view(x.shape)
-            if layout != view:  # other channels than those of the layers before
+                reads = layer.input_layout(x.shape)
+            if layout != reads:  # other channels than those of the layers before
                 self.groups.fix(order)
                 order = None
         known = self.uses.get(id(layer))
@@ -243,17 +243,17 @@ class _Reading:
         """A layer that treats each channel alone, in all of its inputs: they have one order."""
         if len(outputs) != 1 or not _is_narrowed(call, inputs, outputs):
             return None
-        views = kind_of(call.operation).widths(call, 100, inputs, outputs, [1]).views
+        layouts = kind_of(call.operation).widths(call, 100, inputs, outputs, [1]).layouts
         same: list[_Order] = []
-        for tensor, view in zip(call.input_tensors, views, strict=True):
+        for tensor, layout in zip(call.input_tensors, layouts, strict=True):
             order = self._orders[tensor.index]
-            if view is None or order is None:  # read whole, such as a mask
+            if layout is None or order is None:  # read whole, such as a mask
                 self.groups.fix(order)
             else:
                 same.append(order)
         for order in same[1:]:
             self.groups.unite(same[0], order)
-        return dataclasses.replace(same[0], copies=outputs[0].copies)
+        return dataclasses.replace(same[0], repeats=outputs[0].repeats)
 
     def _use(self, layer, reads, writes):
         """Notes the orders of a layer's weights; a layer called twice has one for its calls."""
@@ -265,7 +265,7 @@ class _Reading:
         """Returns an order that is kept for a tensor of that layout."""
         if layout is None:
             return None
-        order = _Order((self.groups.new(layout.count),), layout.copies)
+        order = _Order((self.groups.new(layout.count),), layout.repeats)
         self.groups.fix(order)
         return order
 
@@ -279,7 +279,7 @@ class _Reading:
                 continue
             if getattr(use.layer, "complete", False):
                 continue
-            norms = kind.importance(use.layer).reshape(use.reads.copies, -1).sum(0)
+            norms = kind.importance(use.layer).reshape(use.reads.repeats, -1).sum(0)
             start = 0
             for group in use.reads.groups:
                 size = groups.sizes[group]
@@ -314,6 +314,6 @@ def _places(order, permutations, size):
     places = np.zeros(0, int)
     for group in order.groups:
         places = np.concatenate([places, len(places) + permutations[group]])
-    places = (np.arange(order.copies)[:, None] * len(places) + places).ravel()
+    places = (np.arange(order.repeats)[:, None] * len(places) + places).ravel()
     block = size // len(places)  # several numbers for each channel, side by side
     return (places[:, None] * block + np.arange(block)).ravel()

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from keras_tesla.channels import Channels, leading, take
 
 
-def expected(x, view, have, want):
+def expected(x, layout, have, want):
     """The same in words: of each copy of the channels keep the first `want`."""
-    kept = [j * have + i for j in range(view.copies) for i in range(want)]
-    return np.take(x, kept, axis=view.axis)
+    kept = [j * have + i for j in range(layout.repeats) for i in range(want)]
+    return np.take(x, kept, axis=layout.axis)
 
 
 @st.composite
@@ -20,49 +20,49 @@ def cases(draw):
     rank = draw(st.integers(2, 4))
     axis = draw(st.integers(1, rank - 1))
     have = draw(st.integers(1, 5))
-    view = Channels(axis, have + draw(st.integers(0, 3)), copies=draw(st.integers(1, 3)))
+    layout = Channels(axis, have + draw(st.integers(0, 3)), repeats=draw(st.integers(1, 3)))
     shape = [draw(st.integers(1, 3)) for _ in range(rank)]
-    shape[axis] = view.copies * have
+    shape[axis] = layout.repeats * have
     x = np.arange(np.prod(shape), dtype="float32").reshape(shape)
-    return x, view, have, draw(st.integers(1, have))
+    return x, layout, have, draw(st.integers(1, have))
 
 
 @given(cases())
 def test_take(case):
-    x, view, have, want = case
-    taken = keras.ops.convert_to_numpy(take(keras.ops.convert_to_tensor(x), view, have, want))
-    np.testing.assert_array_equal(taken, expected(x, view, have, want))
+    x, layout, have, want = case
+    taken = keras.ops.convert_to_numpy(take(keras.ops.convert_to_tensor(x), layout, have, want))
+    np.testing.assert_array_equal(taken, expected(x, layout, have, want))
 
 
 @given(cases())
 def test_take_of_a_keras_tensor(case):
-    x, view, have, want = case
-    symbolic = take(keras.KerasTensor((None, *x.shape[1:])), view, have, want)
-    assert tuple(symbolic.shape[1:]) == expected(x, view, have, want).shape[1:]
+    x, layout, have, want = case
+    symbolic = take(keras.KerasTensor((None, *x.shape[1:])), layout, have, want)
+    assert tuple(symbolic.shape[1:]) == expected(x, layout, have, want).shape[1:]
 
 
 def test_all_channels_are_the_tensor_itself():
     x = keras.ops.ones((2, 6))
-    assert take(x, Channels(axis=1, count=3, copies=2), 3, 3) is x
+    assert take(x, Channels(axis=1, count=3, repeats=2), 3, 3) is x
 
 
 @pytest.mark.parametrize(
-    ("shape", "view"),
+    ("shape", "layout"),
     [
         ((None, None, 6), Channels(axis=2, count=6)),
-        ((None, None, 6), Channels(axis=2, count=3, copies=2)),
-        ((None, 6, None), Channels(axis=1, count=3, copies=2)),
-        ((None, 6, None, None), Channels(axis=1, count=2, copies=3)),
+        ((None, None, 6), Channels(axis=2, count=3, repeats=2)),
+        ((None, 6, None), Channels(axis=1, count=3, repeats=2)),
+        ((None, 6, None, None), Channels(axis=1, count=2, repeats=3)),
     ],
 )
-def test_unknown_dimensions(shape, view):
-    have, want = view.count, max(1, view.count - 1)
+def test_unknown_dimensions(shape, layout):
+    have, want = layout.count, max(1, layout.count - 1)
     x = keras.Input(batch_shape=shape)
-    model = keras.Model(x, take(x, view, have, want))
+    model = keras.Model(x, take(x, layout, have, want))
     concrete = [2, *(d or 4 for d in shape[1:])]
     values = np.arange(np.prod(concrete), dtype="float32").reshape(concrete)
     actual = keras.ops.convert_to_numpy(model(values))
-    np.testing.assert_array_equal(actual, expected(values, view, have, want))
+    np.testing.assert_array_equal(actual, expected(values, layout, have, want))
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1, -2])

@@ -21,7 +21,7 @@ import pytest
 
 import keras_tesla
 from keras_tesla import extraction, graph
-from keras_tesla.narrowing import plan, run
+from keras_tesla.narrowing import executor, plan
 from keras_tesla.narrowing.live import LivePlan
 
 BACKEND = keras.backend.backend()
@@ -74,11 +74,13 @@ def _run_three_ways(model, x, percentage):
     live = LivePlan(planned)
     with keras_tesla.percentage_scope(percentage):
         scoped = model(x)
-    values = live.run(run.bind_inputs(planned.graph, x), planned.steps, add_loss=lambda loss: None)
+    values = live.run(
+        executor.bind_inputs(planned.graph, x), planned.steps, add_loss=lambda loss: None
+    )
     extracted = extraction.extract(planned, "extracted")
     return types.SimpleNamespace(
         scoped=_numpy(scoped),
-        live=_numpy(run.outputs_of(planned, values)),
+        live=_numpy(executor.outputs_of(planned, values)),
         extracted=_numpy(extracted(x)),
         model=extracted,
     )

@@ -63,12 +63,12 @@ class AlternatingProfiles(keras.callbacks.Callback):
         self._variables = (weights, coefficients)
         if not model.optimizer.built:  # BackupAndRestore loads it when the run goes on
             model.optimizer.build(variables)
-        own = _like(model.optimizer) if self.optimizer is None else self.optimizer
-        own.build(coefficients)
+        of_profiles = _slower(model.optimizer) if self.optimizer is None else self.optimizer
+        of_profiles.build(coefficients)
         # The model's optimizer may have been built on all variables.
         of_weights = type(model.optimizer).from_config(model.optimizer.get_config())
         of_weights.build(weights)
-        self._optimizers = (model.optimizer, of_weights, own)
+        self._optimizers = (model.optimizer, of_weights, of_profiles)
         self._active = ()
         checks.keep_state(self, {})  # of another run; BackupAndRestore loads that of this one
 
@@ -116,7 +116,7 @@ class AlternatingProfiles(keras.callbacks.Callback):
         model.activate(model.active_percentages)
 
 
-def _like(optimizer):
+def _slower(optimizer):
     config = optimizer.get_config()
     if not isinstance(config["learning_rate"], float):
         raise ValueError(

@@ -39,5 +39,5 @@ def keep_state(callback, state: dict):
     """Keeps {name: NumPy array} with the model's weights, in the callback's own place; {}: none."""
     others = dict(callback.model.callback_state)
     others.pop(type(callback).__name__, None)
-    own = {type(callback).__name__: state} if state else {}
-    callback.model.callback_state = {**others, **own}
+    kept = {type(callback).__name__: state} if state else {}
+    callback.model.callback_state = {**others, **kept}

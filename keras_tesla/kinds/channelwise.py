@@ -27,10 +27,10 @@ register(_ElementwiseActivation(), layers.Activation)
 
 class _Dropout(Channelwise):
     def layouts(self, call, inputs):
-        shape, view = getattr(call.operation, "noise_shape", None), inputs[0]
+        shape, layout = getattr(call.operation, "noise_shape", None), inputs[0]
         # A noise shape may be written for the full number of channels.
-        fits = shape is None or (view and shape[view.axis] in (None, 1))
-        return [view if fits else None]
+        fits = shape is None or (layout and shape[layout.axis] in (None, 1))
+        return [layout if fits else None]
 
 
 register(_Dropout(), layers.Dropout, layers.AlphaDropout)
@@ -65,10 +65,10 @@ register(
 
 class _GlobalPooling(_Spatial):
     def layouts(self, call, inputs):
-        (view,) = super().layouts(call, inputs)
-        if view is None or call.operation.keepdims:
-            return [view]
-        return [Channels(axis=1, count=view.count)]
+        (layout,) = super().layouts(call, inputs)
+        if layout is None or call.operation.keepdims:
+            return [layout]
+        return [Channels(axis=1, count=layout.count)]
 
 
 register(
@@ -82,14 +82,14 @@ register(
 class _Flatten(Channelwise):
     def layouts(self, call, inputs):
         x = call.input_tensors[0]
-        view = inputs[0]
-        if view is None or None in x.shape[1:]:
+        layout = inputs[0]
+        if layout is None or None in x.shape[1:]:
             return [None]
-        if len(x.shape) > 2 and view.axis != last_or_first(call.operation, len(x.shape)):
+        if len(x.shape) > 2 and layout.axis != last_or_first(call.operation, len(x.shape)):
             return [None]
         # Keras moves channels_first to channels_last before it flattens: channels come last.
         features = math.prod(x.shape[1:])
-        return [Channels(axis=1, count=view.count, copies=features // view.count)]
+        return [Channels(axis=1, count=layout.count, repeats=features // layout.count)]
 
 
 register(_Flatten(), layers.Flatten)
@@ -99,10 +99,10 @@ class _Reshape(Channelwise):
     """A reshape that keeps the last axis only regroups positions."""
 
     def layouts(self, call, inputs):
-        x, y, view = call.input_tensors[0], call.output_tensors[0], inputs[0]
-        keeps = view and view.axis == len(x.shape) - 1 and view.copies == 1
+        x, y, layout = call.input_tensors[0], call.output_tensors[0], inputs[0]
+        keeps = layout and layout.axis == len(x.shape) - 1 and layout.repeats == 1
         keeps = keeps and y.shape[-1] == x.shape[-1]
-        return [Channels(len(y.shape) - 1, view.count) if keeps else None]
+        return [Channels(len(y.shape) - 1, layout.count) if keeps else None]
 
     def narrow(self, call, percentage, widths):
         if widths.outputs[0] is None:

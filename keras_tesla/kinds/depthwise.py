@@ -18,10 +18,10 @@ class _Depthwise(Channelwise):
     weight_axes: Mapping[str, Axes] = {"kernel": (-2, None), "bias": (None, 0)}
 
     def layouts(self, call, inputs):
-        layer, (view,) = call.operation, super().layouts(call, inputs)
-        if view is None or not is_elementwise(layer.activation):
+        layer, (layout,) = call.operation, super().layouts(call, inputs)
+        if layout is None or not is_elementwise(layer.activation):
             return [None]
-        return [Channels(view.axis, view.count * layer.depth_multiplier)]
+        return [Channels(layout.axis, layout.count * layer.depth_multiplier)]
 
     def widths(self, call, percentage, inputs, outputs, demand):
         widths = super().widths(call, percentage, inputs, outputs, demand)

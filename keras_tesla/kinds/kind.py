@@ -24,12 +24,12 @@ class Widths:
     Args:
         outputs: For each output tensor the width of the computed prefix; None for all of it.
         inputs: For each input tensor the width of the prefix that is read; None for all of it.
-        views: For each input tensor the channels as the layer sees them; None where it reads all.
+        layouts: For each input tensor the channels as the layer sees them; None where it reads all.
     """
 
     outputs: list[int | None]
     inputs: list[int | None]
-    views: list[Channels | None]
+    layouts: list[Channels | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Kind:
         depends: Bool, whether the result differs between percentages even for equal inputs.
         projects: Bool, whether the layer makes new channels: each one from all that it reads.
         incomplete: The class that `to_idp` puts in the layer's place, or None.
-        takes_copies: Bool, whether a layer that `projects` can read channels that are on their axis
-            several times.
+        takes_repeats: Bool, whether a layer that `projects` can read channels that repeat on their
+            axis.
         unit: What is left out, in the words of the conversion report.
     """
 
@@ -96,7 +96,7 @@ class Kind:
     depends = False
     projects = False
     incomplete: Any = None
-    takes_copies = False
+    takes_repeats = False
     unit = "by channel"
 
     # How channels pass through a call.
@@ -255,9 +255,12 @@ class Channelwise(Kind):
         return last_or_first(layer, rank) if self.weight_axes else None
 
     def layouts(self, call, inputs):
-        view, axis = inputs[0], self.channel_axis(call.operation, len(call.input_tensors[0].shape))
-        agrees = axis is None or (view and view.copies == 1 and view.axis == axis)
-        return [view if agrees else None]
+        layout, axis = (
+            inputs[0],
+            self.channel_axis(call.operation, len(call.input_tensors[0].shape)),
+        )
+        agrees = axis is None or (layout and layout.repeats == 1 and layout.axis == axis)
+        return [layout if agrees else None]
 
     def widths(self, call, percentage, inputs, outputs, demand):
         if inputs[0] is None or outputs[0] is None or is_regularized(call.operation):

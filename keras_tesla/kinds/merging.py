@@ -47,7 +47,7 @@ class _Concatenate(Kind):
         axis = call.operation.axis % len(y.shape)
         if any(v is None for v in inputs) or _has_arrays(call):
             return [None]
-        if all(v.axis == axis and v.copies == 1 for v in inputs):
+        if all(v.axis == axis and v.repeats == 1 for v in inputs):
             return [Channels(axis, sum(v.count for v in inputs))]
         return [inputs[0] if len(set(inputs)) == 1 and inputs[0].axis != axis else None]
 
@@ -61,8 +61,8 @@ class _Concatenate(Kind):
         if not self.joins(call, outputs):
             return Widths(list(demand), list(demand) * len(inputs), list(inputs))
         left, needs = demand[0], []
-        for view in inputs:
-            needs.append(min(left, view.count))
+        for layout in inputs:
+            needs.append(min(left, layout.count))
             left -= needs[-1]
         return Widths(list(demand), needs, list(inputs))
 

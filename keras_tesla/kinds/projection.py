@@ -68,8 +68,8 @@ class Projection(Kind):
             out = None
         if not isinstance(layer, IncompleteDotProduct):
             return Widths([out], [None], [None])
-        view = layer.input_view(call.input_tensors[0].shape)
-        return Widths([out], [layer.active_terms(percentage)], [view])
+        layout = layer.input_layout(call.input_tensors[0].shape)
+        return Widths([out], [layer.active_terms(percentage)], [layout])
 
     def narrow(self, call, percentage, widths):
         if widths.outputs[0] is None and not isinstance(call.operation, IncompleteDotProduct):
@@ -161,13 +161,13 @@ class Projection(Kind):
 
 class _Dense(Projection):
     size = "units"
-    takes_copies = True  # `input_channels`
+    takes_repeats = True  # `input_channels`
 
     def channel_axis(self, layer, rank):
         return rank - 1
 
     def _arguments(self, channels):
-        return {"input_channels": channels.count if channels.copies > 1 else None}
+        return {"input_channels": channels.count if channels.repeats > 1 else None}
 
 
 class _Transposed(Projection):

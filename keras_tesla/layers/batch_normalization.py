@@ -140,19 +140,19 @@ class IDPBatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         percentage = current_percentage()
-        own = self.statistics(percentage)
+        statistics = self.statistics(percentage)
         first = self.statistics(self.percentages[0])
-        if own is first and not self.private_affine:
+        if statistics is first and not self.private_affine:
             return super().call(inputs, training=training, mask=mask)
         # The Keras class reads and writes `moving_mean` and its like, and reads `gamma` and `beta`:
         # lend it those of this percentage.
         lent = [(getattr(self, name), value) for name, value in self.affine(percentage).items()]
-        lent += zip(first, [v.value for v in own], strict=True)
+        lent += zip(first, [v.value for v in statistics], strict=True)
         with keras.StatelessScope(state_mapping=lent) as scope:
             outputs = super().call(inputs, training=training, mask=mask)
             updated = [scope.get_current_value(v) for v in first]
         if training and self.trainable:
-            for variable, value in zip(own, updated, strict=True):
+            for variable, value in zip(statistics, updated, strict=True):
                 variable.assign(value)
         return outputs
 

@@ -18,8 +18,8 @@ class IncompleteConvolution(IncompleteDotProduct):
         percentage = current_percentage()
         if self._is_complete(percentage):
             return super().call(inputs)
-        view = self.input_view(inputs.shape)
-        x = take(inputs, view, self.terms, self.active_terms(percentage))
+        layout = self.input_layout(inputs.shape)
+        x = take(inputs, layout, self.terms, self.active_terms(percentage))
         outputs = self._convolve(x, *self.incomplete_weights(percentage).values())
         if self.use_bias:
             last = self.data_format == "channels_last"
@@ -28,10 +28,10 @@ class IncompleteConvolution(IncompleteDotProduct):
             outputs = ops.add(outputs, ops.reshape(self.trained_bias(percentage), shape))
         return self.activation(outputs)
 
-    def input_view(self, input_shape) -> Channels:
+    def input_layout(self, input_shape) -> Channels:
         """Returns where the channels of a filter lie in an input of `input_shape`."""
         axis = len(input_shape) - 1 if self.data_format == "channels_last" else 1
-        return Channels(axis, self.terms, copies=getattr(self, "groups", 1))
+        return Channels(axis, self.terms, repeats=getattr(self, "groups", 1))
 
     def incomplete_kernel(self, percentage: int, private: bool = True):
         """Returns the kernel of the active terms, profiles folded in.

@@ -82,15 +82,15 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
         percentage = current_percentage()
         if self._is_complete(percentage):
             return super().call(inputs, training=training)
-        x = take(inputs, self.input_view(inputs.shape), self.terms, self.active_terms(percentage))
+        x = take(inputs, self.input_layout(inputs.shape), self.terms, self.active_terms(percentage))
         x = ops.matmul(x, self.incomplete_kernel(percentage))
         if self.use_bias:
             x = ops.add(x, self.trained_bias(percentage))
         return self.activation(x)
 
-    def input_view(self, input_shape) -> Channels:
+    def input_layout(self, input_shape) -> Channels:
         """Returns where the channels lie in an input of `input_shape`."""
-        return Channels(axis=len(input_shape) - 1, count=self.terms, copies=self.positions)
+        return Channels(axis=len(input_shape) - 1, count=self.terms, repeats=self.positions)
 
     def incomplete_kernel(self, percentage: int, private: bool = True):
         """Returns the kernel of the active terms, profiles folded in.

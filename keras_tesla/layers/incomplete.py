@@ -251,8 +251,10 @@ class IncompleteDotProduct(_Layer):
 
     def _further_variables(self):
         """Returns {name: variable} of those that the Keras class has not."""
-        own = [v for numbers in self._private.values() for v in numbers.values()]
-        return {v.name: v for v in ([self.coefficients] if self.trainable_profile else []) + own}
+        private = [v for numbers in self._private.values() for v in numbers.values()]
+        return {
+            v.name: v for v in ([self.coefficients] if self.trainable_profile else []) + private
+        }
 
     def save_own_variables(self, store):
         super().save_own_variables(store)

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_tesla.channels import take
 from keras_tesla.kinds.kind import Narrowed, weight_at
-from keras_tesla.narrowing import run as runner
+from keras_tesla.narrowing import executor
 from keras_tesla.narrowing.gradients import value_of
 from keras_tesla.narrowing.plan import Plan, Step
 from keras_tesla.scope import percentage_scope
@@ -31,12 +31,12 @@ class LivePlan:
         # Keras lists the variables that have no value yet, for each thread, and gives them one when
         # the next stateless scope of that thread ends. These are never to have one.
         with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
-            shells = {
-                id(s): thread.submit(_shell, s, s.narrowed)
+            building = {
+                id(s): thread.submit(_unallocated_layer, s, s.narrowed)
                 for s in plan.steps
                 if s.narrowed is not None
             }
-        self._layers = {key: shell.result() for key, shell in shells.items()}
+        self._layers = {key: layer.result() for key, layer in building.items()}
         self._in_training = {id(s) for s in plan.steps if _takes_training(s.call.operation)}
 
     def cut(self, values: dict) -> dict:
@@ -50,14 +50,14 @@ class LivePlan:
         done = {}
         for index, (value, width) in values.items():
             layout, want = self.plan.layouts[index], self.plan.widths[index]
-            if want and layout and layout.copies == 1:
+            if want and layout and layout.repeats == 1:
                 have = layout.count if width is None else width
                 value, width = _take_masked(value, layout, have, want), want
             done[index] = value, width
         return done
 
     def run(self, values: dict, steps: list[Step], add_loss, training=None, lend=None) -> dict:
-        """Runs some of the plan's steps; see `keras_tesla.narrowing.run.run`.
+        """Runs some of the plan's steps; see `keras_tesla.narrowing.executor.run`.
 
         Args:
             values: {index of a tensor: (value, computed width)}.
@@ -79,7 +79,7 @@ class LivePlan:
             return self._call_lent(step, lent, args, kwargs, add_loss)
 
         with percentage_scope(self.plan.percentage):
-            return runner.run(self.plan, values, steps, call_step, _take_masked)
+            return executor.run(self.plan, values, steps, call_step, _take_masked)
 
     def _call_lent(self, step, lent, args, kwargs, add_loss):
         if step.narrowed is None:
@@ -92,9 +92,9 @@ class LivePlan:
                 weights = step.narrowed.weights()
                 lent = [(weight_at(layer, path), value_of(w)) for path, w in weights.items()]
         with keras.StatelessScope(state_mapping=lent, collect_losses=True) as scope:
-            before = [scope.get_current_value(own) for _, own in state]
+            before = [scope.get_current_value(v) for _, v in state]
             outputs = layer(*args, **kwargs)
-            after = [scope.get_current_value(own) for _, own in state]
+            after = [scope.get_current_value(v) for _, v in state]
         for (full, _), old, new in zip(state, before, after, strict=True):
             if new is not old:
                 if new.shape != full.shape:
@@ -125,11 +125,11 @@ class _Take(keras.Layer):
         return take(x, *self._arguments)
 
 
-def _take_masked(x, view, have, want):
-    return x if want == have else _Take(view, have, want)(x)
+def _take_masked(x, layout, have, want):
+    return x if want == have else _Take(layout, have, want)(x)
 
 
-def _shell(step: Step, narrowed: Narrowed):
+def _unallocated_layer(step: Step, narrowed: Narrowed):
     """Builds the layer of a step without giving its variables a value."""
     layer = narrowed.cls.from_config(narrowed.config)
     args, kwargs = step.input_shapes()

@@ -35,15 +35,15 @@ class Step:
 
     def input_shapes(self) -> tuple[tuple, dict]:
         """Returns the call's arguments with the shape of what is read in place of each tensor."""
-        reads = iter(zip(self.widths.inputs, self.widths.views, strict=True))
+        reads = iter(zip(self.widths.inputs, self.widths.layouts, strict=True))
 
         def shape(x):
             if not isinstance(x, Tensor):
                 return x
             sizes = list(x.shape)
-            width, view = next(reads)
-            if view is not None and width is not None:
-                sizes[view.axis] = view.copies * width
+            width, layout = next(reads)
+            if layout is not None and width is not None:
+                sizes[layout.axis] = layout.repeats * width
             return tuple(sizes)
 
         return keras.tree.map_structure(shape, (self.call.args, self.call.kwargs))
@@ -102,8 +102,8 @@ def dependent(graph: Graph, made_incomplete: Collection[int] = ()) -> set[int]:
     found: set[int] = set()
     for call in graph.calls:
         operation = call.operation
-        own = id(operation) in made_incomplete or inherited_kind_of(operation).depends
-        if own or any(t.index in found for t in call.input_tensors):
+        depends = id(operation) in made_incomplete or inherited_kind_of(operation).depends
+        if depends or any(t.index in found for t in call.input_tensors):
             found.update(t.index for t in call.output_tensors)
     return found
 
@@ -122,9 +122,9 @@ def narrow(graph: Graph, percentage: int) -> Plan:
     where = layouts(graph)
     demand: dict[int, int | None] = dict.fromkeys(where, 0)
 
-    def need(tensor, width, view):
+    def need(tensor, width, reads):
         layout = where[tensor.index]
-        full = layout is None or layout != view or width is None or width >= layout.count
+        full = layout is None or layout != reads or width is None or width >= layout.count
         have = demand[tensor.index]
         if full or have is None:
             demand[tensor.index] = None
@@ -149,9 +149,9 @@ def narrow(graph: Graph, percentage: int) -> Plan:
         )
         for tensor, width in zip(outputs, widths.outputs, strict=True):
             demand[tensor.index] = width
-        for tensor, width, view in zip(inputs, widths.inputs, widths.views, strict=True):
+        for tensor, width, layout in zip(inputs, widths.inputs, widths.layouts, strict=True):
             if width != 0:
-                need(tensor, width, view)
+                need(tensor, width, layout)
         steps.append((call, widths, kind.narrow(call, percentage, widths)))
 
     depends = dependent(graph)

@@ -1,4 +1,4 @@
-"""Gradient attenuation: narrow percentages own the first channels."""
+"""Gradient attenuation: the first channels belong to the narrow percentages."""
 
 import numbers
 
@@ -13,7 +13,7 @@ class GradientAttenuation:
     """How much of a wider percentage's gradient reaches the weights of a channel.
 
     Every percentage reads the first channels, so without attenuation the many wide ones outvote
-    the narrow ones there, which have no other channels. A channel's *own percentage* o is the
+    the narrow ones there, which have no other channels. A channel's *narrowest percentage* o is the
     narrowest one of the model's percentages that reads it. The gradient that percentage p sends to
     a weight of the channel is multiplied by
 
@@ -27,8 +27,8 @@ class GradientAttenuation:
     With `start == end` all channels have one rate.
 
     An entry of a kernel belongs to an input and an output channel and is first used by the wider of
-    their own percentages, which counts. A weight, or an axis of a kernel, that all percentages
-    which use it read whole is not attenuated, nor one that a single percentage reads. Gradients of
+    their narrowest percentages, which counts. A weight, or an axis of a kernel, is not attenuated
+    if all percentages that use it read it whole, nor if a single percentage reads it. Gradients of
     activations are never attenuated, nor is weight regularization.
 
     Args:
@@ -66,19 +66,19 @@ class GradientAttenuation:
         self.from_percentage = int(from_percentage)
         self.to_percentage = int(to_percentage)
 
-    def factors(self, percentage: int, own) -> np.ndarray:
-        """Returns S for channels of the own percentages `own`; 1 where `percentage` reads none.
+    def factors(self, percentage: int, narrowest) -> np.ndarray:
+        """Returns S for channels by their narrowest percentages; 1 where `percentage` reads none.
 
         Args:
             percentage: Int, 1..100: whose gradient is attenuated.
-            own: Int array `(channels,)`.
+            narrowest: Int array `(channels,)`.
 
         Returns:
-            A float32 array `(channels,)`, 0 < S <= 1. It does not decrease with `own`.
+            A float32 array `(channels,)`, 0 < S <= 1. It does not decrease with `narrowest`.
         """
-        rise = (own - self.from_percentage) / (self.to_percentage - self.from_percentage)
+        rise = (narrowest - self.from_percentage) / (self.to_percentage - self.from_percentage)
         rate = self.start + (self.end - self.start) * np.clip(rise, 0, 1)
-        return (rate ** (np.maximum(percentage - own, 0) / 5)).astype("float32")
+        return (rate ** (np.maximum(percentage - narrowest, 0) / 5)).astype("float32")
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""

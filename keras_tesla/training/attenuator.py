@@ -5,7 +5,7 @@ by S_p. What does not depend on it runs once for all percentages, so its weights
 But a weight of channel i there reaches percentage p through channel i of the tensors at which the
 percentages part, and multiplying their gradients by S_p[i] comes to the same. For the layers before
 it does not, for their gradients are not attenuated: then the attenuated layers run a second time,
-on fixed inputs, with nothing but their own weights to differentiate.
+on fixed inputs, with nothing but their weights to differentiate.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_tesla.narrowing.gradients import Attenuated, attenuated, value_of
-from keras_tesla.narrowing.own import own_percentages
+from keras_tesla.narrowing.narrowest import narrowest_percentages
 from keras_tesla.narrowing.plan import Plan, Step
 from keras_tesla.training.attenuation import GradientAttenuation
 
@@ -31,22 +31,22 @@ class Attenuator:
     def __init__(self, attenuation: GradientAttenuation, plans: list[Plan]):
         self.percentages = [plan.percentage for plan in plans]
         self.of_channels = attenuation.factors
-        self._own = own_percentages(plans)
+        self._narrowest = narrowest_percentages(plans)
 
-    def own(self, variable) -> dict[int, np.ndarray]:
-        """Returns {axis: own percentages} of a weight, for the axes that are cut."""
-        return self._own.get(id(variable), {})
+    def narrowest(self, variable) -> dict[int, np.ndarray]:
+        """Returns {axis: narrowest percentages} of a weight, for the axes that are cut."""
+        return self._narrowest.get(id(variable), {})
 
     def factors(self, variable, percentage: int) -> list[np.ndarray]:
         """Returns arrays whose maximum is S of a weight at a percentage; none where that is 1."""
         if not variable.trainable:
             return []
         found = []
-        for axis, own in self.own(variable).items():
+        for axis, narrowest in self.narrowest(variable).items():
             shape = [1] * len(variable.shape)
             shape[axis] = -1
-            found.append(self.of_channels(percentage, own).reshape(shape))
-        # S does not decrease with the own percentage, so the maximum is that of the larger one.
+            found.append(self.of_channels(percentage, narrowest).reshape(shape))
+        # S does not decrease with the narrowest percentage: the maximum is that of the larger one.
         return [] if any((factor == 1).all() for factor in found) else found
 
     def lend(self, step: Step, percentage: int) -> list[tuple]:
@@ -66,17 +66,17 @@ class Attenuator:
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """Weights of the shared part that have the same own percentages.
+    """Weights of the shared part that have the same narrowest percentages.
 
     Args:
-        own: Int array, their own percentages.
+        narrowest: Int array, their narrowest percentages.
         weights: The ids of the weights.
         steps: The calls from these weights on, in running order.
         ends: The indices of the tensors at which the percentages part.
         direct: Bool, whether channel i of each of these tensors is that of the weights.
     """
 
-    own: np.ndarray
+    narrowest: np.ndarray
     weights: set[int]
     steps: list[Step]
     ends: set[int]
@@ -98,14 +98,14 @@ class SharedPart:
         self._attenuator = attenuator
         self._live = live
         self._steps = [s for s in live.plan.steps if not s.depends]
-        by_own: dict[bytes, tuple] = {}
+        groups: dict[bytes, tuple] = {}
         for variable in _unique(self._steps):
             # Such a layer reads its inputs whole or channel by channel: one axis is cut.
-            for own in attenuator.own(variable).values():
-                by_own.setdefault(own.tobytes(), (own, set()))[1].add(id(variable))
-        self._groups = [self._group(own, weights) for own, weights in by_own.values()]
+            for narrowest in attenuator.narrowest(variable).values():
+                groups.setdefault(narrowest.tobytes(), (narrowest, set()))[1].add(id(variable))
+        self._groups = [self._group(narrowest, weights) for narrowest, weights in groups.values()]
 
-    def _group(self, own, weights):
+    def _group(self, narrowest, weights):
         reached: set[int] = set()
         steps = []
         for step in self._steps:
@@ -117,15 +117,15 @@ class SharedPart:
         ends = {t.index for s in plan.steps if s.depends for t in s.call.input_tensors} & reached
         # Between the weights and an end channels can only become more: equally many are the same.
         layouts = [plan.layouts[index] for index in ends]
-        direct = all(layout is not None and layout.count == len(own) for layout in layouts)
-        return _Group(own, weights, steps, ends, direct)
+        direct = all(layout is not None and layout.count == len(narrowest) for layout in layouts)
+        return _Group(narrowest, weights, steps, ends, direct)
 
     @property
     def _trained(self) -> set[int]:
         return {id(v) for v in _unique(self._steps) if v.trainable}
 
     @property
-    def _alone(self) -> bool:
+    def _is_one_group(self) -> bool:
         """Whether all trained weights are of one group, so that nothing has to run twice."""
         groups = self._groups
         return len(groups) == 1 and groups[0].direct and self._trained <= groups[0].weights
@@ -138,7 +138,7 @@ class SharedPart:
             percentages: The active ones.
             add_loss: Called with each activity loss.
         """
-        groups = [] if self._alone else list(enumerate(self._groups))
+        groups = [] if self._is_one_group else list(enumerate(self._groups))
         # What is not trained, statistics and seeds: the second run starts from it again.
         state = [
             (v, ops.copy(v))
@@ -151,9 +151,9 @@ class SharedPart:
         known = {percentage: dict(values) for percentage in percentages}
         for number, group in groups:
             once = self._again(group, values, state) if group.direct else None
-            for percentage, own in known.items():
+            for percentage, of_percentage in known.items():
                 second = once or self._again(group, values, state, percentage)
-                own.update({(number, index): second[index] for index in group.ends})
+                of_percentage.update({(number, index): second[index] for index in group.ends})
         return known
 
     def _fix(self, step, percentage):
@@ -192,18 +192,18 @@ class SharedPart:
             values: What `run` returned for any percentage.
 
         Returns:
-            A list of (value, own percentages by which its gradient is attenuated; None: it is not).
-            None if the values differ from percentage to percentage.
+            A list of (value, narrowest percentages by which its gradient is attenuated, or None if
+            it is not). None if the values differ from percentage to percentage.
         """
         value = values[index][0]
         groups = [(n, group) for n, group in enumerate(self._groups) if index in group.ends]
         if not self._trained:
             return []
-        if groups and self._alone:
-            return [(value, groups[0][1].own)]
+        if groups and self._is_one_group:
+            return [(value, groups[0][1].narrowest)]
         if not all(group.direct for _, group in groups):
             return None
-        return [(value, None), *((values[n, index][0], group.own) for n, group in groups)]
+        return [(value, None), *((values[n, index][0], group.narrowest) for n, group in groups)]
 
     def cut(self, live, values: dict) -> dict:
         """Returns what `run` returned for a percentage, as narrow as that reads it."""
@@ -224,8 +224,8 @@ class SharedPart:
         for number, group in enumerate(self._groups):
             for index in group.ends & read:
                 value, width = values[index]
-                factor = self._at_end(live.plan, index, value, width, group.own)
-                if self._alone:
+                factor = self._at_end(live.plan, index, value, width, group.narrowest)
+                if self._is_one_group:
                     value = Attenuated([factor])([value])
                 else:
                     second, _ = values[number, index]
@@ -233,13 +233,13 @@ class SharedPart:
                 values[index] = value, width
         return {i: v for i, v in values.items() if not isinstance(i, tuple)}
 
-    def _at_end(self, plan, index, value, width, own):
+    def _at_end(self, plan, index, value, width, narrowest):
         """S of a tensor at which the percentages part."""
         layout = plan.layouts[index]
-        factor = self._attenuator.of_channels(plan.percentage, own)[:width]
+        factor = self._attenuator.of_channels(plan.percentage, narrowest)[:width]
         shape = [1] * len(value.shape)
         shape[layout.axis] = -1
-        return np.tile(factor, layout.copies).reshape(shape)
+        return np.tile(factor, layout.repeats).reshape(shape)
 
 
 def _variables(step):

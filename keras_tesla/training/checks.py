@@ -38,10 +38,10 @@ def check_graph(graph: Graph):
             continue
         (x,) = call.input_tensors
         layout = where[x.index]
-        if layout and layout.copies > 1 and layout != layer.input_view(x.shape):
+        if layout and layout.repeats > 1 and layout != layer.input_layout(x.shape):
             raise ValueError(
                 f"Layer {layer.name!r} reads a flattened feature map of {layout.count} channels at "
-                f"{layout.copies} positions. Pass `input_channels={layout.count}`, so that it "
+                f"{layout.repeats} positions. Pass `input_channels={layout.count}`, so that it "
                 f"leaves out channels, not positions. Received: {layer.input_channels}"
             )
 
@@ -62,7 +62,7 @@ def check_statistics(graph: Graph, percentages):
                 layer.private_variables(percentage)
 
 
-def jit_compile(graph: Graph):
+def resolve_jit_compile(graph: Graph):
     """Returns what `jit_compile="auto"` means for a TESLA model: a bool, or `"auto"` for Keras'.
 
     On TensorFlow with only a CPU, Keras turns XLA off. A TESLA step of an MLP runs faster with it

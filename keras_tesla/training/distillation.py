@@ -147,7 +147,7 @@ class InPlaceDistillation:
         if "divergence" in config:
             config["divergence"] = keras.saving.deserialize_keras_object(config["divergence"])
         elif config.get("from_logits") is True:
-            config["from_logits"] = "auto"  # True was the default, so it said nothing
+            config["from_logits"] = "auto"  # True was the default, so it meant nothing
         return cls(**config)
 
 

@@ -256,28 +256,28 @@ def _check_known(output, loss):
 
 def _are_logits(output, loss, kind, from_logits) -> bool:
     """Whether an output is logits: what activation, loss and argument say, if they agree."""
-    said = {}
+    claimed = {}
     if from_logits != "auto":
-        said["`from_logits` of the distillation"] = from_logits
+        claimed["`from_logits` of the distillation"] = from_logits
     if _is_one_of(loss, _ON_PROBABILITIES):
-        said[f"its loss {_named(loss)}"] = getattr(loss, "from_logits", False)
+        claimed[f"its loss {_named(loss)}"] = getattr(loss, "from_logits", False)
     if output.activation is not None:
-        said[f"its activation {output.activation!r}"] = output.activation not in _PROBABILITIES
-    if not said:
+        claimed[f"its activation {output.activation!r}"] = output.activation not in _PROBABILITIES
+    if not claimed:
         raise ValueError(
             f"Whether output {output.name!r} is logits cannot be told from its last layer. Pass "
             "`from_logits=True` or `False` to `InPlaceDistillation`."
         )
-    if len(set(said.values())) > 1:
+    if len(set(claimed.values())) > 1:
         claims = "; ".join(
-            f"{who}: {'logits' if logits else 'probabilities'}" for who, logits in said.items()
+            f"{who}: {'logits' if logits else 'probabilities'}" for who, logits in claimed.items()
         )
         raise ValueError(
             f"Whether output {output.name!r} is logits is contradictory ({claims}). Make them "
             "agree: a softmax or sigmoid goes with `from_logits=False`, a layer without activation "
             "with `from_logits=True`."
         )
-    logits = next(iter(said.values()))
+    logits = next(iter(claimed.values()))
     known = (None, *_DISTRIBUTIONS)
     if kind is CategoricalKL and not logits and output.activation not in known:
         raise ValueError(

@@ -1,8 +1,8 @@
 """The training step on each backend.
 
 All of them differentiate the aggregated loss. On TensorFlow and PyTorch they do so one percentage
-after the other where that is possible (`turns`); on JAX Keras' own step differentiates
-`compute_loss`, which TESLA overrides.
+after the other where that is possible (`sequential_backward`). On JAX Keras' own step
+differentiates `compute_loss`, which TESLA overrides.
 """
 
 import functools
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_tesla.training import turns
+from keras_tesla.training import replicas, sequential_backward
 
 # To a type checker the mix-ins are the model that they complete.
 _Model: Any = keras.Model if TYPE_CHECKING else object
@@ -31,12 +31,14 @@ class _TensorFlowStep(_Model):
         import tensorflow as tf
 
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if self.takes_turns:
-            outputs, loss, gradients = turns.tensorflow(self, x, y, sample_weight)
+        if self.backward_is_sequential:
+            outputs, loss, gradients = sequential_backward.tensorflow(
+                self, self._tasks, x, y, sample_weight
+            )
         else:
             outputs, loss, gradients = self._gradients_together(x, y, sample_weight)
         batch = tf.shape(keras.tree.flatten(x)[0])[0]
-        self.metrics[0].update_state(undistributed(loss), sample_weight=batch)
+        self.metrics[0].update_state(replicas.undistributed(loss), sample_weight=batch)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return self.compute_metrics(x, y, outputs, sample_weight)
 
@@ -81,13 +83,13 @@ class _TorchStep(_Model):
 
     def train_step(self, data):
         """Takes one optimizer step; see `_TensorFlowStep.train_step`."""
-        if not self.takes_turns:
+        if not self.backward_is_sequential:
             return super().train_step(data)
         import torch
 
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self.zero_grad()
-        outputs, loss = turns.torch(self, x, y, sample_weight)
+        outputs, loss = sequential_backward.torch(self, self._tasks, x, y, sample_weight)
         batch = keras.ops.shape(keras.tree.flatten(x)[0])[0]
         self.metrics[0].update_state(loss, sample_weight=batch)
         weights = self.trainable_weights
@@ -104,28 +106,6 @@ class _TorchStep(_Model):
             variable.value.grad = torch.zeros_like(variable.value)
 
 
-if keras.backend.backend() == "tensorflow":
-    TrainStep: Any = _TensorFlowStep
-
-    def undistributed(loss):
-        """Returns the loss of a replica as if it were alone; Keras divides it by their number."""
-        import tensorflow as tf
-
-        return loss * tf.distribute.get_strategy().num_replicas_in_sync
-
-    def distributed(loss):
-        """Returns a replica's share of a loss that every replica computes whole."""
-        import tensorflow as tf
-
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync
-
-else:
-    TrainStep = {"jax": _JAXStep, "torch": _TorchStep}[keras.backend.backend()]
-
-    def undistributed(loss):
-        """Returns the loss: only TensorFlow's replicas see a part of it."""
-        return loss
-
-    def distributed(loss):
-        """Returns the loss: only TensorFlow's replicas add theirs up."""
-        return loss
+TrainStep: Any = {"tensorflow": _TensorFlowStep, "jax": _JAXStep, "torch": _TorchStep}[
+    keras.backend.backend()
+]

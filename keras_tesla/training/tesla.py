@@ -1,28 +1,59 @@
 """TESLA: one Keras model trained at several percentages at once."""
 
-import types
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_tesla import extraction
 from keras_tesla import graph as graphs
-from keras_tesla.narrowing import run as runner
-from keras_tesla.narrowing import running
+from keras_tesla.narrowing import widths
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentage, check_percentages
 from keras_tesla.training import aggregation as aggregations
 from keras_tesla.training import attenuation as attenuations
-from keras_tesla.training import checks, outputs, steps, turns
+from keras_tesla.training import (
+    checks,
+    outputs,
+    replicas,
+    saving,
+    sequential_backward,
+    steps,
+    trainability,
+)
 from keras_tesla.training import distillation as distillations
-from keras_tesla.training.attenuator import Attenuator, SharedPart
-from keras_tesla.training.view import PercentageView
+from keras_tesla.training.compiled_steps import CompiledSteps
+from keras_tesla.training.tasks import Tasks
+
+
+@dataclasses.dataclass
+class _Untracked:
+    """What Keras must not see in an attribute: it tracks models as layers and wraps dicts.
+
+    Args:
+        graph: The calls of the network.
+        tasks: The network at each percentage.
+        aggregation: What makes one loss of all; while untrained percentages are evaluated, a sum.
+        backward_can_be_sequential: Bool.
+        callback_state: {callback: {name: NumPy array}}.
+        compiled_steps: Keras' steps for each set of active percentages.
+        template_metrics: The ids of the metrics in Keras' own containers, which count nothing.
+        jit_compile: As `compile` was given it.
+    """
+
+    graph: graphs.Graph
+    tasks: Tasks
+    aggregation: Callable[[dict], Any]
+    backward_can_be_sequential: bool = False
+    callback_state: dict[str, dict] = dataclasses.field(default_factory=dict)
+    compiled_steps: CompiledSteps = dataclasses.field(default_factory=CompiledSteps)
+    template_metrics: set[int] = dataclasses.field(default_factory=set)
+    jit_compile: bool | str = "auto"
 
 
 @keras.saving.register_keras_serializable("keras_tesla")
-class TESLA(steps.TrainStep, keras.Model):
+class TESLA(saving.Saved, steps.TrainStep, keras.Model):
     """Trains a model at several percentages of its dot-product terms, as tasks of one model.
 
     Each training step runs the network at every active percentage, aggregates the losses and
@@ -72,6 +103,7 @@ class TESLA(steps.TrainStep, keras.Model):
     """
 
     optimizer: Any  # Keras sets it
+    _SUM = aggregations.Sum()  # of percentages for which the aggregation may have no weight
 
     def __init__(
         self,
@@ -95,41 +127,33 @@ class TESLA(steps.TrainStep, keras.Model):
         self.aggregation = aggregation
         self.distillation = distillations.get(distillation)
         self.gradient_attenuation = attenuations.get(gradient_attenuation)
-        # Keras would track the views as sub-layers if it saw them in an attribute.
-        self._hidden = types.SimpleNamespace(
-            graph=graph,
-            views={},
-            divergence=None,  # of the outputs of two percentages
-            distilled={},  # {percentage: mean of that divergence in the logs}
-            compiled=None,
-            jit_compile="auto",
-            sum_up=False,
-            seen=None,
-            state={},
-            functions={},
-            attenuator=None,
-            shared_parts={},
+        if hasattr(model, "output_names"):
+            self.output_names = model.output_names
+        self._untracked = _Untracked(
+            graph,
+            Tasks(model, graph, percentages, self.distillation, self.gradient_attenuation),
+            self.aggregation,
         )
-        self._active = percentages
-        plans = [self._view(percentage).live.plan for percentage in percentages]
-        if self.gradient_attenuation is not None and self.gradient_attenuation.start < 1:
-            self._hidden.attenuator = Attenuator(self.gradient_attenuation, plans)
         # A subclass that has its own loss of all percentages needs them all.
-        own = type(self).compute_loss is TESLA.compute_loss and type(self).call is TESLA.call
-        self._hidden.turns = own and turns.possible(self)
+        inherits = type(self).compute_loss is TESLA.compute_loss and type(self).call is TESLA.call
+        self._untracked.backward_can_be_sequential = inherits and sequential_backward.possible(self)
         self.built = True
 
     @property
     def graph(self) -> graphs.Graph:
         """The calls of the network."""
-        return self._hidden.graph
+        return self._untracked.graph
+
+    @property
+    def _tasks(self) -> Tasks:
+        return self._untracked.tasks
 
     # The tasks.
 
     @property
     def active_percentages(self) -> tuple[int, ...]:
         """The percentages that train and are evaluated now, from the highest to the lowest."""
-        return tuple(self._active)
+        return self._tasks.active
 
     def activate(self, percentages):
         """Makes some percentages the active ones; the next step uses them.
@@ -155,43 +179,20 @@ class TESLA(steps.TrainStep, keras.Model):
             self._use_function("train_function", self.make_train_function)
 
     def _set_active(self, percentages):
-        self._active = percentages
-        for percentage in percentages:
-            self._view(percentage)
+        self._tasks.activate(percentages)
         if self.compiled:
             self._use_function("test_function", self.make_test_function)
 
     def reset_metrics(self):
         """Resets the metrics of all percentages, also of those that are not active now."""
-        for metric in (*self._own_metrics(), *self._hidden.distilled.values()):
+        for metric in self._metrics_of_all():
             metric.reset_state()
-        for view in self._hidden.views.values():
-            view.reset_metrics()
+        self._tasks.reset_metrics()
 
     def _use_function(self, name, make):
-        """Sets Keras' compiled step; percentages that come again find theirs again."""
-        trained = tuple(id(v) for v in self.trainable_variables)
-        ranges = tuple(getattr(layer, "trained_range", None) for layer in self.graph.layers)
-        key = (name, self._active, self._hidden.sum_up, id(self.optimizer), trained, ranges)
-        functions = self._hidden.functions
-        if key not in functions:
-            make(force=True)
-            # The optimizer is kept, so that no other one gets its id.
-            functions[key] = getattr(self, name), self.optimizer
-        setattr(self, name, functions[key][0])
-
-    def _view(self, percentage) -> PercentageView:
-        hidden = self._hidden
-        if percentage not in hidden.views:
-            view = PercentageView(self.network, narrow(self.graph, percentage))
-            if hidden.compiled is not None:
-                self._compile_view(view)
-            if hidden.seen is not None:
-                view.build_metrics(*hidden.seen)
-            hidden.views[percentage] = view
-            if self.distillation is not None:
-                hidden.distilled[percentage] = keras.metrics.Mean(f"p{percentage}_distillation")
-        return hidden.views[percentage]
+        trains = tuple(value for _, _, value in trainability.of(self.network, self.graph.layers))
+        owners = (self.optimizer, self._untracked.aggregation)
+        self._untracked.compiled_steps.use(self, name, make, (self._tasks.active, trains), owners)
 
     # Training.
 
@@ -223,162 +224,85 @@ class TESLA(steps.TrainStep, keras.Model):
         Raises:
             ValueError: If `distillation` has no divergence that fits the loss of an output.
         """
-        hidden = self._hidden
+        divergence = None
         if self.distillation is not None:
-            names = getattr(self.network, "output_names", None)
-            of_network = outputs.read(self.graph, names)
-            hidden.divergence = self.distillation.compiled(of_network, loss, loss_weights)
+            of_network = outputs.read(self.graph, getattr(self, "output_names", None))
+            divergence = self.distillation.compiled(of_network, loss, loss_weights)
         resolved = jit_compile
         if jit_compile == "auto" and not kwargs.get("run_eagerly"):
-            resolved = checks.jit_compile(self.graph)
+            resolved = checks.resolve_jit_compile(self.graph)
         kwargs.update(
             loss=loss, loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics
         )
         super().compile(optimizer=optimizer, jit_compile=resolved, **kwargs)
-        hidden.jit_compile = jit_compile
-        hidden.compiled = {"optimizer": None, "jit_compile": resolved, **kwargs}
-        hidden.seen = None
-        hidden.functions.clear()
-        hidden.shared_parts.clear()
-        hidden.views.clear()  # `trainable` may have changed since they were made
-        for percentage in self._active:
-            self._view(percentage)
-
-    def _compile_view(self, view):
-        config = dict(self._hidden.compiled)
-        for key in ("metrics", "weighted_metrics"):
-            config[key] = keras.tree.map_structure(_copied, config.get(key))
-        view.compile(**config)
+        self._untracked.jit_compile = jit_compile
+        self._untracked.compiled_steps.clear()
+        self._untracked.template_metrics.clear()
+        config = {"optimizer": None, "jit_compile": resolved, **kwargs}
+        self._tasks.compile(config, divergence, first=self.percentages[0])
 
     def call(self, inputs, training=None):
-        known = self.shared_part(inputs, training)
-        return {f"p{p}": self.part_of(p, known[p], training) for p in self._active}
-
-    def shared_part(self, inputs, training=None) -> dict[int, dict]:
-        """Runs what does not depend on the percentage, and what is run for all of them at once.
-
-        Returns:
-            {active percentage: {index of a tensor: (value, computed width)}}
-        """
-        lives = [self._view(p).live for p in self._active]
-        values = runner.bind_inputs(self._hidden.graph, inputs)
-        if self._attenuates(training):
-            part = self._shared_part()
-            known = part.run(values, self._active, self.add_loss)
-            first = running.run_attenuated(lives, known, self._hidden.attenuator, part)
-            return {percentage: {**known[percentage], **own} for percentage, own in first.items()}
-        # The widest plan's shared part is as wide as any percentage needs it.
-        shared = [s for s in lives[0].plan.steps if not s.depends]
-        values = lives[0].run(values, shared, self.add_loss, training)
-        first = running.run(lives, values)
-        return {percentage: {**values, **own} for percentage, own in first.items()}
-
-    def cut(self, percentage, known) -> dict:
-        """Returns what `shared_part` returned for a percentage, as narrow as that reads it."""
-        live = self._view(percentage).live
-        return self._shared_part().cut(live, known) if self._attenuates(True) else live.cut(known)
-
-    def part_of(self, percentage, known, training=None):
-        """Runs the rest of the network at one percentage and returns its outputs.
-
-        Args:
-            percentage: One of the active percentages.
-            known: What `shared_part`, or `cut`, returned for it.
-            training: Bool or None.
-        """
-        live = self._view(percentage).live
-        own = [s for s in live.plan.steps if s.depends and not s.is_done(known)]
-        lend = None
-        if self._attenuates(training):
-            known = self._shared_part().part(live, known, own)
-            lend = self._hidden.attenuator.lend
-        return runner.outputs_of(live.plan, live.run(known, own, self.add_loss, training, lend))
-
-    def _attenuates(self, training):
-        return bool(training) and self._hidden.attenuator is not None
-
-    def _shared_part(self) -> SharedPart:
-        live, parts = self._view(self._active[0]).live, self._hidden.shared_parts
-        if live not in parts:
-            parts[live] = SharedPart(self._hidden.attenuator, live)
-        return parts[live]
+        tasks = self._tasks
+        known = tasks.shared_part(inputs, self.add_loss, training)
+        return {f"p{p}": tasks.outputs(p, known[p], self.add_loss, training) for p in tasks.active}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Returns the aggregated loss of the active percentages plus the regularization."""
-        losses = {p: self.loss_of(p, x, y, y_pred, sample_weight, training) for p in self._active}
-        aggregate = aggregations.Sum() if self._hidden.sum_up else self.aggregation
-        return aggregate(losses) + self.regularization()
-
-    def regularization(self):
-        """Returns a replica's share of what the layers themselves add to the loss; 0 if nothing."""
-        return steps.distributed(sum(ops.sum(loss) for loss in self.losses))
-
-    def loss_of(self, percentage, x, y, y_pred, sample_weight=None, training=True):
-        """Returns what one percentage is trained on; its mean in the logs is on the targets.
-
-        Args:
-            percentage: One of the active percentages.
-            x: As in `compute_loss`.
-            y: Likewise.
-            y_pred: Outputs of the model; those of this percentage and of the widest one are read.
-            sample_weight: As in `compute_loss`.
-            training: Bool, whether the widest one teaches; without it the divergence is only
-                counted.
-        """
-        view, y_view = self._view(percentage), y_pred[f"p{percentage}"]
-        if self._hidden.seen is None:
-            self._hidden.seen = keras.tree.map_structure(_spec, (y, y_view, sample_weight))
+        tasks = self._tasks
+        if tasks.loss_spec is None:
             # Keras traces `compute_loss` until its own containers are built, on buffers that JAX
             # has given away by then.
-            super().compute_loss(x, y, y_view, sample_weight, training)
-        loss = view.compute_loss(x, y, y_view, sample_weight, training)
-        batch = ops.shape(keras.tree.flatten(x)[0])[0]
-        view.loss_tracker.update_state(steps.undistributed(loss), sample_weight=batch)
-        if self.distillation is not None and percentage != self._active[0]:
-            teacher = y_pred[f"p{self._active[0]}"]
-            divergence = self._hidden.divergence(teacher, y_view, sample_weight)
-            mean = self._hidden.distilled[percentage]
-            mean.update_state(steps.undistributed(divergence), sample_weight=batch)
-            if training:
-                loss = self.distillation.combine(loss, divergence)
-        return loss
+            outputs_of_one = y_pred[f"p{tasks.active[0]}"]
+            self._build_template(super().compute_loss, x, y, outputs_of_one, sample_weight)
+        losses = {p: tasks.loss(p, x, y, y_pred, sample_weight, training) for p in tasks.active}
+        return self._untracked.aggregation(losses) + replicas.regularization(self)
 
     @property
-    def takes_turns(self) -> bool:
+    def backward_is_sequential(self) -> bool:
         """Whether a step differentiates one percentage after the other, to take less memory.
 
         XLA orders a step by itself, and JAX always has it; so this is for TensorFlow and PyTorch
         without `jit_compile`.
         """
-        return self._hidden.turns and len(self._active) > 1 and not self.jit_compile
+        possible = self._untracked.backward_can_be_sequential
+        return possible and len(self._tasks.active) > 1 and not self.jit_compile
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics of the active percentages and returns all results."""
-        for percentage in self._active:
-            self._view(percentage).compute_metrics(x, y, y_pred[f"p{percentage}"], sample_weight)
-        if self._hidden.seen is None:  # see `compute_loss`
-            super().compute_metrics(x, y, y_pred[f"p{self._active[0]}"], sample_weight)
+        tasks = self._tasks
+        if tasks.loss_spec is None:  # see `compute_loss`
+            outputs_of_one = y_pred[f"p{tasks.active[0]}"]
+            self._build_template(super().compute_metrics, x, y, outputs_of_one, sample_weight)
+        tasks.update_metrics(x, y, y_pred, sample_weight)
         return self.get_metrics_result()
+
+    def _build_template(self, compute, *args):
+        """Has Keras build a container of its own, which only the views' are used in place of."""
+        before = {id(m) for m in super().metrics}
+        compute(*args)
+        built = {id(m) for m in super().metrics}
+        self._untracked.template_metrics |= built - before
 
     def get_metrics_result(self):
         """Returns {"loss": .., "p100_loss": .., "p100_accuracy": .., ..}.
 
         With distillation also `p50_distillation`: the divergence of 50 % from the widest.
         """
-        results = {m.name: m.result() for m in self._own_metrics()}
-        for percentage in self._active:
-            results.update(self._view(percentage).named_results())
+        tasks = self._tasks
+        metrics = self._metrics_of_all() + tasks.distillation_metrics
+        results = {m.name: m.result() for m in metrics}
+        for percentage in tasks.active:
+            results.update(tasks.view(percentage).named_results())
         return results
 
-    def _own_metrics(self):
-        # Keras' container of the compiled metrics is only a template here: the views have copies.
-        own = [m for m in super().metrics if m.name != "compile_metrics"]
-        return own + [self._hidden.distilled[p] for p in self._active[1:] if self.distillation]
+    def _metrics_of_all(self):
+        """The loss tracker and the metrics of layers: what is not of one percentage."""
+        template = self._untracked.template_metrics
+        return [m for m in super().metrics if m.name != "compile_metrics" and id(m) not in template]
 
     @property
     def metrics(self):
-        views = [self._view(p) for p in self._active] if self.compiled else []
-        return self._own_metrics() + [m for view in views for m in view.own_metrics]
+        return self._metrics_of_all() + (self._tasks.metrics if self.compiled else [])
 
     def fit(self, *args, **kwargs):
         """Trains, as `keras.Model.fit` does.
@@ -390,28 +314,17 @@ class TESLA(steps.TrainStep, keras.Model):
         """
         if not self.compiled:
             return super().fit(*args, **kwargs)  # Keras says what is missing
-        optimizer, active, trains = self.optimizer, self._active, self._what_trains()
+        optimizer, active = self.optimizer, self._tasks.active
+        trains = trainability.of(self.network, self.graph.layers)
         try:
             return super().fit(*args, **kwargs)
         except BaseException:
-            for owner, name, value in trains:
-                if getattr(owner, name) != value:
-                    setattr(owner, name, value)
+            trainability.restore(trains)
             self.callback_state = {}
             self.optimizer = optimizer
             self._set_active(active)
             self._use_function("train_function", self.make_train_function)
             raise
-
-    def _what_trains(self) -> list[tuple]:
-        """Returns (owner, attribute, value) of what says which weights get a gradient."""
-        owners = {"trainable": self.network.variables, "trained_range": self.graph.layers}
-        return [
-            (owner, name, getattr(owner, name))
-            for name, all_of_them in owners.items()
-            for owner in all_of_them
-            if hasattr(owner, name)
-        ]
 
     # Using the trained model.
 
@@ -431,13 +344,13 @@ class TESLA(steps.TrainStep, keras.Model):
         """
         if percentages is None:
             return super().evaluate(*args, **kwargs)
-        active = self._active
-        self._hidden.sum_up = True
+        active = self._tasks.active
+        self._untracked.aggregation = self._SUM
         try:
             self._set_active(check_percentages(percentages))
             return super().evaluate(*args, **kwargs)
         finally:
-            self._hidden.sum_up = False
+            self._untracked.aggregation = self.aggregation
             self._set_active(active)
 
     def predict(self, x, percentage=None, **kwargs):
@@ -453,7 +366,7 @@ class TESLA(steps.TrainStep, keras.Model):
                 numbers for it.
         """
         percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
-        return self._view(percentage).predict(x, **kwargs)
+        return self._tasks.view(percentage).predict(x, **kwargs)
 
     def at(self, percentage):
         """Returns the network at a percentage as a plain Keras model with its own weights.
@@ -471,69 +384,17 @@ class TESLA(steps.TrainStep, keras.Model):
         plan = narrow(self.graph, check_percentage(percentage))
         return extraction.extract(plan, f"{self.network.name}_p{percentage}")
 
-    # Saving.
+    def summary(self, line_length=None, positions=None, print_fn=None, **kwargs):
+        """Prints Keras' summary of the network, and the channels of its layers at each percentage.
 
-    @property
-    def callback_state(self) -> dict:
-        """{callback: {name: NumPy array}} that callbacks find again; saved with the weights.
+        A cell of the second table is the number of channels that a layer computes. `50>10`: an
+        incomplete layer computes 10 and reads only 50 of its input's.
 
-        A run that `callbacks.BackupAndRestore` resumes goes on from it. A new `fit` does not.
+        Args:
+            line_length: As in Keras.
+            positions: As in Keras.
+            print_fn: As in Keras: takes each table as a string. Default: `print`.
+            **kwargs: All others, as in Keras.
         """
-        return self._hidden.state
-
-    @callback_state.setter
-    def callback_state(self, state):
-        self._hidden.state = dict(state)
-
-    def save_own_variables(self, store):
-        # TESLA has no variables of its own: all are the network's.
-        for callback, state in self.callback_state.items():
-            for name, value in state.items():
-                store[f"{callback}.{name}"] = value
-
-    def load_own_variables(self, store):
-        states: dict[str, dict] = {}
-        for key in store.keys():  # noqa: SIM118
-            callback, _, name = key.partition(".")
-            states.setdefault(callback, {})[name] = np.array(store[key])
-        self.callback_state = states
-
-    def get_config(self):
-        return {
-            "model": keras.saving.serialize_keras_object(self.network),
-            "percentages": list(self.percentages),
-            "aggregation": keras.saving.serialize_keras_object(self.aggregation),
-            "distillation": keras.saving.serialize_keras_object(self.distillation),
-            "gradient_attenuation": keras.saving.serialize_keras_object(self.gradient_attenuation),
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        for key in ("model", "aggregation", "distillation", "gradient_attenuation"):
-            config[key] = keras.saving.deserialize_keras_object(config.get(key), custom_objects)
-        return cls(**config)
-
-    def get_compile_config(self):
-        config = super().get_compile_config()
-        if config:
-            config["jit_compile"] = self._hidden.jit_compile  # may be loaded on another backend
-        return config
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
-
-def _spec(x):
-    return (
-        None if x is None else keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
-    )
-
-
-def _copied(metric):
-    """A metric has state, so every percentage needs its own; names and functions have none."""
-    if isinstance(metric, keras.Metric):
-        return type(metric).from_config(metric.get_config())
-    return metric
+        self.network.summary(line_length, positions, print_fn, **kwargs)
+        (print_fn or print)(widths.table(self.graph, self.percentages))

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_tesla.narrowing import run as runner
+from keras_tesla.narrowing import executor
 from keras_tesla.narrowing.live import LivePlan
 from keras_tesla.narrowing.plan import Plan
 
@@ -29,9 +29,9 @@ class PercentageView(keras.Model):
 
     def call(self, inputs, training=None):
         plan = self.live.plan
-        values = runner.bind_inputs(plan.graph, inputs)
+        values = executor.bind_inputs(plan.graph, inputs)
         values = self.live.run(values, plan.steps, self.add_loss, training)
-        return runner.outputs_of(plan, values)
+        return executor.outputs_of(plan, values)
 
     @property
     def losses(self):

@@ -271,7 +271,7 @@ def test_gradients_of_a_layer_are_those_without_a_range_in_its_block(kind, perce
 
 
 def test_joint_training_with_a_range():
-    """The running sum over several percentages respects it too."""
+    """The prefix sum over several percentages respects it too."""
     tesla = mlp(percentages=(100, 50), ranges=(100,))
     middle = tesla.network.get_layer("middle")
     middle.trained_range = (50, 100)

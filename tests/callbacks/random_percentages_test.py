@@ -122,7 +122,7 @@ def test_metrics_are_of_the_steps_of_their_epoch():
 
     class Look(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            views = [tesla._view(p) for p in (100, 50)]
+            views = [tesla._tasks.view(p) for p in (100, 50)]
             seen.append([float(view.loss_tracker.count) for view in views])
 
     run(tesla, kt.callbacks.RandomPercentages(count=1, always=()), others=[Look()])

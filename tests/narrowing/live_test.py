@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_tesla import graph, percentage_scope
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
-from keras_tesla.narrowing import run
+from keras_tesla.narrowing import executor
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.training.view import PercentageView
 
@@ -160,7 +160,7 @@ def test_activity_losses_of_narrowed_layers_are_handed_on():
         model(values)
     expected = [to_numpy(model.get_layer(name).losses[0]).item() for name in ("second", "third")]
     live_plan, found = live(model, 50).live, []
-    bound = run.bind_inputs(live_plan.plan.graph, values)
+    bound = executor.bind_inputs(live_plan.plan.graph, values)
     live_plan.run(bound, live_plan.plan.steps, found.append)
     assert [to_numpy(v).item() for v in found] == pytest.approx(expected, rel=1e-5)  # float32
 
@@ -194,7 +194,7 @@ A, B = np.full((1, 2), 1.0, "float32"), np.full((1, 3), 2.0, "float32")
 def test_inputs_are_bound_in_order_or_by_name(structure, inputs):
     read = two_inputs(structure)
     first, second = graph.tensors(read.inputs)
-    bound = run.bind_inputs(read, inputs)
+    bound = executor.bind_inputs(read, inputs)
     for tensor, expected in [(first, A), (second, B)]:
         value, width = bound[tensor.index]
         assert width is None  # all of it
@@ -207,9 +207,9 @@ def test_too_few_inputs(structure):
         r"The model takes (2 inputs. Received: 1|the inputs \['a', 'b'\]; \['b'\] are missing)"
     )
     with pytest.raises(ValueError, match=message):
-        run.bind_inputs(two_inputs(structure), {"a": A})
+        executor.bind_inputs(two_inputs(structure), {"a": A})
 
 
 def test_too_many_inputs():
     with pytest.raises(ValueError, match="The model takes 2 inputs. Received: 3"):
-        run.bind_inputs(two_inputs("list"), [A, B, B])
+        executor.bind_inputs(two_inputs("list"), [A, B, B])

@@ -28,9 +28,10 @@ LEARNING_RATE = 1 / 16  # small enough for profiles to stay non-increasing
 BACKEND = keras.backend.backend()
 to_numpy = keras.ops.convert_to_numpy
 
-# Ways to take a step. JAX has one; TensorFlow and PyTorch take turns unless told not to. XLA takes
-# long to compile, so it runs those networks only that differ in what it is given.
-WAYS = ["together"] if BACKEND == "jax" else ["turns", "together"]
+# Ways to take a step. JAX has one; TensorFlow and PyTorch differentiate one percentage after the
+# other unless told not to. XLA takes long to compile, so it runs those networks only that differ in
+# what it is given.
+WAYS = ["together"] if BACKEND == "jax" else ["sequential", "together"]
 WITH_XLA = [*WAYS, "xla"] if BACKEND == "tensorflow" else WAYS
 
 
@@ -54,7 +55,7 @@ def name(variable):
     return "/".join(variable.path.split("/")[-2:])
 
 
-def step(model, x, y, monkeypatch, way="turns", attenuation=RATE, active=None, **kwargs):
+def step(model, x, y, monkeypatch, way="sequential", attenuation=RATE, active=None, **kwargs):
     """Returns {"layer/weight": its gradient} as one step applies it."""
     tesla = kt.TESLA(model, PERCENTAGES, gradient_attenuation=attenuation, **kwargs)
     tesla.compile(
@@ -63,8 +64,10 @@ def step(model, x, y, monkeypatch, way="turns", attenuation=RATE, active=None, *
     if active:
         tesla.activate(active)
     if way == "together":
-        monkeypatch.setattr(kt.TESLA, "takes_turns", False)
-    assert tesla.takes_turns is (way == "turns" and len(tesla.active_percentages) > 1)
+        monkeypatch.setattr(kt.TESLA, "backward_is_sequential", False)
+    assert tesla.backward_is_sequential is (
+        way == "sequential" and len(tesla.active_percentages) > 1
+    )
     before = {name(v): np.array(to_numpy(v)) for v in model.trainable_variables}
     tesla.fit(x, y, batch_size=len(x), verbose=0)
     monkeypatch.undo()
@@ -77,7 +80,7 @@ def by_scope(model, x, y, gradients, owns, percentages=PERCENTAGES, weights=None
     """Returns the same from the gradients of the whole network at each percentage.
 
     Args:
-        owns: {"layer/weight": own percentages, of a shape that broadcasts to the weight's}; a
+        owns: {"layer/weight": narrowest percentages, of a shape that broadcasts to the weight's}; a
             weight that is not there is not attenuated.
     """
     variables = model.trainable_variables
@@ -495,7 +498,7 @@ def test_outputs_are_those_of_the_network():
     for training in (False, True):
         expected, found = plain(x, training=training), attenuated(x, training=training)
         for key, value in expected.items():
-            # The running sum adds the bias last.
+            # The prefix sum adds the bias last.
             np.testing.assert_allclose(to_numpy(found[key]), to_numpy(value), rtol=1e-5, atol=1e-6)
 
 
@@ -668,6 +671,6 @@ def test_weights_are_told_apart_by_their_path(gradients, monkeypatch):
     x, y = data(4)
     # The first channel is read by the gates of all others: by name it is not a channel's own.
     expected = by_scope(model, x, y, gradients, {k: v for k, v in owns.items() if k[:2] != "a/"})
-    actual = step(model, x, y, monkeypatch, "together")  # a layer from elsewhere takes no turns
+    actual = step(model, x, y, monkeypatch, "together")  # of a layer from elsewhere
     for path in ("own/w", "gate/kernel", "gate/bias", "c/kernel"):
         assert_equal({path: actual[path]}, {path: expected[path]})

@@ -510,3 +510,13 @@ def test_at_takes_percentages_only(percentage):
 def test_an_aggregation_without_a_weight_for_a_task_is_refused_at_construction():
     with pytest.raises(ValueError, match=r"No weight is given for \[20\]"):
         mlp(aggregation={100: 0.5, 50: 0.5})
+
+
+def test_summary_shows_the_channels_of_each_layer_at_each_percentage():
+    printed = []
+    mlp(percentages=[100, 50]).summary(print_fn=lambda text, **kwargs: printed.append(text))
+    assert 'Model: "' in printed[0]
+    rows = [line.split() for line in printed[-1].splitlines()]
+    assert rows[0] == ["Channels", "100", "%", "50", "%"]
+    # All layers of the network have 10 units but the last, which has 3.
+    assert [row[1:] for row in rows[2:]] == [["10", "5"], ["10", "5>5"], ["3", "5>3"]]

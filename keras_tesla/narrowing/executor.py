@@ -70,13 +70,13 @@ def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
 
     def read(call, position, values):
         widths = step_of[id(call)].widths
-        want, view = widths.inputs[position], widths.views[position]
+        want, layout = widths.inputs[position], widths.layouts[position]
         if want == 0:
             return None
         value, have = values[call.input_tensors[position].index]
         if want is None:
             return value
-        return take(value, view, view.count if have is None else have, want)
+        return take(value, layout, layout.count if have is None else have, want)
 
     def compute(call, args, kwargs):
         step = step_of[id(call)]

@@ -13,6 +13,7 @@ from keras_tesla import cloning
 from keras_tesla import graph as graphs
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.training import outputs as network_outputs
+from keras_tesla.training import replicas
 from keras_tesla.training.aggregation import Linear
 
 
@@ -36,7 +37,7 @@ def _shares_probabilities(model):
     """Whether a softmax or sigmoid in the shared part is an output.
 
     On TensorFlow a cross-entropy of Keras goes back to the logits before it, which are not among
-    the tensors that a turn is given: their gradient would be lost.
+    the tensors that a percentage is given: their gradient would be lost.
     """
     steps = narrow(model.graph, model.percentages[0]).steps
     dependent = {t.index for s in steps if s.depends for t in s.call.output_tensors}
@@ -58,25 +59,33 @@ def _may_add_losses(layer):
     return not stock or layer.activity_regularizer is not None
 
 
-def tensorflow(model, x, y, sample_weight):
-    """Returns (outputs, aggregated loss, gradients of the scaled loss by the trainable weights)."""
+def tensorflow(model, tasks, x, y, sample_weight):
+    """Returns (outputs, aggregated loss, gradients of the scaled loss by the trainable weights).
+
+    Args:
+        model: The TESLA model.
+        tasks: Its `Tasks`.
+        x: A batch of inputs.
+        y: Its targets.
+        sample_weight: Its weights, or None.
+    """
     import tensorflow as tf
 
     variables = [v.value for v in model.trainable_weights]
-    coefficients = model.aggregation.coefficients(model.active_percentages)
+    coefficients = model.aggregation.coefficients(tasks.active)
     scale = model.optimizer.scale_loss
     inputs = {t.index for t in graphs.tensors(model.graph.inputs)}
     with tf.GradientTape() as shared_tape:
-        known = model.shared_part(x, training=True)
-        regularization = model.regularization()
+        known = tasks.shared_part(x, model.add_loss, training=True)
+        regularization = replicas.regularization(model)
         scaled_regularization = scale(regularization) if model.losses else None
     outputs, total = {}, regularization
     gradients = [tf.zeros((), v.dtype) for v in variables]
     shared: dict[int, tuple] = {}  # {id of a shared tensor: (it, the gradient by it so far)}
-    for percentage in _order(model):
+    for percentage in _order(tasks.active, model.distillation):
         # The graph's executor would start all percentages at once and hold what each of them needs.
         with tf.control_dependencies([*gradients, *(g for _, g in shared.values())]):
-            cut = model.cut(percentage, known[percentage])
+            cut = tasks.cut(percentage, known[percentage])
             # By identity: a layer may return its input, as a Dropout of 0 does, and a tape gives a
             # tensor that it is asked for twice its whole gradient twice. Inputs need none.
             found = {
@@ -87,8 +96,8 @@ def tensorflow(model, x, y, sample_weight):
             tensors = [t for t, _ in found.values()]
             with tf.GradientTape() as tape:
                 tape.watch(tensors)
-                outputs[f"p{percentage}"] = model.part_of(percentage, cut, True)
-                loss = model.loss_of(percentage, x, y, outputs, sample_weight)
+                outputs[f"p{percentage}"] = tasks.outputs(percentage, cut, model.add_loss, True)
+                loss = tasks.loss(percentage, x, y, outputs, sample_weight)
                 weighted = coefficients[percentage] * loss
                 scaled = scale(weighted)
             by_variables, by_tensors = tape.gradient(scaled, (variables, tensors))
@@ -115,14 +124,15 @@ def tensorflow(model, x, y, sample_weight):
     return outputs, total, gradients
 
 
-def _order(model):
-    """The widest last, for it needs no slices beside the sum of gradients; but a teacher is first.
+def _order(percentages, distillation):
+    """Returns the percentages with the widest one last, or first where it teaches.
 
-    Of the others the widest is first, when there is no sum yet. Statistics of a stock
-    BatchNormalization after an incomplete layer, which fit no percentage, end on the last one.
+    It needs no slices beside the sum of gradients, so the peak of memory stays low. Of the others
+    the widest is first, when there is no sum yet. Statistics of a stock BatchNormalization after an
+    incomplete layer, which fit no percentage, end on the last one.
     """
-    widest, *others = model.active_percentages
-    return [*others, widest] if model.distillation is None else [widest, *others]
+    widest, *others = percentages
+    return [*others, widest] if distillation is None else [widest, *others]
 
 
 def _sum_of_prefixes(a, b):
@@ -150,25 +160,28 @@ def _added(gradients, more):
     ]
 
 
-def torch(model, x, y, sample_weight):
-    """Returns (outputs, aggregated loss), and adds the gradients to those of the weights."""
-    coefficients = model.aggregation.coefficients(model.active_percentages)
+def torch(model, tasks, x, y, sample_weight):
+    """Returns (outputs, aggregated loss), and adds the gradients to those of the weights.
+
+    Args: As in `tensorflow`.
+    """
+    coefficients = model.aggregation.coefficients(tasks.active)
     scale = model.optimizer.scale_loss
-    known = model.shared_part(x, training=True)
-    total = model.regularization()
+    known = tasks.shared_part(x, model.add_loss, training=True)
+    total = replicas.regularization(model)
     if model.losses:
         scale(total).backward()
     outputs = {}
-    leaves: dict[int, tuple] = {}  # {id of a shared tensor: (it, the same without a history)}
-    for percentage in model.active_percentages:
-        cut = {i: (_leaf(t, leaves), width) for i, (t, width) in known[percentage].items()}
-        outputs[f"p{percentage}"] = model.part_of(percentage, cut, True)
-        loss = coefficients[percentage] * model.loss_of(percentage, x, y, outputs, sample_weight)
+    detached: dict[int, tuple] = {}  # {id of a shared tensor: (it, the same without a history)}
+    for percentage in tasks.active:
+        values = {i: (_without_history(t, detached), w) for i, (t, w) in known[percentage].items()}
+        outputs[f"p{percentage}"] = tasks.outputs(percentage, values, model.add_loss, True)
+        loss = coefficients[percentage] * tasks.loss(percentage, x, y, outputs, sample_weight)
         if loss.requires_grad:  # else no layer that this percentage reaches is trained
             scale(loss).backward()
         outputs = keras.tree.map_structure(_detached, outputs)
         total = total + loss.detach()
-    ends = [(tensor, leaf.grad) for tensor, leaf in leaves.values() if leaf.grad is not None]
+    ends = [(tensor, copy.grad) for tensor, copy in detached.values() if copy.grad is not None]
     if ends:
         import torch
 
@@ -177,13 +190,13 @@ def torch(model, x, y, sample_weight):
     return outputs, total
 
 
-def _leaf(tensor, leaves):
+def _without_history(tensor, detached):
     """The tensor without its history; one for all percentages, which sums up their gradients."""
     if not tensor.requires_grad:
         return tensor
-    if id(tensor) not in leaves:
-        leaves[id(tensor)] = tensor, _detached(tensor).requires_grad_()
-    return leaves[id(tensor)][1]
+    if id(tensor) not in detached:
+        detached[id(tensor)] = tensor, _detached(tensor).requires_grad_()
+    return detached[id(tensor)][1]
 
 
 def _detached(tensor):

@@ -11,27 +11,27 @@ from keras_tesla.narrowing.gradients import value_of
 from keras_tesla.narrowing.plan import Plan, Step
 
 
-def own_percentages(plans: list[Plan]) -> dict[int, dict[int, np.ndarray]]:
-    """Returns {id of a weight: {axis: the own percentage at each place on it}}.
+def narrowest_percentages(plans: list[Plan]) -> dict[int, dict[int, np.ndarray]]:
+    """Returns {id of a weight: {axis: the narrowest percentage at each place on it}}.
 
     Only axes are there of which not all percentages that read the weight read the same part. So
-    what one percentage reads alone, or all read whole, is not. The own percentage of an entry is
-    the largest of its axes': it is read where all of them are.
+    what only one percentage reads, or all read whole, is not. The narrowest percentage of an entry
+    is the largest of its axes': it is read where all of them are.
 
     Args:
         plans: The plans of a graph at all percentages of a model.
     """
-    read: dict[int, tuple] = {}  # {id: (variable, copies on each axis, {percentage: extents})}
+    read: dict[int, tuple] = {}  # {id: (variable, repeats on each axis, {percentage: extents})}
     for plan in plans:
         for step in plan.steps:
-            for variable, copies, extents in _reads(step, plan.percentage):
-                _, _, by_percentage = read.setdefault(id(variable), (variable, copies, {}))
+            for variable, repeats, extents in _reads(step, plan.percentage):
+                _, _, by_percentage = read.setdefault(id(variable), (variable, repeats, {}))
                 before = by_percentage.get(plan.percentage, extents)  # a layer called twice
                 by_percentage[plan.percentage] = np.maximum(before, extents)
     found = {}
-    for key, (variable, copies, by_percentage) in read.items():
+    for key, (variable, repeats, by_percentage) in read.items():
         axes = {
-            axis: _own(by_percentage, axis, size // copies[axis], copies[axis])
+            axis: _narrowest(by_percentage, axis, size // repeats[axis], repeats[axis])
             for axis, size in enumerate(variable.shape)
             if len({int(extents[axis]) for extents in by_percentage.values()}) > 1
         }
@@ -40,12 +40,12 @@ def own_percentages(plans: list[Plan]) -> dict[int, dict[int, np.ndarray]]:
     return found
 
 
-def _own(by_percentage, axis, count, copies):
+def _narrowest(by_percentage, axis, count, repeats):
     # Channels that no percentage reads keep the widest one: they get no gradient at all.
-    own = np.full(count, max(by_percentage))
+    narrowest = np.full(count, max(by_percentage))
     for percentage in sorted(by_percentage, reverse=True):
-        own[: by_percentage[percentage][axis]] = percentage
-    return np.tile(own, copies)
+        narrowest[: by_percentage[percentage][axis]] = percentage
+    return np.tile(narrowest, repeats)
 
 
 class _Reading(keras.StatelessScope):
@@ -61,13 +61,13 @@ class _Reading(keras.StatelessScope):
 
 
 def _reads(step: Step, percentage: int):
-    """Yields (weight, copies of the channels on each axis, channels of a copy that are read)."""
+    """Yields (weight, repeats of the channels on each axis, channels of a copy that are read)."""
     layer, narrowed = step.call.operation, step.narrowed
     if narrowed is None:
         for variable in getattr(layer, "variables", []):
             yield variable, (1,) * len(variable.shape), tuple(variable.shape)
         return
-    # What is read is asked of the kind itself: it may lend a percentage weights of its own.
+    # What is read is asked of the kind itself: it may lend a percentage weights of a percentage.
     with _Reading() as reading:  # some are read only where their value is asked for
         extents_of = {path: tuple(value_of(w).shape) for path, w in narrowed.weights().items()}
     running = layer.layer_at(percentage) if isinstance(layer, PerRange) else layer
@@ -83,8 +83,8 @@ def _reads(step: Step, percentage: int):
         if key in statistics:
             continue
         extents = list(shapes.get(key, variable.shape))
-        copies = [1] * len(extents)
+        repeats = [1] * len(extents)
         if isinstance(layer, IDPDense) and variable is layer.kernel:  # after a Flatten
-            copies[0] = layer.positions
-            extents[0] //= copies[0]
-        yield variable, tuple(copies), tuple(extents)
+            repeats[0] = layer.positions
+            extents[0] //= repeats[0]
+        yield variable, tuple(repeats), tuple(extents)

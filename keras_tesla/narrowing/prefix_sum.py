@@ -1,4 +1,4 @@
-"""An incomplete dot product at several percentages as one running sum.
+"""An incomplete dot product at several percentages as one prefix sum.
 
 Where the input of an IDPDense layer does not depend on the percentage, the first k terms of the
 dot product at one percentage begin that of the next wider one. So each block of terms is
@@ -33,7 +33,7 @@ def run(lives: list, values: dict) -> dict[int, dict]:
     done: dict[int, dict] = {live.plan.percentage: {} for live in lives}
     for step, widths in _steps(lives, values):
         x = step.call.input_tensors[0]
-        outputs = _RunningSum(step.call.operation, widths)(values[x.index][0])
+        outputs = _PrefixSum(step.call.operation, widths)(values[x.index][0])
         _note(done, step, widths, outputs)
     return done
 
@@ -90,7 +90,7 @@ def _applies(step, values):
         and kind_of(layer).depends  # a subclass may compute something else
         and layer.positions == 1
         and layer.activity_regularizer is None
-        # A running sum of ten parts in half precision would round more than one product.
+        # A prefix sum of ten parts in half precision would round more than one product.
         and layer.compute_dtype in ("float32", "float64")
         and step.call.input_tensors[0].index in values
     )
@@ -105,7 +105,7 @@ def _products(x, kernel, ends) -> list:
     return [ops.matmul(terms, rows) for terms, rows in zip(*parts, strict=True)]
 
 
-class _RunningSum(keras.Layer):
+class _PrefixSum(keras.Layer):
     """A layer, because layers hand on the Keras mask.
 
     Args:
@@ -114,7 +114,7 @@ class _RunningSum(keras.Layer):
     """
 
     def __init__(self, layer, widths):
-        super().__init__(dtype=layer.dtype_policy, name="running_sum")
+        super().__init__(dtype=layer.dtype_policy, name="prefix_sum")
         self.supports_masking = True
         self._layer = [layer]  # in a list: not a sub-layer
         self._widths = widths
@@ -146,7 +146,7 @@ class _RunningSum(keras.Layer):
         return {p: totals[k] for p, k in active.items()}
 
     def _weighed_sums(self, x) -> dict:
-        """The same, each block's product times the percentage's own coefficient."""
+        """The same, each block's product times the coefficient that a percentage has."""
         (layer,) = self._layer
         ends = np.cumsum(layer.blocks(max(self._widths))).tolist()
         products = ops.stack(list(self._products(x, ends)))
@@ -163,31 +163,31 @@ class _RunningSum(keras.Layer):
 
 
 class _AttenuatedSum(keras.Layer):
-    """A running sum whose gradients are attenuated.
+    """A prefix sum whose gradients are attenuated.
 
     With P_b = x_b K_b, the product of block b of terms, percentage p has Z_p = P_1 + .. + P_b(p).
     Its gradient reaches K_b through P_b multiplied by S_p of the kernel, and the weights before x
-    by their own S_p. Where these are equal one product serves both, elsewhere each has its own.
+    by an S_p of theirs. Where these are equal, one product serves both; elsewhere each has one.
 
     Args:
         layer: The IDPDense layer.
         widths: {percentage: width of its output that is needed; None for all of it}.
         attenuator: The factors.
-        owns: For each way on which the gradient of the input goes on, the own percentages of the
-            channels, by which it is attenuated; None: it is not.
+        narrowest: For each way on which the gradient of the input goes on, the narrowest
+            percentages of the channels, by which it is attenuated; None: it is not.
 
     Call arguments:
         inputs: A list of the input and of its like on each of these ways.
     """
 
-    def __init__(self, layer, widths, attenuator, owns):
+    def __init__(self, layer, widths, attenuator, narrowest):
         super().__init__(dtype=layer.dtype_policy, name="attenuated_sum")
         self.supports_masking = True
         self._layer = [layer]  # in a list: not a sub-layer
         self._widths = widths
         self._attenuator = attenuator
-        self._owns = owns
-        # A block has one own percentage: blocks end where any percentage of the model ends.
+        self._narrowest = narrowest
+        # A block has one narrowest percentage: blocks end where any percentage of the model ends.
         widest = max(widths)
         self._ends = sorted({layer.active_terms(p) for p in attenuator.percentages if p <= widest})
         self._starts = [0, *self._ends[:-1]]
@@ -198,22 +198,23 @@ class _AttenuatedSum(keras.Layer):
         if layer.private_profile or layer.private_bias:  # which are not attenuated
             return False
         # The product has the profile folded into the kernel: one factor for both.
-        if layer.trainable_profile and set(self._attenuator.own(layer.kernel)) != {0}:
+        if layer.trainable_profile and set(self._attenuator.narrowest(layer.kernel)) != {0}:
             return False
         blocks = list(zip(self._starts, self._ends, strict=True))
-        return all(own is None or len(set(own[a:b])) == 1 for own in self._owns for a, b in blocks)
+        ways = [narrowest for narrowest in self._narrowest if narrowest is not None]
+        return all(len(set(narrowest[a:b])) == 1 for narrowest in ways for a, b in blocks)
 
     def call(self, inputs):
         (layer,) = self._layer
         x, *others = inputs
         kernel = layer.incomplete_kernel(max(self._widths), private=False)
-        if not self._owns or self._is_one():
+        if not self._narrowest or self._is_one():
             sources = [(x, kernel, self._of_kernel)]
         else:
             sources = [(ops.stop_gradient(x), kernel, self._of_kernel)]
             fixed = ops.stop_gradient(kernel)
-            for other, own in zip(others, self._owns, strict=True):
-                sources.append((other, fixed, functools.partial(self._of_input, own)))
+            for other, narrowest in zip(others, self._narrowest, strict=True):
+                sources.append((other, fixed, functools.partial(self._of_input, narrowest)))
         products = [(_products(x, kernel, self._ends), factor) for x, kernel, factor in sources]
         sums = list(itertools.accumulate(products[0][0], ops.add))
         outputs = []
@@ -231,24 +232,25 @@ class _AttenuatedSum(keras.Layer):
 
     def _is_one(self):
         """Whether input and kernel are attenuated alike, whatever the output channel."""
-        own = self._attenuator.own(self._layer[0].kernel)
-        (first, *others) = self._owns
-        return first is not None and not others and set(own) == {0} and (own[0] == first).all()
+        of_kernel = self._attenuator.narrowest(self._layer[0].kernel)
+        (first, *others) = self._narrowest
+        one_way = first is not None and not others
+        return one_way and set(of_kernel) == {0} and (of_kernel[0] == first).all()
 
     def _of_kernel(self, percentage, start):
         """S of a block's rows: for each output channel, or one for all."""
-        own = self._attenuator.own(self._layer[0].kernel)
+        of_kernel = self._attenuator.narrowest(self._layer[0].kernel)
         of_axes = [
-            self._attenuator.of_channels(percentage, own[axis][places])
+            self._attenuator.of_channels(percentage, of_kernel[axis][places])
             for axis, places in [(0, slice(start, start + 1)), (1, slice(None))]
-            if axis in own
+            if axis in of_kernel
         ]
         return functools.reduce(np.maximum, of_axes) if of_axes else None
 
-    def _of_input(self, own, percentage, start):
-        if own is None:
+    def _of_input(self, narrowest, percentage, start):
+        if narrowest is None:
             return None
-        return self._attenuator.of_channels(percentage, own[start])
+        return self._attenuator.of_channels(percentage, narrowest[start])
 
     def _bias(self, percentage):
         layer = self._layer[0]

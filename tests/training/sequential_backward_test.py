@@ -12,7 +12,7 @@ from tests.helpers import nightly_after
 
 PERCENTAGES = [100, 60, 30]
 BACKEND = keras.backend.backend()
-by_turns = pytest.mark.skipif(BACKEND == "jax", reason="JAX has Keras' own step")
+not_on_jax = pytest.mark.skipif(BACKEND == "jax", reason="JAX has Keras' own step")
 
 
 def network(regularizer=None, activity=None):
@@ -40,13 +40,13 @@ def compiled(model, aggregation="sum", distillation=None, **kwargs):
     return tesla
 
 
-def trained(monkeypatch, turns, weights=None, make=None, **kwargs):
+def trained(monkeypatch, sequential, weights=None, make=None, **kwargs):
     """Returns (logs, weights) after a short training."""
     keras.utils.set_random_seed(3)
     tesla = compiled(make() if make else network(keras.regularizers.L2(0.01)), **kwargs)
-    if not turns:
-        monkeypatch.setattr(kt.TESLA, "takes_turns", False)
-    assert tesla.takes_turns is turns
+    if not sequential:
+        monkeypatch.setattr(kt.TESLA, "backward_is_sequential", False)
+    assert tesla.backward_is_sequential is sequential
     random = np.random.default_rng(0)
     x, y = random.normal(size=(24, 8, 8, 3)), random.integers(5, size=24)
     history = tesla.fit(
@@ -56,7 +56,7 @@ def trained(monkeypatch, turns, weights=None, make=None, **kwargs):
     return history.history, tesla.get_weights()
 
 
-@by_turns
+@not_on_jax
 @pytest.mark.parametrize(
     ("aggregation", "distillation"),
     [
@@ -97,7 +97,7 @@ def _incomplete_in_the_image():
     return keras.Model(inputs, IDPDense(5)(x))
 
 
-@by_turns
+@not_on_jax
 @pytest.mark.parametrize("make", [_half_trained, _incomplete_in_the_image])
 def test_layers_that_a_percentage_does_not_train_stay_out(monkeypatch, make):
     logs, actual = trained(monkeypatch, True, make=make)
@@ -124,7 +124,7 @@ def test_a_scaled_loss_in_mixed_precision_gives_the_same_step(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-2)
 
 
-@by_turns
+@not_on_jax
 def test_masked_steps_do_not_count_in_the_metrics(monkeypatch):
     """Labels are right only where the mask hides them; without the mask some would be right."""
     keras.utils.set_random_seed(0)
@@ -132,7 +132,7 @@ def test_masked_steps_do_not_count_in_the_metrics(monkeypatch):
     x = keras.layers.Embedding(12, 4, mask_zero=True)(inputs)
     model = keras.Model(inputs, IDPDense(5)(keras.layers.Dense(10)(x)))
     tesla = compiled(model)
-    assert tesla.takes_turns
+    assert tesla.backward_is_sequential
     tesla.optimizer.learning_rate = 0.0
     x = np.random.default_rng(0).integers(12, size=(16, 6))
     x[:, 3:] = 0
@@ -145,18 +145,18 @@ def test_masked_steps_do_not_count_in_the_metrics(monkeypatch):
         assert logs[f"p{percentage}_accuracy"] == [pytest.approx(expected, abs=1e-6)]
 
 
-@by_turns
+@not_on_jax
 def test_an_embedding_in_the_shared_part_is_trained(monkeypatch):
     """On TensorFlow its gradient is sparse."""
 
-    def run(turns):
+    def run(sequential):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((6,), dtype="int32")
         x = keras.layers.Flatten()(keras.layers.Embedding(12, 4)(inputs))
         x = keras.layers.Dense(10, activation="relu")(x)
         tesla = compiled(keras.Model(inputs, IDPDense(5)(x)))
-        if not turns:
-            monkeypatch.setattr(kt.TESLA, "takes_turns", False)
+        if not sequential:
+            monkeypatch.setattr(kt.TESLA, "backward_is_sequential", False)
         x = np.random.default_rng(0).integers(12, size=(16, 6))
         tesla.fit(x, x[:, 0] % 5, epochs=2, shuffle=False, verbose=0)
         monkeypatch.undo()
@@ -166,12 +166,12 @@ def test_an_embedding_in_the_shared_part_is_trained(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-@by_turns
-def test_a_task_alone_has_no_turns():
+@not_on_jax
+def test_a_single_task_takes_one_tape():
     tesla = compiled(network())
-    assert tesla.takes_turns
+    assert tesla.backward_is_sequential
     tesla.activate([60])
-    assert not tesla.takes_turns
+    assert not tesla.backward_is_sequential
 
 
 class _Own(keras.layers.Layer):
@@ -185,7 +185,7 @@ class _OwnLoss(kt.TESLA):
         return 2 * super().compute_loss(*args, **kwargs)
 
 
-@by_turns
+@not_on_jax
 def test_losses_that_need_all_percentages_are_differentiated_together():
     def largest(losses):
         return keras.ops.max(keras.ops.stack(list(losses.values())))
@@ -194,20 +194,20 @@ def test_losses_that_need_all_percentages_are_differentiated_together():
         def __call__(self, losses):
             return largest(losses)
 
-    assert not compiled(network(), aggregation=largest).takes_turns
-    assert not compiled(network(), aggregation=Own()).takes_turns
-    assert not compiled(network(activity="l2")).takes_turns
+    assert not compiled(network(), aggregation=largest).backward_is_sequential
+    assert not compiled(network(), aggregation=Own()).backward_is_sequential
+    assert not compiled(network(activity="l2")).backward_is_sequential
     inputs = keras.Input((4,))
     own = keras.Model(inputs, IDPDense(5)(_Own()(keras.layers.Dense(8)(inputs))))
-    assert not compiled(own).takes_turns
+    assert not compiled(own).backward_is_sequential
     subclass = _OwnLoss(network(), PERCENTAGES)
     subclass.compile("sgd", "mse", jit_compile=False)
-    assert not subclass.takes_turns
+    assert not subclass.backward_is_sequential
 
 
-@by_turns
-@pytest.mark.parametrize(("activation", "turns"), [(None, True), ("softmax", False)])
-def test_probabilities_that_all_percentages_compute_together_leave_no_turns(activation, turns):
+@not_on_jax
+@pytest.mark.parametrize(("activation", "sequential"), [(None, True), ("softmax", False)])
+def test_probabilities_that_all_percentages_compute_together_take_one_tape(activation, sequential):
     """A head that is the first incomplete layer runs once; see `_shares_probabilities`."""
 
     def make(last):
@@ -222,7 +222,7 @@ def test_probabilities_that_all_percentages_compute_together_leave_no_turns(acti
         tesla = make(last)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=last is None)
         tesla.compile(keras.optimizers.SGD(0.5), loss, jit_compile=False)
-        assert tesla.takes_turns is (turns if last else True)
+        assert tesla.backward_is_sequential is (sequential if last else True)
         tesla.fit(x, x.argmax(-1) % 5, epochs=2, shuffle=False, verbose=0)
         weights.append(tesla.get_weights())
     for a, b in zip(*weights, strict=True):
@@ -230,7 +230,7 @@ def test_probabilities_that_all_percentages_compute_together_leave_no_turns(acti
 
 
 @pytest.mark.tensorflow
-def test_a_step_that_xla_compiles_has_no_turns():
+def test_a_step_that_xla_compiles_is_not_sequential():
     tesla = kt.TESLA(network(), PERCENTAGES)
     tesla.compile("sgd", "mse", jit_compile=True)
-    assert not tesla.takes_turns
+    assert not tesla.backward_is_sequential

@@ -1,4 +1,4 @@
-"""The running sum over several percentages: what each percentage computes by itself."""
+"""The prefix sum over several percentages: what each percentage computes by itself."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_tesla import TESLA, percentage_scope
 from keras_tesla.layers import IDPDense
-from keras_tesla.narrowing import running
+from keras_tesla.narrowing import prefix_sum
 
 to_numpy = keras.ops.convert_to_numpy
 PERCENTAGES = (100, 60, 50, 20)
@@ -45,9 +45,9 @@ def inputs(rank=1):
 def test_it_computes_what_each_percentage_computes_alone(kind, active, rank, monkeypatch):
     tesla = network(kind, rank)
     summed = []
-    call = running._RunningSum.call
+    call = prefix_sum._PrefixSum.call
     monkeypatch.setattr(
-        running._RunningSum, "call", lambda self, x: summed.append(self) or call(self, x)
+        prefix_sum._PrefixSum, "call", lambda self, x: summed.append(self) or call(self, x)
     )
     tesla.activate(active)
     together = tesla(inputs(rank))

@@ -1,0 +1,65 @@
+"""How a TESLA model is saved: in Keras' own formats, with what its callbacks go on from."""
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+# To a type checker the mix-in is the model that it completes.
+_Model: Any = keras.Model if TYPE_CHECKING else object
+
+_OBJECTS = ("aggregation", "distillation", "gradient_attenuation")
+
+
+class Saved(_Model):
+    """The part of `TESLA` that Keras calls to save and load it."""
+
+    @property
+    def callback_state(self) -> dict:
+        """{callback: {name: NumPy array}} that callbacks find again; saved with the weights.
+
+        A run that `callbacks.BackupAndRestore` resumes goes on from it. A new `fit` does not.
+        """
+        return self._untracked.callback_state
+
+    @callback_state.setter
+    def callback_state(self, state):
+        self._untracked.callback_state = dict(state)
+
+    def save_own_variables(self, store):
+        # TESLA has no variables of its own: all are the network's.
+        for callback, state in self.callback_state.items():
+            for name, value in state.items():
+                store[f"{callback}.{name}"] = value
+
+    def load_own_variables(self, store):
+        states: dict[str, dict] = {}
+        for key in store.keys():  # noqa: SIM118
+            callback, _, name = key.partition(".")
+            states.setdefault(callback, {})[name] = np.array(store[key])
+        self.callback_state = states
+
+    def get_config(self):
+        return {
+            "model": keras.saving.serialize_keras_object(self.network),
+            **{key: keras.saving.serialize_keras_object(getattr(self, key)) for key in _OBJECTS},
+            "percentages": list(self.percentages),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("model", *_OBJECTS):
+            config[key] = keras.saving.deserialize_keras_object(config.get(key), custom_objects)
+        return cls(**config)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config:
+            config["jit_compile"] = self._untracked.jit_compile  # may be loaded on another backend
+        return config
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
