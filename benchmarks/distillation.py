@@ -89,7 +89,7 @@ class Trainer:
         self._fresh = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
 
     def fit(self, weights, x, y, seed, epochs):
-        """Trains from `weights`, on batches that depend on `seed` alone."""
+        """Trains from `weights`, on batches that depend only on `seed`."""
         self.model.set_weights(weights)
         for variable, value in zip(self.model.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)

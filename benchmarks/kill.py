@@ -14,7 +14,7 @@ take when nobody kills them.
     export     `keras_tesla.tflite.export` over an older export, or where there was none. `old`,
                `new`, `absent`: what was found after the kill, `half`: anything else.
                `failed_starts`: exports after a kill that did not succeed.
-    folder     the last step of an export alone, in an endless loop, where a random moment hits it
+    folder     only the last step of an export, in an endless loop, where a random moment hits it
                more often than in a whole export.
 
     python benchmarks/kill.py --output kill.json

@@ -4,7 +4,7 @@ A CNN is trained with TESLA on Fashion-MNIST. Rows start from its weights:
 
     full            the network at 100 %, as it is
     tesla           the network at p %, as it is
-    tesla_tuned     the same, trained alone for as many steps as the rows below
+    tesla_tuned     the same, trained at this percentage only, for as many steps as the rows below
     tesla_int8      the network at p %, quantized after training
     tesla_qat       the network at p %, trained with quantization in mind
     pruned          the full network with as many multiply-adds by nonzero weights as at p %
@@ -102,9 +102,9 @@ def _nonzero(model, counterpart):
     total = 0
     for layer in counterpart.layers:
         if hasattr(layer, "kernel"):
-            alone = keras.Sequential([keras.Input(layer.input.shape[1:]), layer])
+            single = keras.Sequential([keras.Input(layer.input.shape[1:]), layer])
             kernel = model.get_layer(layer.name).kernel.numpy()
-            total += multiply_adds(alone) * np.mean(kernel != 0)
+            total += multiply_adds(single) * np.mean(kernel != 0)
     return total
 
 

@@ -1,19 +1,19 @@
-r"""What one file for all percentages costs, in files made for one percentage alone.
+r"""What one file for all percentages costs, relative to files made for one percentage only.
 
 Each row is a percentage of a file (`network`, `mode`, `storage`, `quantization`):
 
-    bytes_ratio         the file over the float32 file of the network at 100 % alone
+    bytes_ratio         the file over the float32 file of the network at 100 % only
     latency_ratio       a call over one of the percentage's own file with the same quantization,
-                        one thread, median over the rounds of ratios of calls taken by turns
+                        one thread, median over the rounds of ratios of alternating calls
     latency_extra       the median of the differences, seconds
     max_abs_difference  between the file's outputs and Keras'
-    accuracy, accuracy_alone   on the test split, of the file and of the percentage's own file; only
-                        where `--cnn` names a trained network
+    accuracy, accuracy_own_file   on the test split, of the file and of the percentage's own file;
+                        only where `--cnn` names a trained network
 
 `memory` has, for each percentage, the growth of the process's resident memory from before the file
 is opened until three calls were made, bytes, and the ratio to the percentage's own file:
 
-    alone         opened alone from the file of all, `keras_tesla.tflite.load`
+    standalone    opened as a standalone file, `keras_tesla.tflite.load`
     second_start  the file of all expanded into a folder, with XNNPACK's weight cache filled by an
                   earlier start, over the own file with its cache
 
@@ -84,7 +84,7 @@ def _caller(made, key, percentage):
     return call
 
 
-def _latencies(content, alone, entries, mode):
+def _latencies(content, own, entries, mode):
     """{percentage: (ratio, seconds, difference in seconds)}, medians over rounds and openings."""
     calls: dict = {}
     for _ in range(_OPENINGS.value):
@@ -92,18 +92,18 @@ def _latencies(content, alone, entries, mode):
         for entry in entries:
             p = entry.percentage
             key = "serving_default" if mode == "percentage_input" else entry.signature
-            one, both = runtime.interpreter(alone[p]), _caller(made, key, p)
+            one, both = runtime.interpreter(own[p]), _caller(made, key, p)
             single = _caller(one, None, p)
             begin = time.perf_counter()
             single(5)
             times = max(1, int(_SECONDS / ((time.perf_counter() - begin) / 5)))
             measured = timing.interleaved(
-                {"file": lambda n=times, f=both: f(n), "alone": lambda n=times, f=single: f(n)},
+                {"file": lambda n=times, f=both: f(n), "own": lambda n=times, f=single: f(n)},
                 -(-_ROUNDS.value // _OPENINGS.value),
             )
             calls.setdefault(p, []).extend(
                 (a / times, b / times)
-                for a, b in zip(measured["file"], measured["alone"], strict=True)
+                for a, b in zip(measured["file"], measured["own"], strict=True)
             )
     return {
         p: (
@@ -171,7 +171,7 @@ def _rows(name, tesla, folder, data):
             }
             if data is not None and quantization == "int8" and mode == "signatures":
                 row["accuracy"] = _accuracy(content, entry.signature, data.test)
-                row["accuracy_alone"] = _accuracy(own[quantization][p], None, data.test)
+                row["accuracy_own_file"] = _accuracy(own[quantization][p], None, data.test)
             rows.append(row)
         _print(rows[-len(bundle.entries) :])
     return rows
@@ -209,7 +209,7 @@ if how == "own":
     made = runtime.Interpreter(model_path=path, num_threads=1)
     made.allocate_tensors()
     call = lambda: made.get_signature_runner()(image=x)
-elif how == "alone":
+elif how == "standalone":
     model = kt.tflite.load(path)
     call = lambda: model(x, percentage)
 else:
@@ -233,12 +233,14 @@ def _child(how, path, percentage, cache):
 
 
 def _memory(name, folder):
-    own, together = folder / f"{name}_None", folder / f"{name}_percentage_input_shared_None"
+    own = folder / f"{name}_None"
+    combined = folder / f"{name}_percentage_input_shared_None" / "model.tflite"
     found = []
     for p in (100, 50, 10):
+        single = own / f"p{p}.tflite"
         for what, mine, other in (
-            ("alone", ("alone", together / "model.tflite"), ("own", own / f"p{p}.tflite")),
-            ("second_start", ("cache", together / "model.tflite"), ("cache", own / f"p{p}.tflite")),
+            ("standalone", ("standalone", combined), ("own", single)),
+            ("second_start", ("cache", combined), ("cache", single)),
         ):
             figures = []
             for number, (how, path) in enumerate((mine, other)):

@@ -211,7 +211,7 @@ def _keras_stepper(model, x, y, jit, steps, kept, outputs):
 
 
 def _us_net(network, x, y, percentages, steps, kept):
-    """Steps of a network whose layers slice their weights, in PyTorch alone."""
+    """Steps of a network whose layers slice their weights, in PyTorch only."""
     import torch
     from torch.nn import functional
 

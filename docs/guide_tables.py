@@ -22,8 +22,8 @@ METHODS = {
     "multi_profile": "`PerRange`, `MultiProfile`",
     "individual": "a network for each percentage",
 }
-# (mode, storage, quantization) of an export, and the operations that a file of this percentage
-# alone does not have.
+# (mode, storage, quantization) of an export, and the operations that a file of only this
+# percentage does not have.
 CONSTRUCTIONS = [
     (mode, storage, quantization, operations)
     for mode, storage, operations in (
@@ -34,12 +34,13 @@ CONSTRUCTIONS = [
     )
     for quantization in (None, "int8", "dynamic_range")
 ]
-MEASURED_MEMORY = ("percentage_input", "shared", None)  # the file that one_file.py opens alone
+# The file of which one_file.py opens standalone percentages.
+MEASURED_MEMORY = ("percentage_input", "shared", None)
 COMPRESSED = {
     ("full", 100): "full network",
     ("full_int8", 100): "full network, int8 after training",
     ("tesla", 50): "TESLA 50 %",
-    ("tesla_tuned", 50): "TESLA 50 %, tuned alone",
+    ("tesla_tuned", 50): "TESLA 50 %, tuned at 50 % only",
     ("pruned", 50): "full network pruned to the same",
     ("tesla", 30): "TESLA 30 %",
     ("pruned", 30): "full network pruned to the same",
@@ -107,7 +108,7 @@ def _constructions(network):
             memory = " / ".join(
                 f"{row['resident'] / 1e6:.1f}"
                 for row in measured["memory"]
-                if row["network"] == network and row["what"] == "alone"
+                if row["network"] == network and row["what"] == "standalone"
             )
         cells = mode, storage, quantization or "float32", size, calls, ratio, memory, operations
         lines.append([cell.replace(" ", "&nbsp;") for cell in cells])

@@ -299,7 +299,7 @@ def one_file_accuracy():
         ["", *(f"{row['percentage']} %" for row in rows)],
         [
             [label, *(f"{100 * row[key]:.2f}" for row in rows)]
-            for label, key in (("in one file", "accuracy"), ("alone", "accuracy_alone"))
+            for label, key in (("in one file", "accuracy"), ("own file", "accuracy_own_file"))
         ],
     )
 

@@ -112,6 +112,17 @@ def test_a_manifest_that_does_not_fit_its_files_is_refused(change, message, out)
         kt.tflite.read(out)
 
 
+@pytest.mark.parametrize("found", [2, 0, "1", True, None])
+def test_a_manifest_of_another_format_is_refused(found, out):
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["format"] == 1
+    (out / "manifest.json").write_text(json.dumps({**manifest, "format": found}))
+    message = rf"manifest.json' has format {found}; keras_tesla .* reads format 1. Export the model"
+    for read in (kt.tflite.read, kt.tflite.benchmark):
+        with pytest.raises(kt.tflite.FileError, match=message):
+            read(out)
+
+
 def test_a_file_that_is_not_that_of_the_manifest_is_refused(out):
     content = (out / "model.tflite").read_bytes()
     for other in (content[:-1], content + b"\0", b"", content[:100] + b"?" + content[101:]):
@@ -126,15 +137,15 @@ def test_a_file_that_is_not_that_of_the_manifest_is_refused(out):
 @pytest.mark.parametrize(
     "change",
     [
-        {"length": 1 << 60},  # more memory than there is
-        {"length": -1},
+        {"bytes": 1 << 60},  # more memory than there is
+        {"bytes": -1},
         {"offset": 1 << 40},
         {"offset": -5},
-        {"size": 3},
+        {"compressed_bytes": 3},
         {"copies": [[1 << 50, 0, 8]]},
         {"copies": [[0, 0, 1 << 40]]},
         {"copies": [[-8, 0, 8]]},
-        {"corners": [[0, 0, 99, 0]]},
+        {"nested_weights": [[0, 0, 99, 0]]},
         {"copies": "x"},
         {"sha256": 0},
     ],
@@ -144,7 +155,7 @@ def test_a_recipe_that_was_forged_with_its_digest_is_refused(change, out):
     path = out / "model.tflite"
     content = path.read_bytes()
     header = reading.read_header(content)
-    header["percentages"][0]["alone"].update(change)
+    header["percentages"][0]["standalone"].update(change)
     forged = bytearray(forging.with_header(content, header))
     assert forged[archive.DIGITS] == archive.digest(forged)
     path.write_bytes(forged)
@@ -156,7 +167,8 @@ def test_a_recipe_that_was_forged_with_its_digest_is_refused(change, out):
     ("header", "message"),
     [
         ([], "has format None"),
-        ({"format": 99}, "has format 99"),
+        ({"format": 99}, "has format 99; keras_tesla .* reads format 1. Export the model again"),
+        ({"format": True}, "has format True"),
     ],
 )
 def test_a_header_that_was_forged_with_its_digest_is_refused(header, message, out):

@@ -86,7 +86,7 @@ def with_energy():
 
 
 def in_seconds():
-    """Calls at irregular times, and pauses; the budget is one of energy alone."""
+    """Calls at irregular times, and pauses; the only budget is one of energy."""
     recorder = Recorder("seconds", {**QUICK, "hold": 0.7, "energy_budget": 0.015, "start": 20})
     noise = random.Random(2)
     for i in range(150):

@@ -11,10 +11,11 @@
  * The page needs an import map that says where `@litertjs/core` and `@litertjs/wasm-utils` are.
  */
 
+const FORMAT = 1; // of the manifest; another one is refused
 const SIGNATURE = 'serving_default';
 const WASM = new URL('./node_modules/@litertjs/core/wasm/', import.meta.url).href;
 
-/** What is wrong with an export or with the browser, in words for the person who reads the page. */
+/** What is wrong with an export or the browser, for the person who reads the page. */
 export class ModelError extends Error {
   name = 'ModelError';
 }
@@ -25,7 +26,8 @@ export class ModelError extends Error {
  * @param {string} directory URL of the export's folder, relative to the page, with a final slash.
  * @param {{wasm?: string}} options `wasm`: URL of the folder with LiteRT.js' WebAssembly files.
  * @returns {Promise<PercentageModel>}
- * @throws {ModelError} If a file is missing, damaged or of another mode, or the browser cannot run it.
+ * @throws {ModelError} If a file is missing, damaged, of another format or mode, or the browser cannot
+ *     run it.
  */
 export async function load(directory, {wasm = WASM} = {}) {
   checkBrowser();
@@ -167,10 +169,16 @@ function readManifest(content) {
       cause: error,
     });
   }
-  if (!Array.isArray(manifest?.percentages)) {
+  if (!Array.isArray(manifest?.percentages) || manifest.format === undefined) {
     throw new ModelError(
-      'Expected the manifest.json of an export, with "percentages". Received: ' +
+      'Expected the manifest.json of an export, with "format" and "percentages". Received: ' +
         `${JSON.stringify(manifest).slice(0, 80)}. Export with the keras_tesla of this page.`,
+    );
+  }
+  if (manifest.format !== FORMAT) {
+    throw new ModelError(
+      `The manifest has format ${manifest.format}; this page reads format ${FORMAT}. Export the ` +
+        'model again with the keras_tesla of this page.',
     );
   }
   if (manifest.mode !== 'percentage_input') {

@@ -27,7 +27,10 @@ flags.DEFINE_enum(
     "delegate", "xnnpack", ["xnnpack", "none"], "What runs the operations.", flag_values=FLAGS
 )
 flags.DEFINE_bool(
-    "alone", False, "Whether to measure each percentage taken out of its file.", flag_values=FLAGS
+    "standalone",
+    False,
+    "Whether to measure each percentage as a standalone file.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_float(
     "timeout", 300, "Seconds that one process may take.", flag_values=FLAGS, lower_bound=0.001
@@ -51,7 +54,7 @@ def main(paths):
         rounds=FLAGS.rounds,
         threads=FLAGS.threads,
         delegate=FLAGS.delegate,
-        alone=FLAGS.alone,
+        standalone=FLAGS.standalone,
         timeout=FLAGS.timeout,
     )
     print(measured.table(), end="")

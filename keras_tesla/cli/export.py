@@ -110,8 +110,8 @@ def main(_):
             f"{entry.percentage:>4} {entry.multiply_adds:>14,} {entry.bytes:>10,} {accuracy:>9} "
             f"{1e6 * entry.latency:>12.1f} {entry.max_abs_difference:>15.2g}  {entry.file}"
         )
-    for own in bundle.not_shared:
+    for weight in bundle.unshared_weights:
         print(
-            f"not shared: {own['weight']} at {own['percentage']} %, {own['bytes']:,} bytes: "
-            f"{own['reason']}"
+            f"not shared: {weight['weight']} at {weight['percentage']} %, "
+            f"{weight['bytes']:,} bytes: {weight['reason']}"
         )

@@ -11,7 +11,7 @@ from absl import flags, logging
 
 
 class UsageError(Exception):
-    """Arguments that do not fit, said in a line."""
+    """Invalid arguments, with a message of one line."""
 
 
 def run(tool, arguments):

@@ -21,7 +21,7 @@ _EXAMPLES = 4
 
 
 def to_tf_keras(model):
-    """Returns the same network as a tf_keras (Keras 2) model with its own copy of the weights.
+    """Returns the same network as a tf_keras (Keras 2) model with a copy of the weights.
 
     The two agree: every layer, and the model, was run in both on random inputs, and the outputs
     are equal within the rounding of float32, 1e-5 of the largest (more for a network of less
@@ -39,8 +39,8 @@ def to_tf_keras(model):
         names, not compiled.
 
     Raises:
-        ValueError: If `model` is something else; if a layer has no twin in tf_keras, or one that
-            computes something else. The message names the layer.
+        ValueError: If `model` is something else; if a layer has no twin in tf_keras, or its
+            twin gives other outputs. The message names the layer.
         RuntimeError: Another backend than TensorFlow.
         ImportError: If tf_keras or tensorflow-model-optimization is not installed.
     """
@@ -89,12 +89,12 @@ def to_tf_keras(model):
     try:
         _compare(bridged(given, training=False), model(given, training=False), allowed)
     except ValueError as error:
-        raise ValueError(f"Model {model.name!r} is another one in tf_keras: {error}") from error
+        raise ValueError(f"Model {model.name!r} is different in tf_keras: {error}") from error
     return bridged
 
 
 def copy_of(model):
-    """Returns a tf_keras model of its own, from a Keras 3 or a tf_keras model.
+    """Returns a new tf_keras model, from a Keras 3 or a tf_keras model.
 
     tensorflow-model-optimization wraps the very layers that it is given; training what it returns
     would train the user's model.
@@ -112,7 +112,7 @@ def copy_of(model):
     wrapped = [n for layer in model.layers if (n := type(layer).__name__) in WRAPPERS]
     if wrapped:
         raise ValueError(
-            "The model is being compressed already. Take the wrappers off first, with "
+            "The model is being compressed already. Remove the wrappers first, with "
             "`keras_tesla.compression.strip(model)`; `quantization_aware` comes last and is kept. "
             f"Received layers of type: {sorted(set(wrapped))}"
         )
@@ -214,7 +214,7 @@ def _translated(argument, value, tf_keras):
         if argument.endswith(kind) and str(value.get("module")).startswith("keras."):
             short = {"class_name": value["class_name"], "config": value["config"]}
             return getattr(tf_keras, f"{kind}s").get(short)
-    raise ValueError(f"an object of your own, {argument}={value!r}")
+    raise ValueError(f"a custom object, {argument}={value!r}")
 
 
 def _run(twin, call, args, kwargs):

@@ -14,7 +14,7 @@ def cluster(model, number_of_clusters, preserve_sparsity=False):
     the pointwise kernels of SeparableConv, those with more weights than centroids. Repeated values
     make a file smaller when it is zipped; a call takes as long as before.
 
-    Train it for an epoch or a few with a small learning rate, take the wrappers off with `strip`.
+    Train it for an epoch or a few with a small learning rate, remove the wrappers with `strip`.
 
     Args:
         model: A trained model, as `to_tf_keras` takes it, or a Functional tf_keras model. It is
@@ -33,7 +33,7 @@ def cluster(model, number_of_clusters, preserve_sparsity=False):
     """
     count = check_integer("number_of_clusters", number_of_clusters, least=2)
     tf_keras, tfmot = packages.load()
-    # `preserve_sparsity` is in no public place of the package.
+    # The public part of the package does not have `preserve_sparsity`.
     from tensorflow_model_optimization.python.core.clustering.keras.experimental import (
         cluster as experimental,
     )
@@ -42,7 +42,7 @@ def cluster(model, number_of_clusters, preserve_sparsity=False):
 
     def wrap(layer):
         name = _kernel(layer, tf_keras)
-        # So few weights that they need no centroids are left alone, too.
+        # A kernel with no more distinct weights than centroids is not clustered either.
         if name is None or np.count_nonzero(getattr(layer, name).numpy()) <= count:
             return layer
         return experimental.cluster_weights(

@@ -55,12 +55,12 @@ def to_tflite(
             "The model still has the wrappers of training. Pass `strip(model)`. Received layers "
             f"of type: {sorted(kinds)}"
         )
-    aware = bridge.QUANTIZATION in kinds
+    is_qat = bridge.QUANTIZATION in kinds
     settings = ConversionSettings(
-        quantization="int8" if aware and quantization is None else quantization,
+        quantization="int8" if is_qat and quantization is None else quantization,
         int8_io=int8_io,
         batch_size=batch_size,
-        trained_ranges=aware,
+        trained_ranges=is_qat,
         inputs=inputs,
         representative_data=representative_data,
     )
@@ -70,8 +70,10 @@ def to_tflite(
     expected = _expected(call, chosen.inputs, settings.batch_size)
     spread = None if settings.quantization is None else verify.SPREAD
     what = f"Model {model.name!r}"
-    case = verify.Case(what, None, chosen.inputs, expected, verify.tolerance(model), spread)
-    interpreted, _ = verify.interpret(content, [case])
+    expectation = verify.Expectation(
+        what, None, chosen.inputs, expected, verify.tolerance(model), spread
+    )
+    interpreted, _ = verify.interpret(content, [expectation])
     verify.compile_all([interpreted])
     return content
 

@@ -1,4 +1,4 @@
-"""The optional packages behind `keras_tesla.compression`, imported without a side effect."""
+"""The optional packages of `keras_tesla.compression`, imported without side effects."""
 
 import os
 import warnings

@@ -12,10 +12,10 @@ def prune(model, sparsity, steps=0):
     In a kernel of n weights the `round(sparsity * n)` of the smallest magnitude are zero, and stay
     so in training. With `steps` the share grows as `sparsity * (1 - (1 - t / steps)^3)` at step t,
     so that the others can adapt. Kernels of Dense, Conv and Embedding layers and the pointwise ones
-    of SeparableConv are pruned; depthwise ones, biases and other layers are left alone. Zeros make
+    of SeparableConv are pruned; depthwise ones, biases and other layers are not. Zeros make
     a file smaller when it is zipped; a call takes as long as before.
 
-    Train it with `pruning_callback()`, take the wrappers off with `strip`.
+    Train it with `pruning_callback()`, remove the wrappers with `strip`.
 
     Args:
         model: As `to_tf_keras` takes it, or a Functional tf_keras model. It is not changed.
@@ -46,7 +46,7 @@ def prune(model, sparsity, steps=0):
     tf_keras, tfmot = packages.load()
     schedule = _from_the_start(tfmot, sparsity)
     if steps:
-        # Masks are renewed a hundred times, and at the last step, or it would miss the sparsity.
+        # Masks are updated about a hundred times, and at the last step, which reaches the sparsity.
         every = max(1, steps // 100)
         schedule = tfmot.sparsity.keras.PolynomialDecay(
             0.0, float(sparsity), steps % every, steps, frequency=every
@@ -68,7 +68,7 @@ def prune_2_4(model):
     in half the time. Channels beyond the last multiple of 4 count as a group filled up by zeros.
     On a CPU a call takes as long as before.
 
-    Train it with `pruning_callback()`, take the wrappers off with `strip`.
+    Train it with `pruning_callback()`, remove the wrappers with `strip`.
 
     Args:
         model: As `to_tf_keras` takes it, or a Functional tf_keras model. It is not changed.

@@ -1,4 +1,4 @@
-"""Taking the wrappers of compression off."""
+"""Removing the wrappers of compression."""
 
 from keras_tesla.compression import bridge, packages
 
@@ -14,7 +14,7 @@ def strip(model):
         compiled. It can be compressed further, or go to `to_tflite`.
 
     Raises:
-        ValueError: If the model has no wrappers, or pruning has not come to its end.
+        ValueError: If the model has no wrappers, or pruning is not finished.
     """
     tf_keras, tfmot = packages.load()
     if not isinstance(model, tf_keras.Model):
@@ -40,7 +40,7 @@ def _check_finished(layer):
     step, last = int(layer.pruning_step), layer.pruning_schedule.end_step
     if step < max(1, last):
         raise ValueError(
-            f"Pruning of {layer.layer.name!r} has not come to its end: its weights are not sparse "
+            f"Pruning of {layer.layer.name!r} is not finished: its weights are not sparse "
             f"yet. Train for {max(1, last)} steps with `pruning_callback()`. Received a model that "
             f"was trained for {max(0, step)}"
         )

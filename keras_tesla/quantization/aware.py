@@ -12,39 +12,39 @@ from keras_tesla.percentages import check_percentages
 from keras_tesla.quantization.kernels import FAKE_QUANTIZED
 from keras_tesla.quantization.ranges import ActivationRange
 
-# What LiteRT does with the output of an operator in int8.
-_OWN = "own"  # computes numbers that need a range
-_KEEPS = "keeps"  # the numbers of its input, with their range
-_FIXED = "fixed"  # a range that LiteRT knows: 0..1 or -1..1
-_NORMALIZES = "normalizes"  # joins the convolution in front of it
-_CLIPS = "clips"  # joins the operator in front of it
+# How LiteRT computes an operator in int8.
+_COMPUTES = "computes"  # new values, which need a range
+_KEEPS = "keeps"  # the values and the range of its input
+_FIXED = "fixed"  # values in a range that LiteRT knows: 0..1 or -1..1
+_NORMALIZES = "normalizes"  # fused into the convolution before it
+_CLIPS = "clips"  # fused into the operator before it
 
 _ACTIVATIONS = {
     "linear": _KEEPS,
     "relu": _CLIPS,
     "relu6": _CLIPS,
-    "leaky_relu": _OWN,
+    "leaky_relu": _COMPUTES,
     **dict.fromkeys(("sigmoid", "softmax", "tanh"), _FIXED),
 }
 _LAYERS = {
-    **dict.fromkeys((layers.Add, layers.Concatenate, layers.Multiply, layers.Subtract), _OWN),
-    **dict.fromkeys((layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D), _OWN),
+    **dict.fromkeys((layers.Add, layers.Concatenate, layers.Multiply, layers.Subtract), _COMPUTES),
+    **dict.fromkeys((layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D), _COMPUTES),
     **dict.fromkeys((layers.BatchNormalization, IDPBatchNormalization), _NORMALIZES),
     **dict.fromkeys((layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D), _KEEPS),
     **dict.fromkeys((layers.AveragePooling2D, layers.MaxPooling2D), _KEEPS),
     **dict.fromkeys((layers.Flatten, layers.Reshape, layers.Identity), _KEEPS),
     layers.ZeroPadding2D: _KEEPS,
 }
-_OPERATIONS = {"Add": _OWN, "Multiply": _OWN, "Subtract": _OWN}
+_OPERATIONS = {"Add": _COMPUTES, "Multiply": _COMPUTES, "Subtract": _COMPUTES}
 
 
 def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
     """Returns a copy of a model that computes as int8 inference will, with the same weights.
 
-    Kernels are rounded to int8 (`keras_tesla.quantization.kernels`), with one set of codes for all
-    percentages: what a percentage reads is a slice of them. Inputs and the outputs of layers are
-    rounded to int8 within a range that training tracks, for each percentage its own
-    (`keras_tesla.quantization.ranges.ActivationRange`); those that LiteRT fuses, such as a
+    Kernels are rounded to int8 (`keras_tesla.quantization.kernels`), with one set of quantized
+    values for all percentages: each reads a slice of them. Inputs and the outputs of layers are
+    rounded to int8 within a range that training tracks separately for each percentage
+    (`keras_tesla.quantization.ranges.ActivationRange`). Layers that LiteRT fuses, such as a
     convolution with the batch normalization and the ReLU after it, are rounded once.
 
     Train the copy with `TESLA`, best from a trained model and with a small learning rate; then
@@ -163,9 +163,9 @@ class _Builder:
         operation = call.operation
         kind, split = self._kind(call)
         (tensor,) = call.output_tensors
-        # An output keeps its name, so what is in front of its range gets another one.
+        # An output keeps its name, so the layer before its range gets another one.
         ends = tensor.index in self._outputs
-        ranged = kind == _OWN and not self._joins_next(call, tensor)
+        ranged = kind == _COMPUTES and not self._fuses_with_next(call, tensor)
         name = getattr(operation, "name", "operation")
         first = self._unique(f"{name}_sums") if ends and (ranged or split) else name
         copy = self._copy(operation, first, split)
@@ -187,24 +187,24 @@ class _Builder:
             activation = _activation_of(operation)
             if activation is None:
                 self._refuse(call, f"its activation is {operation.activation!r}")
-            split = _ACTIVATIONS[activation] in (_OWN, _FIXED)
-            return (_ACTIVATIONS[activation] if split else _OWN), split
+            split = _ACTIVATIONS[activation] in (_COMPUTES, _FIXED)
+            return (_ACTIVATIONS[activation] if split else _COMPUTES), split
         if type(operation) in (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.Softmax):
             activation = _activation_of(operation)
             if activation is None:
-                self._refuse(call, "its activation is another")
+                self._refuse(call, "its activation is not known")
             kind = _ACTIVATIONS[activation]
-            return (_OWN if kind == _CLIPS else kind), False
+            return (_COMPUTES if kind == _CLIPS else kind), False
         kind = _LAYERS.get(type(operation)) or self._operation_kind(operation)
         if kind is None:
-            self._refuse(call, "it is of another class")
+            self._refuse(call, "its class is not known")
         if kind == _NORMALIZES:
             before = self._maker.get(call.input_tensors[0].index)
-            if before is None or not self._joins_next(before, call.input_tensors[0]):
+            if before is None or not self._fuses_with_next(before, call.input_tensors[0]):
                 self._refuse(
                     call, "it is not all that reads a Conv2D or DepthwiseConv2D without activation"
                 )
-            return _OWN, False
+            return _COMPUTES, False
         return kind, False
 
     def _operation_kind(self, operation):
@@ -212,7 +212,7 @@ class _Builder:
         is_layer = isinstance(operation, keras.Layer)
         return _OPERATIONS.get(type(operation).__name__) if of_keras and not is_layer else None
 
-    def _joins_next(self, call, tensor) -> bool:
+    def _fuses_with_next(self, call, tensor) -> bool:
         """Whether LiteRT computes a call and the one that reads it as one operator."""
         readers = self._readers.get(tensor.index, [])
         if len(readers) != 1 or tensor.index in self._outputs:
@@ -228,10 +228,10 @@ class _Builder:
             return False
         if type(operation) in FAKE_QUANTIZED:
             return _activation_of(operation) == "linear"
-        joined = (layers.Add, layers.Subtract, layers.Multiply)
+        fusible = (layers.Add, layers.Subtract, layers.Multiply)
         return (
             _LAYERS.get(type(operation)) == _NORMALIZES
-            or type(operation) in joined
+            or type(operation) in fusible
             or self._operation_kind(operation) is not None
         )
 

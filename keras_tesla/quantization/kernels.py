@@ -6,10 +6,10 @@ The kernel stays float32 and is rounded at each call, symmetrically and to 255 v
 
 A 2D convolution has a scale s for each output channel. So a batch normalization after it, which
 multiplies each output channel, rounds nothing: in int8 its factors go into the scales, and the
-codes stay those of the kernel at every percentage. A Dense and a Conv1D layer have one scale, since
-the converter takes no other (TensorFlow 2.21). The profile is folded in first, and the largest w is
-that of the whole kernel, so that a slice of it has the same codes at every percentage. Gradients
-pass the rounding as if it were not there.
+quantized values are those of the kernel at every percentage. A Dense and a Conv1D layer have one
+scale, since the converter takes no other (TensorFlow 2.21). The profile is folded in first, and the
+largest w is that of the whole kernel, so a slice of it has the same quantized values at every
+percentage. Gradients pass through the rounding unchanged.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ _Layer: Any = layers.Layer if TYPE_CHECKING else object
 class FakeQuantizedKernel(_Layer):
     """Mix-in over a layer with `incomplete_kernel`."""
 
-    scaled_axes: tuple[int, ...] = (-1,)  # along which each slice has a scale of its own
+    scaled_axes: tuple[int, ...] = (-1,)  # axes along which each slice has a separate scale
 
     def incomplete_kernel(self, percentage: int, private: bool = True):
         """Returns the rounded kernel of the active terms, profile folded in."""
@@ -149,8 +149,8 @@ class _FakeQuantized(Kind):
                 values = {v.name: ops.convert_to_tensor(v) for v in layer.weights}
             else:
                 values = narrowed.weights()
-            corner = tuple(slice(count) for count in values["kernel"].shape)
-            return {**values, "kernel": layer.incomplete_kernel(percentage)[corner]}
+            block = tuple(slice(count) for count in values["kernel"].shape)
+            return {**values, "kernel": layer.incomplete_kernel(percentage)[block]}
 
         config = layer.get_config() if narrowed is None else narrowed.config
         return Narrowed(self._stock, config, weights, {})

@@ -11,11 +11,11 @@ from keras_tesla.scope import current_percentage
 
 @keras.saving.register_keras_serializable("keras_tesla")
 class ActivationRange(keras.layers.Layer):
-    """Rounds a tensor as int8 inference does, and tracks the range that this takes.
+    """Rounds a tensor as int8 inference does, and tracks the range that this needs.
 
-    A layer after an incomplete dot product has other sums at every percentage, so there each
-    percentage has a range of its own. In training, with a and b the least and the largest number of
-    the batch, 0 among them,
+    The output of an incomplete dot product differs between percentages, so each percentage has a
+    separate range there. In training, with a and b the smallest and the largest number of the batch
+    and 0,
 
     `low_p = m * low_p + (1 - m) * a`, `high_p = m * high_p + (1 - m) * b`
 
@@ -23,12 +23,12 @@ class ActivationRange(keras.layers.Layer):
 
     `y = s * round(clip(x, low_p, high_p) / s)`
 
-    where both ends are moved a little so that 0 is one of the 256 values. Gradients pass where x is
+    where both ends are moved slightly so that 0 is one of the 256 values. Gradients pass where x is
     within the range. Before the first batch of training there is no range, and `y = x`.
 
     Args:
-        percentages: Iterable of distinct ints, 1..100, that get a range of their own; None: one
-            range for all percentages, for a tensor that does not depend on them.
+        percentages: Iterable of distinct ints, 1..100, that get separate ranges; None: one range
+            for all percentages, for a tensor that does not depend on them.
         momentum: Float m, 0 <= m < 1.
         **kwargs: All arguments of `keras.layers.Layer`. With `trainable=False` ranges stay.
 
@@ -79,7 +79,7 @@ class ActivationRange(keras.layers.Layer):
             for percentage in self.percentages or [None]
         }
 
-    def statistics(self, percentage: int) -> list:
+    def range_variables(self, percentage: int) -> list:
         """Returns the variables `[low, high]` at `percentage`.
 
         Raises:
@@ -97,9 +97,9 @@ class ActivationRange(keras.layers.Layer):
         """Returns the range `(low, high)` at `percentage`.
 
         Raises:
-            ValueError: If the layer has none: for this percentage, or yet.
+            ValueError: If the layer has no range for this percentage, or none yet.
         """
-        low, high = (float(ops.convert_to_numpy(v)) for v in self.statistics(percentage))
+        low, high = (float(ops.convert_to_numpy(v)) for v in self.range_variables(percentage))
         if not high > low:
             raise ValueError(
                 f"Layer {self.name!r} has no range at {percentage} % yet: it was not trained "
@@ -109,12 +109,12 @@ class ActivationRange(keras.layers.Layer):
         return low, high
 
     def call(self, inputs, training=None):
-        low, high = own = self.statistics(current_percentage())
+        variables = self.range_variables(current_percentage())
         if training and self.trainable:
-            self._track(inputs, *own)
-        low, high = (ops.convert_to_tensor(v) for v in own)
+            self._track(inputs, *variables)
+        low, high = (ops.convert_to_tensor(v) for v in variables)
         empty = ops.equal(high, low)
-        # What is not chosen must be finite too, or its gradient is not.
+        # The branch that is not chosen must be finite, too, or its gradient is NaN.
         rounded = fake_quantized(inputs, low, ops.where(empty, low + 1.0, high))
         return ops.where(empty, inputs, rounded)
 

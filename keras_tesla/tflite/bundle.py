@@ -1,10 +1,11 @@
-"""What an export wrote."""
+"""What an export wrote to disk."""
 
 import dataclasses
 import json
 import pathlib
 
 from keras_tesla.tflite.files import manifest
+from keras_tesla.tflite.files.header import FORMAT
 from keras_tesla.tflite.measure import benchmark as measure
 
 
@@ -16,12 +17,13 @@ class Entry:
         percentage: Int, 1..100.
         file: Name of the file in the export's folder.
         signature: Name of its signature in the file.
-        bytes: What a file of this percentage alone takes.
+        bytes: Size of a file of this percentage only.
         multiply_adds: Of one example; see `keras_tesla.analysis.cost.multiply_adds`.
         accuracy: Float, 0..1, on the `validation_data` of the export; None if there was none.
         latency: Seconds of one call on the machine that exported it, one thread, median.
         max_abs_difference: Largest difference between the file's outputs and Keras'.
-        alone: How it is opened alone, see `keras_tesla.tflite.storages.part`; None in an own file.
+        standalone: How it becomes a standalone file, see `keras_tesla.tflite.storages.part`; None
+            if its file is one.
     """
 
     percentage: int
@@ -32,7 +34,7 @@ class Entry:
     accuracy: float | None
     latency: float
     max_abs_difference: float
-    alone: dict | None = None
+    standalone: dict | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +51,10 @@ class Bundle:
         outputs: Likewise of the outputs.
         entries: One for each percentage, from the highest to the lowest.
         files: [{"file": name, "sha256": hex digest, "bytes": size}, ..].
-        not_shared: [{"weight": name, "percentage": int, "bytes": int, "reason": str}, ..]: the
-            weights of a shared storage that need bytes of their own at a percentage.
-        versions: {package: version} of what wrote it.
-        shells: The forms of nested weights, see `keras_tesla.tflite.storages.part`.
+        unshared_weights: [{"weight": name, "percentage": int, "bytes": int, "reason": str}, ..]:
+            the weights that a shared storage could not share.
+        versions: {package: version} of the software that wrote it.
+        nested_layouts: How nested weights are stored, see `keras_tesla.tflite.storages.part`.
     """
 
     directory: pathlib.Path
@@ -64,9 +66,9 @@ class Bundle:
     outputs: dict
     entries: tuple[Entry, ...]
     files: list
-    not_shared: list
+    unshared_weights: list
     versions: dict
-    shells: list = dataclasses.field(default_factory=list)
+    nested_layouts: list = dataclasses.field(default_factory=list)
 
     def __getitem__(self, percentage: int) -> Entry:
         for entry in self.entries:
@@ -92,17 +94,17 @@ class Bundle:
         """
         return measure.benchmark([self.directory], **kwargs)
 
-    def manifest(self) -> str:
-        """Returns the text of the manifest."""
+    def to_json(self) -> str:
+        """Returns the content of `manifest.json`."""
         values = dataclasses.asdict(self)
         del values["directory"]
         values["percentages"] = values.pop("entries")
-        return json.dumps(values, indent=1) + "\n"
+        return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
 
 
 def from_manifest(directory, values: dict) -> Bundle:
-    """Returns a bundle from what its manifest holds."""
-    values = dict(values)
+    """Returns a bundle from the values of its manifest."""
+    values = {key: value for key, value in values.items() if key != "format"}
     entries = tuple(Entry(**entry) for entry in values.pop("percentages"))
     return Bundle(directory=pathlib.Path(directory), entries=entries, **values)
 
@@ -112,7 +114,8 @@ def read(directory) -> Bundle:
 
     Raises:
         FileNotFoundError: If there is none in the folder, or a file that it names is missing.
-        FileError: If a file has not the size or the SHA-256 that the manifest says.
+        FileError: If a file does not have the size or the SHA-256 of the manifest, or the manifest
+            has another format.
         ValueError: If it is not a manifest, or names files outside of the folder.
     """
     values = manifest.read(directory)

@@ -1,7 +1,7 @@
 """Opening a .tflite file with XNNPACK's weights cached on disk.
 
-XNNPACK packs weights into a form of its own when a file is opened. Kept in a cache file, the packed
-weights are mapped at the next start: the memory they take can be given back, and other processes
+XNNPACK packs weights into its own layout when a file is opened. If the packed weights are kept in a
+cache file, they are mapped at the next start: the system can reclaim their memory, and processes
 share it.
 """
 

@@ -1,4 +1,4 @@
-"""Running signatures with LiteRT's CompiledModel, in a process of its own.
+"""Running signatures with LiteRT's CompiledModel in a separate process.
 
 `CompiledModel` is the interface that Android apps use. It checks the flatbuffer before it trusts
 it, and it logs much; a crash in it ends the child and not the caller.
@@ -18,7 +18,7 @@ class CompiledModelError(RuntimeError):
     """A file that CompiledModel refused, or in which the process crashed.
 
     Args:
-        message: What is to be said of it.
+        message: What happened.
         file: Int, which of the files.
     """
 

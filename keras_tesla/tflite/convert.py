@@ -88,8 +88,8 @@ def run(converter, quantization, representative, int8_io) -> bytes:
 
 def _limits(model):
     """{id of a kernel: its largest |w|, which the converter cannot know from a slice}."""
-    aware = (layer for layer in model.layers if hasattr(layer, "kernel_limit"))
-    return {id(layer.kernel): layer.kernel_limit for layer in aware}
+    rounded = (layer for layer in model.layers if hasattr(layer, "kernel_limit"))
+    return {id(layer.kernel): layer.kernel_limit for layer in rounded}
 
 
 def _constant(value, limit):

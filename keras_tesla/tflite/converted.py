@@ -12,39 +12,39 @@ from keras_tesla.scope import percentage_scope
 from keras_tesla.tflite import convert, verify
 from keras_tesla.tflite.examples import Examples
 from keras_tesla.tflite.graphs import integers, merge
-from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 from keras_tesla.tflite.settings import Settings
 from keras_tesla.training.tesla import TESLA
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Converted:
-    """What the converter made of one percentage, and what it must compute.
+    """One percentage after conversion, and what it must compute.
 
     Args:
         percentage: Int, 1..100.
         multiply_adds: Of one example.
         content: Bytes of a .tflite file, quantized as asked.
         floats: The same in float32; None where nothing needs it.
-        expected: What Keras computes; a `verify.Case` of the file's only signature.
+        expectation: What Keras computes, for the only signature of the file.
     """
 
     percentage: int
     multiply_adds: int
     content: bytes
     floats: bytes | None
-    expected: verify.Case
+    expectation: verify.Expectation
 
-    def case(self, signature: str | None) -> verify.Case:
+    def expectation_of(self, signature: str | None) -> verify.Expectation:
         """Returns what a signature must compute."""
-        return dataclasses.replace(self.expected, signature=signature)
+        return dataclasses.replace(self.expectation, signature=signature)
 
-    def asked(self, percentage: int) -> verify.Case:
-        """Returns what must be computed where a percentage that this one serves is asked for."""
-        inputs = {**self.expected.inputs, merge.PERCENTAGE: np.array([percentage], np.int32)}
+    def expectation_at(self, percentage: int) -> verify.Expectation:
+        """Returns what must be computed for a percentage input that this percentage serves."""
+        inputs = {**self.expectation.inputs, merge.PERCENTAGE: np.array([percentage], np.int32)}
         return dataclasses.replace(
-            self.expected,
-            what=f"{percentage} %, asked for as an input",
+            self.expectation,
+            what=f"{percentage} % as an input",
             signature=merge.DEFAULT,
             inputs=inputs,
         )
@@ -58,8 +58,8 @@ def convert_percentage(
     Args:
         tesla: The model.
         percentage: Int, one of its percentages.
-        settings: What was asked for.
-        examples: Inputs for the model.
+        settings: Those of the export.
+        examples: Inputs of the model.
 
     Raises:
         ValueError: If the converter left float32 numbers in a quantization-aware model.
@@ -74,10 +74,10 @@ def convert_percentage(
     traced = convert.Traced(model, settings.trained_ranges)
     content = traced.convert(settings.quantization, examples.representative, settings.int8_io)
     if settings.trained_ranges:
-        _check_integers(Leaf(percentage, content))
+        _check_integers(PercentageGraph(percentage, content))
     floats = None
     if storage is not None and storage.needs_floats(settings.quantization):
-        if settings.trained_ranges:  # the roundings of training are in that model
+        if settings.trained_ranges:  # that model contains the rounding of training
             unrounded = extraction.extract(plan, name, size, dtype="float32", ranges=False)
             traced = convert.Traced(unrounded)
         floats = traced.convert()
@@ -86,22 +86,22 @@ def convert_percentage(
     if settings.quantization is not None:
         spread = verify.spread_allowed(content, examples.inputs, outputs, what)
     allowed = verify.tolerance(tesla.network)
-    expected = verify.Case(what, None, examples.inputs, outputs, allowed, spread)
-    return Converted(percentage, multiply_adds(model), content, floats, expected)
+    expectation = verify.Expectation(what, None, examples.inputs, outputs, allowed, spread)
+    return Converted(percentage, multiply_adds(model), content, floats, expectation)
 
 
-def _check_integers(leaf):
-    floats = integers.float_tensors(leaf)
+def _check_integers(graph):
+    floats = integers.float_tensors(graph)
     if floats:
         raise ValueError(
-            f"{leaf.percentage} %: the converter left float32 numbers in the int8 network: "
+            f"{graph.percentage} %: the converter left float32 numbers in the int8 network: "
             f"{floats}. Some layers have no int8 form with a single channel, such as Conv1D: "
             "make them wider, or leave this percentage out. Nothing was written."
         )
 
 
 def _outputs(tesla, percentage, inputs, names):
-    """What Keras computes: on the live weights and not narrowed, unlike what was converted."""
+    """What Keras computes, with the live weights and without narrowing."""
     order = [t.name for t in tesla.network.inputs]
     x = keras.tree.pack_sequence_as(tesla.graph.inputs, [inputs[name] for name in order])
     with percentage_scope(percentage):

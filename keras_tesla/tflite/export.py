@@ -4,16 +4,16 @@ import dataclasses
 import hashlib
 import importlib.metadata
 
-from keras_tesla.tflite import checks, examples, together
+from keras_tesla.tflite import checks, combined_file, examples
 from keras_tesla.tflite.bundle import Bundle, from_manifest
 from keras_tesla.tflite.converted import Converted, convert_percentage
 from keras_tesla.tflite.examples import Examples
 from keras_tesla.tflite.files import folder, writing
 from keras_tesla.tflite.files import metadata as standard
 from keras_tesla.tflite.files.header import Header, PercentageHeader
-from keras_tesla.tflite.finish import File, Finished, finish
+from keras_tesla.tflite.finish import DraftFile, VerifiedFile, verify_and_measure
 from keras_tesla.tflite.graphs import align, flatbuffer, merge
-from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 from keras_tesla.tflite.settings import Settings
 from keras_tesla.training.tesla import TESLA
 from keras_tesla.version import __version__
@@ -42,7 +42,7 @@ def export(
 
     Every percentage of every file is run in LiteRT, by the Interpreter with and without XNNPACK and
     by CompiledModel, and compared with Keras before the file gets its name: float32 outputs must
-    agree within 1e-5 of the largest.
+    agree within 1e-5 of the largest output.
 
     Args:
         tesla: The trained model, on the TensorFlow backend.
@@ -59,7 +59,7 @@ def export(
             random examples.
         overwrite: Bool, whether an export in the folder may be replaced.
         storage: Of the modes with one file. `"shared"`: each weight once for all percentages.
-            `"plain"`: each percentage's own, without operators that some delegates do not take.
+            `"plain"`: the weights of each percentage, without operators that some delegates lack.
         quantization: None: float32. `"int8"`: int8 weights and activations. `"dynamic_range"`: int8
             weights, computed with as LiteRT's dynamic range kernels do; in shared storage they
             become float32 when the file is opened.
@@ -77,7 +77,7 @@ def export(
     Raises:
         ValueError: An argument that does not fit, a percentage that was not trained.
         RuntimeError: Another backend than TensorFlow.
-        VerificationError: A file computed something else than Keras.
+        VerificationError: The outputs of a file differ from those of Keras.
         OSError: The folder is a file, holds an export already, or cannot be written.
     """
     settings = Settings(
@@ -99,53 +99,53 @@ def export(
     validation = checks.validation(tesla, settings)
     with folder.whole(directory, overwrite) as temporary:
         converted = [convert_percentage(tesla, p, settings, chosen) for p in percentages]
-        files = _Layout(tesla.network.name, settings, chosen).files(converted)
-        finished = finish(files, validation)
-        for file in finished:
+        files = _FileBuilder(tesla.network.name, settings, chosen).files(converted)
+        verified = verify_and_measure(files, validation)
+        for file in verified:
             (temporary / file.name).write_bytes(file.content)
-        bundle = from_manifest(directory, _manifest(finished))
-        (temporary / folder.MANIFEST).write_text(bundle.manifest())
+        bundle = from_manifest(directory, _manifest(verified))
+        (temporary / folder.MANIFEST).write_text(bundle.to_json())
     return bundle
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Layout:
-    """What is in which file."""
+class _FileBuilder:
+    """Builds the files of an export, not verified yet."""
 
     name: str
     settings: Settings
     examples: Examples
 
-    def files(self, converted: list[Converted]) -> list[File]:
+    def files(self, converted: list[Converted]) -> list[DraftFile]:
         storage = self.settings.stored
         if storage is not None:
-            return [self._together(converted, storage)]
-        interface = _interface(Leaf(converted[0].percentage, converted[0].content))
-        return [self._separate(each, interface) for each in converted]
+            return [self._combined(converted, storage)]
+        interface = _interface(PercentageGraph(converted[0].percentage, converted[0].content))
+        return [self._single(each, interface) for each in converted]
 
-    def _separate(self, converted, interface) -> File:
-        """The file of one percentage."""
+    def _single(self, converted, interface) -> DraftFile:
+        """Returns a file of one percentage."""
         header = self._header([converted], interface, lambda percentage: merge.DEFAULT)
         model = flatbuffer.unpack(converted.content)
         draft = writing.write_one(model, header, self._metadata(model), self.settings.labels)
-        return File(f"p{converted.percentage}.tflite", draft, [converted])
+        return DraftFile(f"p{converted.percentage}.tflite", draft, [converted])
 
-    def _together(self, converted, storage) -> File:
-        """The file of all percentages."""
+    def _combined(self, converted, storage) -> DraftFile:
+        """Returns the file of all percentages."""
         settings, ascending = self.settings, converted[::-1]
-        leaves, not_shared = storage.graphs(
-            [Leaf(each.percentage, each.content) for each in ascending],
-            [Leaf(e.percentage, e.floats) for e in ascending if e.floats is not None],
+        graphs, unshared = storage.rewrite(
+            [PercentageGraph(each.percentage, each.content) for each in ascending],
+            [PercentageGraph(e.percentage, e.floats) for e in ascending if e.floats is not None],
             settings.quantization,
         )
-        header = self._header(converted, _interface(leaves[-1]), merge.key)
-        header = dataclasses.replace(header, storage=storage.name, not_shared=not_shared)
+        header = self._header(converted, _interface(graphs[-1]), merge.key)
+        header = dataclasses.replace(header, storage=storage.name, unshared_weights=unshared)
         if settings.percentage_input:
-            align.align(leaves)
-        merged = merge.merge(leaves, settings.percentage_input)
+            align.align(graphs)
+        merged = merge.merge(graphs, settings.percentage_input)
         metadata = self._metadata(merged.model)
-        draft = together.write(leaves, merged, storage, header, metadata, settings.labels)
-        return File(_FILE, draft, converted, settings.percentage_input)
+        draft = combined_file.write(graphs, merged, storage, header, metadata, settings.labels)
+        return DraftFile(_FILE, draft, converted, settings.percentage_input)
 
     def _header(self, converted, interface, signature) -> Header:
         return Header(
@@ -170,24 +170,23 @@ class _Layout:
         return {standard.ENTRY: packed}
 
 
-def _interface(leaf: Leaf) -> dict:
+def _interface(graph: PercentageGraph) -> dict:
     """The names, shapes and types of inputs and outputs."""
     return {
         side: {
             name: {"shape": [int(n) for n in tensor.shape], "dtype": flatbuffer.dtype(tensor)}
-            for name, tensor in ((n, leaf.graph.tensors[i]) for n, i in indices.items())
+            for name, tensor in ((n, graph.subgraph.tensors[i]) for n, i in indices.items())
         }
-        for side, indices in (("inputs", leaf.inputs), ("outputs", leaf.outputs))
+        for side, indices in (("inputs", graph.inputs), ("outputs", graph.outputs))
     }
 
 
-def _manifest(files: list[Finished]) -> dict:
-    """What the manifest says: the headers of all files in one."""
+def _manifest(files: list[VerifiedFile]) -> dict:
+    """The values of the manifest: the headers of all files in one."""
     entries = [
         {**entry.values(), "file": file.name} for file in files for entry in file.header.percentages
     ]
-    shared = files[0].header.values()
-    del shared["format"]
+    common = files[0].header.values()
     described = [
         {
             "file": file.name,
@@ -196,7 +195,7 @@ def _manifest(files: list[Finished]) -> dict:
         }
         for file in files
     ]
-    return {**shared, "files": described, "percentages": entries}
+    return {**common, "files": described, "percentages": entries}
 
 
 def _versions():

@@ -1,8 +1,8 @@
-"""Running the drafts of an export in LiteRT, measuring them, and finishing them.
+"""Verifying the drafts of an export in LiteRT, measuring them, and finishing them.
 
 Every percentage of every file is run in the Interpreter, with and without XNNPACK, and in
-CompiledModel. A percentage that can be taken out of its file is run that way too, and that is what
-is measured: it is what `keras_tesla.tflite.load` opens.
+CompiledModel. A percentage of a file of several is also run as a standalone file, and that is what
+is measured, because `keras_tesla.tflite.load` opens it.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from keras_tesla.tflite.verify import Interpreted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class File:
-    """A file of an export.
+class DraftFile:
+    """A file of an export, not verified yet.
 
     Args:
         name: Of the file in the folder.
@@ -33,24 +33,24 @@ class File:
     converted: list[Converted]
     percentage_input: bool = False
 
-    def cases(self) -> list[verify.Case]:
+    def expectations(self) -> list[verify.Expectation]:
         """Returns what it must compute: first each percentage by its signature."""
         header = self.draft.header
-        cases = [
-            converted.case(entry.signature)
+        by_signature = [
+            converted.expectation_of(entry.signature)
             for converted, entry in zip(self.converted, header.percentages, strict=True)
         ]
-        return cases + list(_asked(self.converted) if self.percentage_input else ())
+        return by_signature + list(_by_input(self.converted) if self.percentage_input else ())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Finished:
+class VerifiedFile:
     """A file of an export, verified.
 
     Args:
         name: Of the file in the folder.
         content: Its bytes.
-        header: What it says of itself.
+        header: Its header.
     """
 
     name: str
@@ -58,22 +58,22 @@ class Finished:
     header: Header
 
 
-def finish(files: list[File], validation) -> list[Finished]:
-    """Returns files that compute what they must, with what was measured in their headers.
+def verify_and_measure(files: list[DraftFile], validation) -> list[VerifiedFile]:
+    """Returns the files, compared with Keras, with measurements in their headers.
 
     Args:
         files: The files.
         validation: ({input name: array}, class of each example) or None.
 
     Raises:
-        VerificationError: If a file computes something else than Keras.
+        VerificationError: If the outputs of a file differ from those of Keras.
         StructureError: If a flatbuffer is malformed.
     """
     runs = [_run(file, validation) for file in files]
-    # To start a process takes longer than to run a file, so CompiledModel gets all of them at once.
+    # Starting a process takes longer than running a file, so CompiledModel gets all at once.
     whole = [run.whole for run in runs]
     differences = verify.compile_all(whole + [part for run in runs for part in run.parts])
-    finished = []
+    verified = []
     for file, run, worst in zip(files, runs, differences[: len(files)], strict=True):
         header = file.draft.header
         percentages = tuple(
@@ -86,23 +86,23 @@ def finish(files: list[File], validation) -> list[Finished]:
             )
         )
         header = dataclasses.replace(header, percentages=percentages)
-        finished.append(Finished(file.name, file.draft.finish(header), header))
-    return finished
+        verified.append(VerifiedFile(file.name, file.draft.finish(header), header))
+    return verified
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Run:
-    """What the Interpreter made of a file, and of the percentages that were taken out of it."""
+    """A file and its percentages as standalone files, after the Interpreter ran them."""
 
     whole: Interpreted
     parts: list[Interpreted]
     measures: list[Measures]
 
 
-def _run(file: File, validation) -> _Run:
+def _run(file: DraftFile, validation) -> _Run:
     content, header = file.draft.content, file.draft.header
     structure.check(content)
-    whole, made = verify.interpret(content, file.cases())
+    whole, made = verify.interpret(content, file.expectations())
     if header.storage is None:
         return _Run(whole, [], [_measures(whole, made, validation)])
     del made  # it holds the weights of all percentages
@@ -112,29 +112,29 @@ def _run(file: File, validation) -> _Run:
 
 
 def _run_part(content, values, converted, validation) -> tuple[Interpreted, Measures]:
-    taken_out = standalone.extract(content, values, converted.percentage)
-    part, made = verify.interpret(taken_out, [converted.case(None)])
+    extracted = standalone.extract(content, values, converted.percentage)
+    part, made = verify.interpret(extracted, [converted.expectation_of(None)])
     return part, _measures(part, made, validation)
 
 
 def _measures(run: Interpreted, made, validation) -> Measures:
-    """What one percentage's file takes and does, but for the differences from Keras."""
+    """Returns the measurements of a percentage, except its difference from Keras."""
     accuracy = None
     if validation is not None:
         inputs, labels = validation
         (scores,) = runtime.run(made, inputs).values()
         accuracy = round(float(np.mean(scores.argmax(-1) == labels)), 6)
-    latency = float(f"{runtime.latency(made, run.cases[0].inputs):.4g}")
+    latency = float(f"{runtime.latency(made, run.expectations[0].inputs):.4g}")
     return Measures(bytes=len(run.content), accuracy=accuracy, latency=latency)
 
 
-def _asked(converted: list[Converted]):
-    """Each percentage asked for as an input, and what lies between, above and below them."""
+def _by_input(converted: list[Converted]):
+    """Yields what to expect of each percentage as an input, and of values between and beyond."""
     above = converted[0]
-    yield above.asked(2**31 - 1)
+    yield above.expectation_at(2**31 - 1)
     for each in converted:
-        yield each.asked(each.percentage)
+        yield each.expectation_at(each.percentage)
         if each is not above and above.percentage > each.percentage + 1:
-            yield above.asked(each.percentage + 1)
+            yield above.expectation_at(each.percentage + 1)
         above = each
-    yield above.asked(-(2**31))
+    yield above.expectation_at(-(2**31))

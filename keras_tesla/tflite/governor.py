@@ -43,8 +43,8 @@ class Governor:
 
     - Down: as soon as one measurement is above `overshoot` times its budget (it then replaces the
       average), or the average of at least `window` calls is above the budget: to the highest
-      percentage that is predicted to need at most `1 - margin` of every budget, to the lowest if
-      none is.
+      percentage that is predicted to need at most `1 - margin` of every budget, or to the lowest if
+      there is no such percentage.
     - Up: one step at a time, when nothing was wrong for a wait: no average above its budget, and
       the headroom below `hot - margin`. The wait is `hold` if all the while the next percentage was
       predicted to need at most `1 - margin` of every budget. Otherwise it is `8 * hold`, because
@@ -81,7 +81,7 @@ class Governor:
         start: The percentage to begin with. Default: the highest.
 
     Raises:
-        ValueError: If there is no budget, or an argument is not what is said above.
+        ValueError: If there is no budget, or an argument is not as described above.
 
     Example:
 
@@ -140,8 +140,8 @@ class Governor:
     def from_manifest(cls, manifest: dict, **options) -> "Governor":
         """Returns a governor for the percentages of an export.
 
-        Their costs are the latencies measured at the export, or the multiply-adds if there are
-        none.
+        Their costs are the latencies measured at the export, or the multiply-adds if those are
+        missing.
 
         Args:
             manifest: The content of `manifest.json`, or the header of a file.
@@ -178,14 +178,14 @@ class Governor:
             latency: Seconds the call took.
             energy: Joules it took, if they were measured.
             headroom: A new thermal headroom, 0 or more, if there is one. NaN, which Android returns
-                when it is asked more than about once a second, is none: the last one stays.
+                when it is asked more than about once a second, means none: the last one stays.
             percentage: The one that the call ran at. Default: `percentage`. Of a call that was
                 under way during a switch only headroom and elapsed time are used.
             elapsed: Time since the last record, in the unit of `hold`. Default: one call.
 
         Raises:
             ValueError: If a value is negative, infinite, NaN (but headroom) or no number, or the
-                percentage is none of the governor's. Nothing is recorded then.
+                percentage is not one of the governor's. Nothing is recorded then.
         """
         latency = _at_least("latency", latency, 0.0)
         energy = None if energy is None else _at_least("energy", energy, 0.0)

@@ -17,9 +17,9 @@ from keras_tesla.tflite.files import archive, reading
 class Model:
     """An exported file, run by LiteRT at the percentage that each call asks for.
 
-    A percentage is opened when it is first asked for, alone, so that memory is used for those
-    percentages that are used. Calls from several threads are safe; those at one percentage wait for
-    each other.
+    A percentage is opened as a standalone file at the first call that asks for it, so only the
+    percentages that are used take memory. Calls from several threads are safe; those at one
+    percentage wait for each other.
 
     Args:
         path: A .tflite file that `export` wrote.
@@ -28,7 +28,7 @@ class Model:
 
     Attributes:
         percentages: The percentages that the file holds, from the highest to the lowest.
-        header: What the file says of itself; docs/export.md lists the keys.
+        header: The header of the file; docs/export.md lists the keys.
     """
 
     def __init__(self, path, threads: int = 1, cache_dir=None):
@@ -63,21 +63,21 @@ class Model:
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     def __repr__(self):
-        said = self.header
-        kind = said["quantization"] or "float32"
-        return f"<keras_tesla.tflite.Model {said['name']!r}, {kind}, {list(self.percentages)} %>"
+        header = self.header
+        kind = header["quantization"] or "float32"
+        return f"<keras_tesla.tflite.Model {header['name']!r}, {kind}, {list(self.percentages)} %>"
 
     def describe(self) -> str:
-        """Returns what the file holds, as a table."""
-        said = self.header
+        """Returns the contents of the file as a table."""
+        header = self.header
         lines = [
-            f"{said['name']}: mode {said['mode']}, storage {said['storage'] or 'own file'}, "
-            f"{said['quantization'] or 'float32'}",
-            *(f"input  {n}: {s['dtype']} {s['shape']}" for n, s in said["inputs"].items()),
-            *(f"output {n}: {s['dtype']} {s['shape']}" for n, s in said["outputs"].items()),
+            f"{header['name']}: mode {header['mode']}, storage "
+            f"{header['storage'] or 'one file each'}, {header['quantization'] or 'float32'}",
+            *(f"input  {n}: {s['dtype']} {s['shape']}" for n, s in header["inputs"].items()),
+            *(f"output {n}: {s['dtype']} {s['shape']}" for n, s in header["outputs"].items()),
             f"{'%':>4} {'multiply-adds':>14} {'bytes':>11} {'accuracy':>9} {'latency, us':>12}",
         ]
-        for entry in said["percentages"]:
+        for entry in header["percentages"]:
             accuracy = "" if entry["accuracy"] is None else f"{100 * entry['accuracy']:.2f}"
             lines.append(
                 f"{entry['percentage']:>4} {entry['multiply_adds']:>14,} {entry['bytes']:>11,} "
@@ -115,14 +115,14 @@ class Model:
                 self._runners[percentage] = opened(percentage), threading.Lock()
             return self._runners[percentage]
 
-    def _alone(self, percentage) -> bytes:
+    def _standalone(self, percentage) -> bytes:
         with open(self._path, "rb") as file:
             if self.header["mode"] == "per_percentage":
                 return file.read()
             return standalone.extract(_Slices(file), self.header, percentage)
 
     def _interpreter(self, percentage):
-        made = runtime.interpreter(self._alone(percentage), threads=self._threads)
+        made = runtime.interpreter(self._standalone(percentage), threads=self._threads)
         return made.get_signature_runner()
 
     def _cached(self, percentage):
@@ -132,13 +132,13 @@ class Model:
         if not path.exists():
             # Whole or not at all, also when two processes start together.
             unfinished = folder / f"{path.name}.{os.getpid()}"
-            unfinished.write_bytes(self._alone(percentage))
+            unfinished.write_bytes(self._standalone(percentage))
             unfinished.replace(path)
         return CachedRunner(path, path.with_suffix(".xnnpack"), self._threads)
 
 
 class _Slices:
-    """Reads slices of a file: what was read and is done with takes no memory."""
+    """Reads slices of a file; a slice that is no longer used takes no memory."""
 
     def __init__(self, file):
         self._file = file
@@ -153,7 +153,7 @@ class _Slices:
 
 @contextlib.contextmanager
 def _mapped(path):
-    """Lends the bytes of a file; they take memory of the process only while they are lent."""
+    """Yields the bytes of a file, mapped into memory until the context ends."""
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise reading.FileError(f"{path!r} is empty.")
@@ -167,7 +167,7 @@ def load(path, threads: int = 1, cache_dir=None) -> Model:
     Args:
         path: A .tflite file that `export` wrote.
         threads: Int, number of CPU threads of a call.
-        cache_dir: Folder in which each percentage that is used is kept as a file of its own with
+        cache_dir: Folder in which each percentage that is used is kept as a standalone file with
             XNNPACK's packed weights: later starts are faster and take less memory. It must be as
             trustworthy as the file. None: nothing is kept.
 
@@ -175,7 +175,7 @@ def load(path, threads: int = 1, cache_dir=None) -> Model:
         A `Model`: call it with inputs and a percentage.
 
     Raises:
-        FileError: If the file is damaged, or was not exported by keras_tesla.
+        FileError: If the file is damaged, was not exported by keras_tesla, or has another format.
         OSError: If it cannot be read.
     """
     return Model(path, threads, cache_dir)

@@ -39,7 +39,7 @@ def run(
         signature: Its name; None for the only one.
 
     Returns:
-        {output name: array `(examples, ...)`}, int8 outputs as the floats that they stand for.
+        {output name: array `(examples, ...)`}, int8 outputs dequantized.
     """
     runner = made.get_signature_runner(signature)
     details = runner.get_input_details()
@@ -52,7 +52,7 @@ def encode(details: dict, inputs: dict) -> dict:
     """Returns inputs in the types that a signature takes.
 
     Args:
-        details: What the runner says of its inputs.
+        details: The input details of the runner.
         inputs: {input name: array}.
     """
     return {
@@ -62,7 +62,7 @@ def encode(details: dict, inputs: dict) -> dict:
 
 
 def batches(details: dict, inputs: dict):
-    """Yields the batches of a data set; the last one is filled up with its last example."""
+    """Yields the batches of a data set; the last one is padded with its last example."""
     size = max(int(detail["shape"][0]) for detail in details.values())
     batched = {name for name, detail in details.items() if int(detail["shape"][0]) == size}
     count = _examples(inputs)
@@ -75,9 +75,9 @@ def decode(details: dict, parts: list[dict], examples: int) -> dict:
     """Returns the outputs of all batches in one array each, int8 as floats.
 
     Args:
-        details: What the runner says of its outputs.
+        details: The output details of the runner.
         parts: {output name: array} of each batch.
-        examples: Int, how many examples the outputs are of.
+        examples: Int, number of examples.
     """
     joined = {n: np.concatenate([part[n] for part in parts])[:examples] for n in parts[0]}
     return {n: _dequantized(x, details[n]) if x.dtype == np.int8 else x for n, x in joined.items()}
@@ -108,7 +108,7 @@ def latency(made: Interpreter, inputs: dict, runs: int = 200) -> float:
     runner = made.get_signature_runner()
     details = runner.get_input_details()
     runner(**next(batches(details, encode(details, inputs))))  # and the inputs stay set
-    del runner  # `invoke` refuses while anything else refers to the interpreter's insides
+    del runner  # `invoke` raises while anything else refers to the interpreter's internals
     times = []
     for _ in range(runs + runs // 10):
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a conversion and an export are asked for, checked before anything is converted."""
+"""The options of a conversion and of an export, checked before anything is converted."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ class ConversionSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Settings(ConversionSettings):
-    """What `keras_tesla.tflite.export` was asked for.
+    """The options of `keras_tesla.tflite.export`.
 
     Args:
         mode: One of `MODES`.

@@ -43,7 +43,7 @@ class Device:
 
     Args:
         latencies: {percentage: seconds} on the cool device without load.
-        period: Seconds from the begin of one call to the next.
+        period: Seconds from the start of one call to that of the next.
         noise: Share of the latency, 0 to 1, by which calls vary.
         heating: Rise of the temperature for each second of work. 0: no thermal readings.
         cooling: Share of the temperature lost in a second.

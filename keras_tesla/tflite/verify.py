@@ -16,27 +16,27 @@ SPREAD = 0.25
 
 
 class VerificationError(RuntimeError):
-    """An exported file computed something else than Keras."""
+    """The outputs of an exported file differ from those of Keras."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """A call of a signature and what must come out.
+class Expectation:
+    """A call of a signature, and the outputs that are expected of it.
 
     Args:
-        what: What it is, for the message.
+        what: A name for messages.
         signature: Name of the signature, None for the only one.
         inputs: {input name: array `(examples, ...)`}.
-        expected: {output name: array `(examples, ...)`}.
-        allowed: Largest difference allowed, relative to the largest expected value (at least 1).
+        outputs: {output name: array `(examples, ...)`}, as expected.
+        allowed: Largest difference allowed, relative to the largest of `outputs` (at least 1).
         spread: Largest root mean square of the differences allowed, over the standard deviation of
-            the expected values; None where `allowed` decides, as in float32.
+            `outputs`; None where `allowed` decides, as in float32.
     """
 
     what: str
     signature: str | None
     inputs: dict
-    expected: dict
+    outputs: dict
     allowed: float
     spread: float | None = None
 
@@ -62,16 +62,17 @@ def example_inputs(model, count: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> float:
-    """Returns what a quantized percentage may differ, from the converter's own file for it.
+    """Returns by how much a quantized percentage may differ from Keras.
 
-    Sharing one set of int8 weights must not cost more than quantization does: twice the spread of
-    the separately quantized file, or a twentieth, since the converter leaves small weights alone.
+    Sharing one set of int8 weights must not cost more than quantization does. The limit is twice
+    the spread of the separately quantized file, and at least 0.05, because the converter does not
+    quantize small weights.
 
     Args:
         content: The converter's file.
         inputs: {input name: array `(examples, ...)`}.
-        expected: What Keras computes.
-        what: What it is, for the message.
+        expected: {output name: array}, from Keras.
+        what: A name for messages.
 
     Raises:
         VerificationError: If quantization itself changes what the network answers.
@@ -89,56 +90,57 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> f
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Interpreted:
-    """A file that computed in the Interpreter what it should; CompiledModel has not run it yet.
+    """A file that agreed with Keras in the Interpreter; CompiledModel has not run it yet.
 
     Args:
         content: The bytes of the .tflite file.
-        cases: What was run.
-        differences: The largest absolute difference of each case.
+        expectations: The calls that were compared.
+        differences: The largest absolute difference of each call.
         calls: The same calls for CompiledModel: [(signature, [{input name: array}, ..]), ..].
-        details: What the signature of each case says of its outputs.
+        details: The output details of the signature of each call.
     """
 
     content: bytes
-    cases: list[Case]
+    expectations: list[Expectation]
     differences: list[float]
     calls: list[tuple[str, list[dict]]]
     details: list[dict]
 
 
-def interpret(content: bytes, cases: list[Case]) -> tuple[Interpreted, Interpreter]:
+def interpret(content: bytes, expectations: list[Expectation]) -> tuple[Interpreted, Interpreter]:
     """Runs a file in the Interpreter, with and without XNNPACK.
 
     Args:
         content: The bytes of a .tflite file.
-        cases: What to run.
+        expectations: The calls to compare.
 
     Returns:
-        What is to be run by `compile_all` next; the interpreter with XNNPACK, for measurements.
+        The input of `compile_all`; the interpreter with XNNPACK, for measurements.
 
     Raises:
         VerificationError: If outputs are missing, not finite where expected ones are, or differ
-            by more than a case allows.
+            by more than is allowed.
     """
     without = runtime.interpreter(content, xnnpack=False)
-    differences = _run(without, cases, "LiteRT without XNNPACK")
+    differences = _run(without, expectations, "LiteRT without XNNPACK")
     calls, details = [], []
     (only, *_) = without.get_signature_list()
-    for case in cases:
-        runner = without.get_signature_runner(case.signature)
+    for expectation in expectations:
+        runner = without.get_signature_runner(expectation.signature)
         taken = runner.get_input_details()
-        batches = list(runtime.batches(taken, runtime.encode(taken, case.inputs)))
-        calls.append((case.signature or only, batches))
+        batches = list(runtime.batches(taken, runtime.encode(taken, expectation.inputs)))
+        calls.append((expectation.signature or only, batches))
         details.append(runner.get_output_details())
     del runner, without  # one holds the weights of all percentages
     made = runtime.interpreter(content)
-    differences = list(map(max, differences, _run(made, cases, "LiteRT with XNNPACK")))
-    return Interpreted(content, cases, differences, calls, details), made
+    differences = list(map(max, differences, _run(made, expectations, "LiteRT with XNNPACK")))
+    return Interpreted(content, expectations, differences, calls, details), made
 
 
-def _run(made, cases, name) -> list[float]:
+def _run(made, expectations, name) -> list[float]:
     return [
-        _difference(case, runtime.run(made, case.inputs, case.signature), name) for case in cases
+        _difference(expectation, runtime.run(made, expectation.inputs, expectation.signature), name)
+        for expectation in expectations
     ]
 
 
@@ -146,7 +148,7 @@ def compile_all(files: list[Interpreted]) -> list[list[float]]:
     """Runs files in CompiledModel, all in one process.
 
     Returns:
-        For each file the largest absolute difference of each case in any of the runtimes.
+        For each file the largest absolute difference of each call in any of the runtimes.
 
     Raises:
         VerificationError: As `interpret` does; also if CompiledModel refuses a file or crashes.
@@ -154,40 +156,44 @@ def compile_all(files: list[Interpreted]) -> list[list[float]]:
     try:
         results = compiled.run([(file.content, file.calls) for file in files])
     except compiled.CompiledModelError as error:
-        what = ", ".join(case.what for case in files[error.file].cases)
+        what = ", ".join(expectation.what for expectation in files[error.file].expectations)
         raise VerificationError(f"{what}: {error}\nNothing was written.") from error
     return [
         [
-            max(known, _difference(case, _decoded(case, detail, parts), "CompiledModel"))
-            for known, case, detail, parts in zip(
-                file.differences, file.cases, file.details, result, strict=True
+            max(
+                known,
+                _difference(expectation, _decoded(expectation, detail, parts), "CompiledModel"),
+            )
+            for known, expectation, detail, parts in zip(
+                file.differences, file.expectations, file.details, result, strict=True
             )
         ]
         for file, result in zip(files, results, strict=True)
     ]
 
 
-def _decoded(case, detail, parts):
-    return runtime.decode(detail, parts, max(len(x) for x in case.inputs.values()))
+def _decoded(expectation, detail, parts):
+    return runtime.decode(detail, parts, max(len(x) for x in expectation.inputs.values()))
 
 
-def _difference(case, got, runner):
-    if set(got) != set(case.expected):
+def _difference(expectation, got, runner):
+    if set(got) != set(expectation.outputs):
         raise VerificationError(
-            f"{case.what}: {runner} returned {sorted(got)}, expected {sorted(case.expected)}."
+            f"{expectation.what}: {runner} returned {sorted(got)}, expected "
+            f"{sorted(expectation.outputs)}."
         )
     worst = 0.0
-    for name, reference in case.expected.items():
+    for name, reference in expectation.outputs.items():
         difference = np.max(np.abs(got[name].astype("float64") - reference), initial=0.0)
-        limit = case.allowed * max(1.0, np.max(np.abs(reference), initial=0.0))
+        limit = expectation.allowed * max(1.0, np.max(np.abs(reference), initial=0.0))
         measured = difference
-        if case.spread is not None:
-            measured, limit = _spread(got[name], reference), case.spread
+        if expectation.spread is not None:
+            measured, limit = _spread(got[name], reference), expectation.spread
         if not measured <= limit:  # also when it is NaN
-            unit = "" if case.spread is None else " of a standard deviation"
+            unit = "" if expectation.spread is None else " of a standard deviation"
             raise VerificationError(
-                f"{case.what}: output {name!r} of {runner} differs from Keras by {measured:.3g}"
-                f"{unit}, more than {limit:.3g}. Nothing was written."
+                f"{expectation.what}: output {name!r} of {runner} differs from Keras by "
+                f"{measured:.3g}{unit}, more than {limit:.3g}. Nothing was written."
             )
         worst = max(worst, float(difference))
     return worst

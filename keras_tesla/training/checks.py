@@ -54,7 +54,9 @@ def check_statistics(graph: Graph, percentages):
     """
     for layer in graph.layers:
         for percentage in percentages:
-            if isinstance(layer, (IDPBatchNormalization, ActivationRange)):
+            if isinstance(layer, ActivationRange):
+                layer.range_variables(percentage)
+            elif isinstance(layer, IDPBatchNormalization):
                 layer.statistics(percentage)
             elif isinstance(layer, IncompleteDotProduct):
                 layer.private_variables(percentage)

@@ -252,7 +252,7 @@ def test_models_of_another_kind_are_refused():
         ),
         (
             lambda: layers.Dense(3, kernel_regularizer=own_regularizer, name="odd"),
-            "an object of your own, kernel_regularizer",
+            "a custom object, kernel_regularizer",
         ),
         (
             lambda: layers.Dense(3, activation=keras.ops.square, name="odd"),

@@ -54,6 +54,12 @@ def test_the_recorded_traces_are_what_the_python_policy_decides():
     assert len(names) == len(set(names)) >= 10
 
 
+@pytest.mark.parametrize("name", ["percentage_input_shared", "signatures_shared_int8"])
+def test_golden_files_of_format_1_are_read(run_kotlin, name):
+    status, printed = run_kotlin(TRACES, ROOT / "tests" / "golden" / "format_1" / name)
+    assert status == 0, printed
+
+
 def test_the_kotlin_tests_pass(run_kotlin):
     status, printed = run_kotlin(TRACES)
     assert status == 0, printed
@@ -102,7 +108,7 @@ def test_traces_that_are_none_are_a_failure(run_kotlin, tmp_path, text):
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])
-def test_an_export_is_read_and_each_percentage_opened_alone(run_kotlin, tmp_path, quantization):
+def test_an_export_is_read_and_each_percentage_made_standalone(run_kotlin, tmp_path, quantization):
     """What results has the digest that Python's has: the Kotlin tests compare it."""
     out = tmp_path / "out"
     random = np.random.default_rng(0)
@@ -115,11 +121,13 @@ def test_an_export_is_read_and_each_percentage_opened_alone(run_kotlin, tmp_path
         representative_data=typical if quantization else None,
     )
     manifest = json.loads((out / "manifest.json").read_text())
-    recipes = [entry["alone"] for entry in manifest["percentages"]]
+    recipes = [entry["standalone"] for entry in manifest["percentages"]]
     # There is something to unfold, with several values a place.
-    assert any(shells["inner"] > 1 for shells in manifest["shells"])
-    assert {shells["item"] for shells in manifest["shells"]} == {1 if quantization else 4}
-    assert all(recipe["corners"] for recipe in recipes)
+    assert any(layout["inner"] > 1 for layout in manifest["nested_layouts"])
+    assert {layout["item_bytes"] for layout in manifest["nested_layouts"]} == {
+        1 if quantization else 4
+    }
+    assert all(recipe["nested_weights"] for recipe in recipes)
     status, without = run_kotlin(TRACES)
     assert status == 0, without
     status, printed = run_kotlin(TRACES, out)

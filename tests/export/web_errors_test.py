@@ -42,11 +42,16 @@ WRONG = {
     ),
     "no manifest of an export": (
         lambda d: (d / "manifest.json").write_text('{"name": "mlp"}'),
-        'Expected the manifest.json of an export, with "percentages". Received: {"name":"mlp"}',
+        'Expected the manifest.json of an export, with "format" and "percentages". '
+        'Received: {"name":"mlp"}',
     ),
     "no object": (
         lambda d: (d / "manifest.json").write_text("null"),
         "Expected the manifest.json of an export",
+    ),
+    "another format": (
+        lambda d: change_manifest(d, format=2),
+        "The manifest has format 2; this page reads format 1. Export the model again",
     ),
     "another mode": (
         lambda d: change_manifest(d, mode="signatures"),

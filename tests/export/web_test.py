@@ -12,6 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 import keras_tesla as kt
 import keras_tesla.tflite
 from keras_tesla import data
+from tests.helpers import ROOT
 from tests.tflite import networks
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -347,3 +348,19 @@ def test_the_page_is_isolated_and_asks_nobody_else(page, address):
     assert page.run("return crossOriginIsolated")
     asked = {urllib.parse.urlsplit(url).netloc for url in page.requests if url[:5] != "data:"}
     assert asked == {urllib.parse.urlsplit(address).netloc}
+
+
+def test_the_golden_file_of_format_1_runs(browser, served):
+    folder = ROOT / "tests" / "golden" / "format_1"
+    stored = np.load(folder / "arrays.npz")
+    percentages = [100, 50, 20]
+    with served(folder / "percentage_input_shared") as url:
+        browser.open(url, width=1280, height=800)
+        images = stored["images"].reshape(-1, 5 * 5)
+        logits, served_by = in_browser(browser, images, percentages)
+    assert served_by == percentages
+    for percentage, actual in zip(percentages, logits, strict=True):
+        outputs = stored[f"percentage_input_shared/{percentage}"]
+        # float32 sums in another order.
+        limit = 1e-5 * np.abs(outputs).max()
+        np.testing.assert_allclose(actual, outputs, rtol=0, atol=limit)

@@ -1,4 +1,4 @@
-"""Export of quantization-aware models: integers alone, one set of codes, no data."""
+"""Export of quantization-aware models: integers only, one set of weights, no data."""
 
 import json
 
@@ -10,9 +10,9 @@ import keras_tesla as kt
 from keras_tesla.layers import IDPConv1D, IDPDense
 from keras_tesla.quantization.kernels import FakeQuantizedKernel
 from keras_tesla.tflite import runtime
-from keras_tesla.tflite.graphs import corners, integers
+from keras_tesla.tflite.graphs import integers, leading_blocks
 from keras_tesla.tflite.graphs.flatbuffer import Type
-from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 from tests.quantization import networks
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -25,7 +25,7 @@ def trained(model, percentages=P):
     for weight in model.weights:
         if weight.name == "bias":
             weight.assign(random.uniform(0.1, 0.5, weight.shape))
-        elif weight.name == "gamma":  # codes must not mind, whatever the sign
+        elif weight.name == "gamma":  # the int8 weights must not depend on it, whatever the sign
             signs = random.choice([-1, 1], weight.shape)
             weight.assign(signs * random.uniform(0.5, 1.5, weight.shape))
     tesla = kt.TESLA(kt.quantization_aware(model, percentages), percentages)
@@ -39,14 +39,14 @@ def test_each_file_is_int8_with_the_codes_of_the_widest(network, tmp_path):
     tesla = trained(networks.ALL[network]())
     x = networks.example(tesla.network, 32, seed=9)
     bundle = kt.tflite.export(tesla, tmp_path / "out", quantization="int8", inputs=x)
-    leaves = {p: Leaf(p, bundle.path(p).read_bytes()) for p in P}
-    whole = corners.weights(leaves[100].graph)
-    for percentage, leaf in leaves.items():
-        assert integers.float_tensors(leaf) == []
-        own = corners.weights(leaf.graph)
-        assert {w.value.dtype for w in own} == {np.dtype("int8")}
-        found = corners.find(whole, own)
-        assert all(corner is not None and corner.scale is None for corner in found)
+    graphs = {p: PercentageGraph(p, bundle.path(p).read_bytes()) for p in P}
+    whole = leading_blocks.weights(graphs[100].subgraph)
+    for percentage, graph in graphs.items():
+        assert integers.float_tensors(graph) == []
+        narrow = leading_blocks.weights(graph.subgraph)
+        assert {w.value.dtype for w in narrow} == {np.dtype("int8")}
+        found = leading_blocks.find(whole, narrow)
+        assert all(block is not None and block.scale is None for block in found)
         got = runtime.run(
             runtime.interpreter(bundle.path(percentage).read_bytes()),
             x if isinstance(x, dict) else {tesla.network.inputs[0].name: x},
@@ -67,27 +67,27 @@ def test_each_file_is_int8_with_the_codes_of_the_widest(network, tmp_path):
 def test_one_file_shares_all_weights(network, tmp_path):
     tesla = trained(networks.ALL[network]())
     kt.tflite.export(tesla, tmp_path / "out", "percentage_input", quantization="int8")
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["not_shared"] == []
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["unshared_weights"] == []
 
 
 def test_the_codes_are_those_of_training_without_the_widest_too(tmp_path):
     tesla = trained(networks.cnn())
     bundle = kt.tflite.export(tesla, tmp_path / "out", quantization="int8", percentages=[30])
-    codes = corners.weights(Leaf(30, bundle.path(30).read_bytes()).graph)
+    weights = leading_blocks.weights(PercentageGraph(30, bundle.path(30).read_bytes()).subgraph)
     layers = [x for x in tesla.network.layers if isinstance(x, FakeQuantizedKernel)]
-    for layer, found in zip(layers, codes, strict=True):
+    for layer, found in zip(layers, weights, strict=True):
         kernel = keras.ops.convert_to_numpy(layer.incomplete_kernel(30))
         scale = keras.ops.convert_to_numpy(layer.kernel_limit()) / 127
         expected = np.moveaxis(np.round(kernel / scale), -1, 0)
-        corner = tuple(slice(count) for count in found.value.shape)
-        np.testing.assert_array_equal(found.value, expected[corner])
+        block = tuple(slice(count) for count in found.value.shape)
+        np.testing.assert_array_equal(found.value, expected[block])
 
 
 def test_inputs_and_outputs_can_be_int8(tmp_path):
     tesla = trained(networks.mlp())
     bundle = kt.tflite.export(tesla, tmp_path / "out", quantization="int8", int8_io=True)
-    leaf = Leaf(30, bundle.path(30).read_bytes())
-    assert all(t.type != Type.FLOAT32 for t in leaf.graph.tensors)
+    graph = PercentageGraph(30, bundle.path(30).read_bytes())
+    assert all(t.type != Type.FLOAT32 for t in graph.subgraph.tensors)
     assert bundle.inputs["features"]["dtype"] == "int8"
 
 

@@ -1,4 +1,4 @@
-"""Layers with rounded kernels: their Keras class on a rounded kernel, whose codes all share."""
+"""Layers with rounded kernels: their Keras class on a rounded kernel that all percentages share."""
 
 import keras
 import numpy as np

@@ -22,8 +22,8 @@ def test_several_files_give_what_each_gives_by_itself():
     assert together[0][1][0]["y"].shape == (1, 1250)
     assert together[1][0][1]["y"].tolist() == [[8.0] * 125]
     for file, results in zip(files, together, strict=True):
-        (alone,) = compiled.run([file])
-        for one, other in zip(alone, results, strict=True):
+        (separate,) = compiled.run([file])
+        for one, other in zip(separate, results, strict=True):
             for first, second in zip(one, other, strict=True):
                 np.testing.assert_array_equal(first["y"], second["y"])
 
@@ -38,8 +38,8 @@ def test_the_file_that_ends_the_process_is_named(bad):
 
 def test_verification_says_which_percentages_the_file_holds():
     def interpreted(content, what):
-        case = verify.Case(what, "p50", {"x": X}, {}, 1e-5)
-        return verify.Interpreted(content, [case], [0.0], calls(50), [{}])
+        expectation = verify.Expectation(what, "p50", {"x": X}, {}, 1e-5)
+        return verify.Interpreted(content, [expectation], [0.0], calls(50), [{}])
 
     files = [interpreted(b"not a model", "50 %"), interpreted(handmade.products((50,)), "other")]
     with pytest.raises(verify.VerificationError, match="50 %: LiteRT's CompiledModel ended"):

@@ -295,7 +295,7 @@ latencies = st.lists(st.floats(1e-4, 10.0), min_size=2, max_size=8, unique=True)
 
 @given(latencies, st.randoms(use_true_random=False), st.integers(1, 9), st.integers(1, 6))
 def test_under_a_constant_load_it_settles_on_the_best_that_fits(values, random, hold, window):
-    """Whatever the costs say, and with as few switches as is said."""
+    """Whatever the costs say, and with no more switches than promised."""
     percentages = list(range(10, 10 + len(values)))
     truth = dict(zip(percentages, values, strict=True))
     costs = {p: random.uniform(0.01, 100) for p in percentages}

@@ -74,7 +74,7 @@ def test_a_model_says_what_it_holds(path):
 def test_threads_do_not_mix_their_results(path, x):
     model = kt.tflite.load(path)
     inputs = [x * (1 + number) for number in range(4)]
-    alone_ = {(n, p): model(inputs[n], percentage=p) for n in range(4) for p in PERCENTAGES}
+    expected = {(n, p): model(inputs[n], percentage=p) for n in range(4) for p in PERCENTAGES}
     wrong = []
 
     def work(number):
@@ -82,7 +82,7 @@ def test_threads_do_not_mix_their_results(path, x):
         for _ in range(200):
             percentage = int(random.choice(PERCENTAGES))
             got = model(inputs[number], percentage=percentage)
-            if not np.array_equal(got, alone_[number, percentage]):
+            if not np.array_equal(got, expected[number, percentage]):
                 wrong.append((number, percentage))
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
@@ -93,7 +93,7 @@ def test_threads_do_not_mix_their_results(path, x):
     assert wrong == []
 
 
-def test_one_percentage_alone_is_a_plain_file(path, tesla):
+def test_a_standalone_percentage_is_a_plain_file(path, tesla):
     content = path.read_bytes()
     header = reading.read_header(content)
     for percentage in PERCENTAGES:
@@ -153,7 +153,7 @@ def test_a_file_of_another_format_is_not_opened(path, tmp_path):
     content[start : start + size] = header.replace(b'"format":1', b'"format":9')
     content[archive.DIGITS] = archive.digest(content)
     (tmp_path / "new.tflite").write_bytes(content)
-    with pytest.raises(kt.tflite.FileError, match="format 9; this version reads format 1"):
+    with pytest.raises(kt.tflite.FileError, match="format 9; .* reads format 1. Export"):
         kt.tflite.load(tmp_path / "new.tflite")
 
 
@@ -174,7 +174,7 @@ def test_a_part_that_is_not_what_was_exported_is_not_opened(path, x, tmp_path):
     """A weight that was changed, with the SHA-256 of the file made to fit."""
     content = bytearray(path.read_bytes())
     header = reading.read_header(content)
-    _, source, *_ = header["percentages"][0]["alone"]["corners"][0]
+    _, source, *_ = header["percentages"][0]["standalone"]["nested_weights"][0]
     content[source] ^= 1
     content[archive.DIGITS] = archive.digest(content)
     changed = tmp_path / "changed.tflite"

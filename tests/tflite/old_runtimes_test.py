@@ -19,8 +19,8 @@ import keras_tesla as kt
 from keras_tesla.tflite import convert, examples, runtime, standalone, verify
 from keras_tesla.tflite.files import reading
 from keras_tesla.tflite.graphs import flatbuffer
-from keras_tesla.tflite.graphs.flatbuffer import Kind
-from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.graphs.flatbuffer import Op
+from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 from tests.tflite import networks
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -42,9 +42,9 @@ PERCENTAGES = (100, 50, 10)
 SERVED = {-(2**31): 10, 1: 10, 10: 10, 11: 50, 50: 50, 51: 100, 100: 100, 2**31 - 1: 100}
 
 
-def not_run(content, cases):
+def not_run(content, expectations):
     """What `verify.interpret` returns of a file that computes what it should."""
-    return verify.Interpreted(content, cases, [0.0] * len(cases), [], []), None
+    return verify.Interpreted(content, expectations, [0.0] * len(expectations), [], []), None
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,9 @@ def exports(request, once, tmp_path_factory):
         patch.setattr(convert, "Traced", once)
         # That the newest runtime computes what Keras does is tested elsewhere.
         patch.setattr(verify, "interpret", not_run)
-        patch.setattr(verify, "compile_all", lambda files: [[0.0] * len(f.cases) for f in files])
+        patch.setattr(
+            verify, "compile_all", lambda files: [[0.0] * len(f.expectations) for f in files]
+        )
         patch.setattr(runtime, "latency", lambda made, inputs: 0.0)
         for mode, storage in CONSTRUCTIONS:
             kt.tflite.export(
@@ -128,9 +130,9 @@ def jobs(exports):
         header = reading.read_header(content)
         for percentage in PERCENTAGES:
             add(f"{name}, p{percentage}", percentage, file, f"p{percentage}")
-            part = folder / f"alone_p{percentage}.tflite"
+            part = folder / f"standalone_p{percentage}.tflite"
             part.write_bytes(standalone.extract(content, header, percentage))
-            add(f"{name}, p{percentage} alone", percentage, part)
+            add(f"{name}, p{percentage} standalone", percentage, part)
         for value, served in SERVED.items() if mode == "percentage_input" else ():
             add(f"{name}, {value}", served, file, "serving_default", {"percentage": [value]})
     return sorted(made, key=lambda job: (job["file"], job["delegates"]))  # opens each file once
@@ -142,8 +144,8 @@ def is_too_new(file) -> bool:
 
     The converter has written that since TensorFlow 2.17; tflite-runtime 2.14 refuses it.
     """
-    codes = flatbuffer.unpack(pathlib.Path(file).read_bytes()).operatorCodes
-    dense = [c.version for c in codes if c.builtinCode == Kind.FULLY_CONNECTED]
+    operator_codes = flatbuffer.unpack(pathlib.Path(file).read_bytes()).operatorCodes
+    dense = [c.version for c in operator_codes if c.builtinCode == Op.FULLY_CONNECTED]
     return max(dense, default=0) >= 12
 
 
@@ -180,11 +182,11 @@ def code_sizes(folder) -> dict[tuple, float]:
     sizes = {}
     for percentage in PERCENTAGES:
         content = (folder / "per_percentage-shared" / f"p{percentage}.tflite").read_bytes()
-        leaf = Leaf(percentage, content)
-        ends = [o for o in leaf.graph.operators if leaf.graph.kind(o) == Kind.DEQUANTIZE]
-        codes = {o.outputs[0]: leaf.graph.tensors[o.inputs[0]] for o in ends}
-        for name, index in leaf.outputs.items():
-            sizes[percentage, name] = codes[index].quantization.scale[0]
+        graph = PercentageGraph(percentage, content)
+        ends = [o for o in graph.subgraph.operators if graph.subgraph.op(o) == Op.DEQUANTIZE]
+        quantized = {o.outputs[0]: graph.subgraph.tensors[o.inputs[0]] for o in ends}
+        for name, index in graph.outputs.items():
+            sizes[percentage, name] = quantized[index].quantization.scale[0]
     return sizes
 
 
@@ -203,10 +205,10 @@ def test_every_construction_computes_in_old_runtimes_what_the_newest_does(
         largest = max(1.0, np.abs(expected).max())
         allowed = {
             None: 1e-5 * largest,  # float32 sums in another order
-            # A number that lies between two codes is rounded up here and down there. Activations
-            # get codes of 1/127 of the largest one while they are computed ..
+            # A number between two int8 values is rounded up here and down there. Activations
+            # get steps of 1/127 of the largest one while they are computed ..
             "dynamic_range": largest / 127,
-            # .. or have fixed ones, in each of up to four layers: three codes off is the most seen.
+            # .. or have fixed ones, in each of up to four layers: three steps off is the most seen.
             "int8": 3.5 * sizes.get((served[job], output), 0),
         }[exports.quantization]
         np.testing.assert_allclose(old[key], expected, rtol=0, atol=allowed, err_msg=key)

@@ -19,7 +19,7 @@ from tests.tflite import networks
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 PERCENTAGES = (100, 50, 10)
-# Wide enough for shells of int8 weights to be worth their description.
+# Wide enough for nested int8 weights to be worth their description.
 WIDE = functools.partial(networks.cnn, width=48)
 
 
@@ -110,7 +110,7 @@ CONVOLUTIONS = ["CONV_2D", "CONV_2D", "MAX_POOL_2D", "CONV_2D", "MEAN", "FULLY_C
     ("network", "mode", "storage", "quantization", "expected"),
     [
         ("cnn", "signatures", "plain", None, [CONVOLUTIONS] * 3),
-        # The last layer is too small to be worth a description of its shells.
+        # The last layer is too small to be worth a description of its nesting.
         ("cnn", "signatures", "shared", None, [["DENSIFY"] * 2 + CONVOLUTIONS] * 3),
         (
             "cnn",
@@ -162,7 +162,7 @@ def test_private_numbers_keep_the_weights_shared(exported):
     """A factor in front of a layer, one behind it, and biases: numbers, not kernels."""
     _, bundle = exported("private", "signatures")
     plain = exported("private", "signatures", "plain")[1]
-    assert bundle.not_shared == []
+    assert bundle.unshared_weights == []
     assert len(content(bundle)) < len(content(plain))
     multiplications = [operators.count("MUL") for operators in structure.check(content(bundle))]
     # At 10 % all terms have one factor, which the converter puts into a kernel. At 100 % the factor
@@ -175,7 +175,7 @@ def test_private_numbers_keep_the_weights_shared(exported):
 def test_a_gain_that_is_not_positive_costs_bytes_and_is_never_wrong(tmp_path):
     tesla = kt.TESLA(gains_of_every_sign(), PERCENTAGES)
     bundle = kt.tflite.export(tesla, tmp_path / "out", mode="signatures")  # and verify
-    assert {own["percentage"] for own in bundle.not_shared} == {50, 10}
+    assert {weight["percentage"] for weight in bundle.unshared_weights} == {50, 10}
 
 
 def test_what_cannot_be_shared_is_named_with_its_bytes(tmp_path):
@@ -189,10 +189,10 @@ def test_what_cannot_be_shared_is_named_with_its_bytes(tmp_path):
         if weight.name == "moving_variance_p50":
             weight.assign(np.full(weight.shape, 2.0))
     bundle = kt.tflite.export(kt.TESLA(model, (100, 50)), tmp_path / "out", mode="signatures")
-    (own,) = bundle.not_shared
-    assert (own["percentage"], own["bytes"]) == (50, 4 * 4)
-    assert "conv2d" in own["weight"]
-    assert "time" in own["reason"]
+    (weight,) = bundle.unshared_weights
+    assert (weight["percentage"], weight["bytes"]) == (50, 4 * 4)
+    assert "conv2d" in weight["weight"]
+    assert "time" in weight["reason"]
 
 
 def test_the_file_says_what_the_manifest_says(exported):
@@ -203,7 +203,7 @@ def test_the_file_says_what_the_manifest_says(exported):
     assert file["bytes"] == len(content(bundle))
     for entry in manifest["percentages"]:
         assert entry.pop("file") == "model.tflite"
-    assert header.pop("format") == 1
+    assert header["format"] == 1
     assert manifest == header
 
 
@@ -313,16 +313,16 @@ def channels_without_weights():
 
 def private_convolutions():
     """Private profiles that are 0 and below in places, on maps, groups and behind a Flatten."""
-    own = {"percentages": PERCENTAGES, "private_bias": True, "private_profile": True}
+    private = {"percentages": PERCENTAGES, "private_bias": True, "private_profile": True}
     inputs = keras.Input((6, 6, 2), name="x")
     x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
-    x = IDPConv2D(20, 3, padding="same", activation="relu", **own)(x)
-    x = IDPConv2D(12, 3, groups=2, **own)(x)
-    x = IDPConv2D(12, 1, activation="relu", **own)(x)
-    x = IDPDense(3, input_channels=12, **own)(layers.Flatten()(x))
+    x = IDPConv2D(20, 3, padding="same", activation="relu", **private)(x)
+    x = IDPConv2D(12, 3, groups=2, **private)(x)
+    x = IDPConv2D(12, 1, activation="relu", **private)(x)
+    x = IDPDense(3, input_channels=12, **private)(layers.Flatten()(x))
     model = keras.Model(inputs, x)
-    own_weights = [v for v in model.weights if v.name.startswith(("bias_p", "profile_p"))]
-    for seed, variable in enumerate(own_weights):
+    private_weights = [v for v in model.weights if v.name.startswith(("bias_p", "profile_p"))]
+    for seed, variable in enumerate(private_weights):
         random = np.random.default_rng(seed)
         variable.assign(random.choice([-1.0, -1.5, 0.0, 0.5], variable.shape))
     return model
@@ -336,9 +336,9 @@ def gains_of_every_sign():
     x = layers.ReLU()(normalization(IDPConv2D(48, 3, padding="same")(x)))
     for percentage in PERCENTAGES:
         random = np.random.default_rng(percentage)
-        own = normalization.private_variables(percentage)
-        own["gain"].assign(random.choice([-1.0, -1.5, 0.0, 0.5], 48))
-        own["shift"].assign(random.normal(size=48))
+        private = normalization.private_variables(percentage)
+        private["gain"].assign(random.choice([-1.0, -1.5, 0.0, 0.5], 48))
+        private["shift"].assign(random.normal(size=48))
     return keras.Model(inputs, IDPDense(3)(layers.GlobalAveragePooling2D()(x)))
 
 
@@ -487,11 +487,11 @@ def test_an_input_of_the_name_percentage_is_refused(tmp_path):
 
 def test_a_merge_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     """A nested weight whose last run went missing."""
-    from keras_tesla.tflite.graphs.nested import Shells
+    from keras_tesla.tflite.graphs.nested import NestedLayout
 
-    store = Shells.store
+    store = NestedLayout.store
     monkeypatch.setattr(
-        Shells, "store", lambda self, weight: store(self, weight)[:-4] + b"\0\0\x80?"
+        NestedLayout, "store", lambda self, weight: store(self, weight)[:-4] + b"\0\0\x80?"
     )
     with pytest.raises(kt.tflite.VerificationError, match="differs from Keras"):
         kt.tflite.export(networks.cnn(PERCENTAGES), tmp_path / "out", mode="signatures")

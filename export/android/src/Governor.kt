@@ -26,7 +26,7 @@ import kotlin.math.min
  * @param overshoot one measurement above this multiple of its budget is a reason to step down
  * @param hot thermal headroom (1: severe throttling) of a step down
  * @param start the percentage to begin with; null: the highest
- * @throws IllegalArgumentException if there is no budget, or an argument is not what is said above
+ * @throws IllegalArgumentException if there is no budget, or an argument is not as described above
  */
 class Governor(
     percentages: Collection<Int>,

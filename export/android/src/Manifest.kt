@@ -5,10 +5,10 @@ import org.json.JSONException
 import org.json.JSONObject
 
 /**
- * What `manifest.json` says of an export.
+ * The content of `manifest.json`, which describes an export.
  *
  * @param json the text of the file
- * @throws IllegalArgumentException if it is no manifest that this code knows
+ * @throws IllegalArgumentException if it is not a manifest, or one of another format
  */
 class Manifest(json: String) {
     /** An input or output: its shape with the batch, and its element type as in Keras. */
@@ -24,7 +24,7 @@ class Manifest(json: String) {
      * @property file name of the file that holds it
      * @property signature its signature in that file
      * @property latency seconds, measured on the exporting machine; null if it was not
-     * @property alone how it is opened alone, see [OnePercentage]; null if its file is its own
+     * @property standalone how it is made a standalone file, see [OnePercentage]; null if its file is one
      */
     class Entry(
         val percentage: Int,
@@ -33,41 +33,49 @@ class Manifest(json: String) {
         val multiplyAdds: Long,
         val accuracy: Double?,
         val latency: Double?,
-        val alone: Alone?,
+        val standalone: Recipe?,
     )
 
     /**
      * How one percentage is put together from the bytes of its file; offsets and sizes in bytes.
      *
-     * @property offset where its flatbuffer, in zlib's form, begins in the file
-     * @property size of it in the file
-     * @property length of what results
-     * @property sha256 of what results, hex digits
-     * @property copies runs of bytes: (to, from, size)
-     * @property corners weights that are stored nested: (to, from, index in [Manifest.shells], level)
+     * @property offset of its flatbuffer in the file, compressed by zlib
+     * @property compressedBytes its size there
+     * @property bytes size of the result
+     * @property sha256 of the result, hex digits
+     * @property copies runs of bytes: (target, source, bytes)
+     * @property nestedWeights weights that are stored nested: (target, source, index in
+     *   [Manifest.nestedLayouts], level)
      */
-    class Alone(
+    class Recipe(
         val offset: Int,
-        val size: Int,
-        val length: Int,
+        val compressedBytes: Int,
+        val bytes: Int,
         val sha256: String,
         val copies: List<List<Int>>,
-        val corners: List<List<Int>>,
+        val nestedWeights: List<List<Int>>,
     )
 
     /**
-     * The corners of a nested weight, from the smallest to the largest.
+     * How the leading blocks of a weight are stored in one run of bytes.
      *
+     * @property rows of each block, ascending
+     * @property columns of each block, ascending
      * @property inner values for each row and column
-     * @property item bytes of a value
+     * @property itemBytes size of a value
      */
-    class Shells(val rows: List<Int>, val columns: List<Int>, val inner: Int, val item: Int)
+    class NestedLayout(
+        val rows: List<Int>,
+        val columns: List<Int>,
+        val inner: Int,
+        val itemBytes: Int,
+    )
 
     val mode: String
     val inputs: Map<String, Tensor>
     val outputs: Map<String, Tensor>
 
-    val shells: List<Shells>
+    val nestedLayouts: List<NestedLayout>
 
     /** From the highest to the lowest percentage. */
     val entries: List<Entry>
@@ -75,10 +83,15 @@ class Manifest(json: String) {
     init {
         try {
             val root = JSONObject(json)
+            val format = root.get("format")
+            require(format == FORMAT) {
+                "The manifest has format $format; this code reads format $FORMAT. Export the model " +
+                    "again with the version of keras_tesla that this code comes from."
+            }
             mode = root.getString("mode")
             inputs = tensors(root.getJSONObject("inputs"))
             outputs = tensors(root.getJSONObject("outputs"))
-            shells = root.getJSONArray("shells").objects().map(::shells)
+            nestedLayouts = root.getJSONArray("nested_layouts").objects().map(::nestedLayout)
             entries =
                 root
                     .getJSONArray("percentages")
@@ -124,25 +137,25 @@ class Manifest(json: String) {
             json.getLong("multiply_adds"),
             json.orNull("accuracy", json::getDouble),
             json.orNull("latency", json::getDouble),
-            json.orNull("alone", json::getJSONObject)?.let(::alone),
+            json.orNull("standalone", json::getJSONObject)?.let(::recipe),
         )
 
-    private fun alone(json: JSONObject) =
-        Alone(
+    private fun recipe(json: JSONObject) =
+        Recipe(
             json.getInt("offset"),
-            json.getInt("size"),
-            json.getInt("length"),
+            json.getInt("compressed_bytes"),
+            json.getInt("bytes"),
             json.getString("sha256"),
             json.getJSONArray("copies").lists(3),
-            json.getJSONArray("corners").lists(4),
+            json.getJSONArray("nested_weights").lists(4),
         )
 
-    private fun shells(json: JSONObject) =
-        Shells(
+    private fun nestedLayout(json: JSONObject) =
+        NestedLayout(
             json.getJSONArray("rows").ints(),
             json.getJSONArray("columns").ints(),
             json.getInt("inner"),
-            json.getInt("item"),
+            json.getInt("item_bytes"),
         )
 
     private fun JSONArray.objects() = List(length()) { getJSONObject(it) }
@@ -155,4 +168,8 @@ class Manifest(json: String) {
 
     private fun <T> JSONObject.orNull(name: String, get: (String) -> T): T? =
         if (isNull(name)) null else get(name)
+
+    private companion object {
+        const val FORMAT = 1
+    }
 }

@@ -13,11 +13,12 @@ import java.util.zip.InflaterInputStream
 import kotlin.math.max
 
 /**
- * One percentage of a file that holds several, as a plain model of its own: it costs the memory of
- * that percentage only, and its weights are as every delegate takes them.
+ * Makes one percentage of a file of several a standalone model: it needs the memory of that
+ * percentage only, and every delegate takes its weights.
  *
- * The file holds for each percentage a compressed flatbuffer without weights, and the manifest says which bytes
- * of the file go where behind it. `keras_tesla.tflite.storages` in Python writes and reads the same.
+ * For each percentage the file holds a compressed flatbuffer without weights, and the manifest a
+ * recipe: which bytes of the file to copy after it, and where to. `keras_tesla.tflite.storages` in
+ * Python writes and reads the same.
  */
 object OnePercentage {
     /**
@@ -42,28 +43,28 @@ object OnePercentage {
      *
      * @param content all bytes of the file
      * @param percentage is served by the next higher one of the file, above the highest by the highest
-     * @throws IllegalArgumentException if the percentage has a file of its own, or what results is not
-     *   what was exported
+     * @throws IllegalArgumentException if the file holds only this percentage, or the result is not what
+     *   was exported
      */
     fun extract(content: ByteBuffer, manifest: Manifest, percentage: Int): ByteBuffer {
         val entry = manifest.entryFor(percentage)
-        val alone = recipe(entry)
-        val made = ByteBuffer.allocateDirect(alone.length).order(ByteOrder.nativeOrder())
+        val recipe = recipe(entry)
+        val made = ByteBuffer.allocateDirect(recipe.bytes).order(ByteOrder.nativeOrder())
         try {
-            val flatbuffer = inflate(content, alone.offset, alone.size)
+            val flatbuffer = inflate(content, recipe.offset, recipe.compressedBytes)
             copy(flatbuffer, 0, made, 0, flatbuffer.capacity())
-            for ((to, from, size) in alone.copies) copy(content, from, made, to, size)
-            for ((to, from, shells, level) in alone.corners) {
-                unfold(content, from, made, to, manifest.shells[shells], level)
+            for ((to, from, size) in recipe.copies) copy(content, from, made, to, size)
+            for ((to, from, layout, level) in recipe.nestedWeights) {
+                unfold(content, from, made, to, manifest.nestedLayouts[layout], level)
             }
         } catch (error: IndexOutOfBoundsException) {
             throw IllegalArgumentException(damaged(entry), error)
-        } catch (error: IOException) { // of inflating
+        } catch (error: IOException) { // from inflating
             throw IllegalArgumentException(damaged(entry), error)
         }
         val digest = MessageDigest.getInstance("SHA-256").apply { update(made.duplicate()) }.digest()
         val digits = digest.joinToString("") { "%02x".format(it) }
-        require(digits == alone.sha256) { damaged(entry) }
+        require(digits == recipe.sha256) { damaged(entry) }
         return made
     }
 
@@ -71,8 +72,8 @@ object OnePercentage {
      * Writes one percentage as a file, for `CompiledModel.create(path)` or `Interpreter(File)`, unless
      * the folder holds it already.
      *
-     * @param folder for example `context.cacheDir`; the name of the file is its SHA-256, so another
-     *   export never meets an old file
+     * @param folder for example `context.cacheDir`; the name of the file is its SHA-256, so an
+     *   old file is never used for another export
      * @param content all bytes of the file of all percentages
      */
     fun extractTo(folder: File, content: ByteBuffer, manifest: Manifest, percentage: Int): File {
@@ -91,8 +92,8 @@ object OnePercentage {
         return file
     }
 
-    private fun recipe(entry: Manifest.Entry): Manifest.Alone =
-        requireNotNull(entry.alone) {
+    private fun recipe(entry: Manifest.Entry): Manifest.Recipe =
+        requireNotNull(entry.standalone) {
             "${entry.percentage} % has a file of its own: open ${entry.file}."
         }
 
@@ -117,34 +118,34 @@ object OnePercentage {
     }
 
     /**
-     * Copies a corner of a nested weight: stored run by run as rows, columns, inner; wanted as rows,
-     * inner, columns.
+     * Copies a leading block of a nested weight, which is stored run by run as rows, columns, inner,
+     * and is needed as rows, inner, columns.
      */
     private fun unfold(
         source: ByteBuffer,
         from: Int,
         target: ByteBuffer,
         to: Int,
-        shells: Manifest.Shells,
+        layout: Manifest.NestedLayout,
         level: Int,
     ) {
-        val width = shells.columns[level]
+        val width = layout.columns[level]
         var at = from
         fun run(row: Int, begin: Int, end: Int) {
             for (column in begin until end) {
-                for (inner in 0 until shells.inner) {
-                    val place = to + ((row * shells.inner + inner) * width + column) * shells.item
-                    for (byte in 0 until shells.item) target.put(place + byte, source.get(at++))
+                for (inner in 0 until layout.inner) {
+                    val place = to + ((row * layout.inner + inner) * width + column) * layout.itemBytes
+                    for (byte in 0 until layout.itemBytes) target.put(place + byte, source.get(at++))
                 }
             }
         }
         var rows = 0
         var columns = 0
         for (i in 0..level) {
-            for (row in rows until shells.rows[i]) run(row, 0, shells.columns[i])
-            for (row in 0 until rows) run(row, columns, shells.columns[i])
-            rows = shells.rows[i]
-            columns = shells.columns[i]
+            for (row in rows until layout.rows[i]) run(row, 0, layout.columns[i])
+            for (row in 0 until rows) run(row, columns, layout.columns[i])
+            rows = layout.rows[i]
+            columns = layout.columns[i]
         }
     }
 }

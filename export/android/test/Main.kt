@@ -32,8 +32,8 @@ fun assertRefuses(message: String, body: () -> Unit) {
     try {
         body()
     } catch (error: IllegalArgumentException) {
-        val said = error.message.orEmpty()
-        if (message !in said) throw AssertionError("expected a message with '$message': $said")
+        val received = error.message.orEmpty()
+        if (message !in received) throw AssertionError("expected a message with '$message': $received")
         return
     }
     throw AssertionError("expected IllegalArgumentException with '$message', nothing was thrown")

@@ -19,15 +19,18 @@ fun manifestTests(runner: Runner, json: String) {
         assertEquals(2500L, entry.multiplyAdds)
         assertEquals(0.96, entry.accuracy)
         assertEquals(0.000125, entry.latency)
-        val alone = entry.alone!!
-        assertEquals(listOf(40960, 2048, 20480), listOf(alone.offset, alone.size, alone.length))
-        assertEquals("ab".repeat(32), alone.sha256)
-        assertEquals(listOf(listOf(2048, 1024, 512)), alone.copies)
-        assertEquals(listOf(listOf(2560, 4096, 0, 1)), alone.corners)
-        assertEquals(null, manifest.entries[2].alone)
-        val shells = manifest.shells.single()
-        assertEquals(listOf(listOf(1, 4), listOf(1, 8)), listOf(shells.rows, shells.columns))
-        assertEquals(listOf(9, 4), listOf(shells.inner, shells.item))
+        val recipe = entry.standalone!!
+        assertEquals(
+            listOf(40960, 2048, 20480),
+            listOf(recipe.offset, recipe.compressedBytes, recipe.bytes),
+        )
+        assertEquals("ab".repeat(32), recipe.sha256)
+        assertEquals(listOf(listOf(2048, 1024, 512)), recipe.copies)
+        assertEquals(listOf(listOf(2560, 4096, 0, 1)), recipe.nestedWeights)
+        assertEquals(null, manifest.entries[2].standalone)
+        val layout = manifest.nestedLayouts.single()
+        assertEquals(listOf(listOf(1, 4), listOf(1, 8)), listOf(layout.rows, layout.columns))
+        assertEquals(listOf(9, 4), listOf(layout.inner, layout.itemBytes))
     }
     runner.test("a percentage is served by the next higher one") {
         val manifest = Manifest(json)
@@ -50,6 +53,14 @@ fun manifestTests(runner: Runner, json: String) {
     for (text in listOf("", "[]", "{}", "{\"mode\": \"signatures\"}", json.dropLast(20))) {
         runner.test("no manifest: ${text.take(20)} of ${text.length}") {
             assertRefuses("not a manifest") { Manifest(text) }
+        }
+    }
+    for (format in listOf<Any>(2, 0, "1", true, JSONObject.NULL)) {
+        runner.test("a manifest of format $format is refused") {
+            val other = JSONObject(json).put("format", format)
+            assertRefuses("has format $format; this code reads format 1. Export the model again") {
+                Manifest(other.toString())
+            }
         }
     }
     runner.test("a manifest without percentages is refused") {

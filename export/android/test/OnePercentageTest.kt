@@ -16,10 +16,10 @@ private val COMPRESSED =
     ByteArrayOutputStream().also { out -> DeflaterOutputStream(out).use { it.write(FLATBUFFER) } }
         .toByteArray()
 
-/** 200 bytes that say where they stand, and the flatbuffer behind them. */
+/** 200 bytes, each with its offset as its value, and the flatbuffer after them. */
 private val CONTENT = ByteArray(200) { it.toByte() } + COMPRESSED
 
-/** A flatbuffer of 3 bytes, a copy, and a corner of 2 x 2 values of two bytes, two for each place. */
+/** A flatbuffer of 3 bytes, a copy, and a leading block of 2 x 2 values of two bytes, inner 2. */
 private val EXPECTED =
     ByteArray(32).also {
         FLATBUFFER.copyInto(it)
@@ -39,20 +39,21 @@ private fun hex(bytes: ByteArray) =
 
 private fun manifest(
     copies: String = "[[4, 100, 5]]",
-    corners: String = "[[12, 20, 0, 1]]",
-    size: Int = COMPRESSED.size,
-    length: Int = 32,
+    nestedWeights: String = "[[12, 20, 0, 1]]",
+    compressedBytes: Int = COMPRESSED.size,
+    bytes: Int = 32,
     sha256: String = hex(EXPECTED),
 ) =
     Manifest(
-        """{"mode": "signatures", "inputs": {}, "outputs": {},
-        "shells": [{"rows": [1, 2, 3], "columns": [1, 2, 3], "inner": 2, "item": 2}],
+        """{"format": 1, "mode": "signatures", "inputs": {}, "outputs": {},
+        "nested_layouts": [{"rows": [1, 2, 3], "columns": [1, 2, 3], "inner": 2, "item_bytes": 2}],
         "percentages": [
           {"percentage": 100, "file": "p100.tflite", "signature": "s", "multiply_adds": 2,
-           "alone": null},
+           "standalone": null},
           {"percentage": 30, "file": "model.tflite", "signature": "p30", "multiply_adds": 1,
-           "alone": {"offset": 200, "size": $size, "length": $length, "sha256": "$sha256",
-                     "copies": $copies, "corners": $corners}}]}"""
+           "standalone": {"offset": 200, "compressed_bytes": $compressedBytes, "bytes": $bytes,
+                          "sha256": "$sha256", "copies": $copies,
+                          "nested_weights": $nestedWeights}}]}"""
     )
 
 private fun bytes(buffer: ByteBuffer) = List(buffer.capacity()) { buffer.get(it) }
@@ -85,7 +86,7 @@ fun onePercentageTests(runner: Runner, export: File?) {
         }
         assertEquals(before, folder.list()!!.toSet())
     }
-    runner.test("a file of the assets is mapped from its begin to its end") {
+    runner.test("a file of the assets is mapped from its start to its end") {
         val assets = AssetManager(folder)
         assets.bytesBefore = 4100 // no multiple of a page
         assertEquals(CONTENT.toList(), bytes(OnePercentage.map(assets, "model.tflite")))
@@ -100,11 +101,11 @@ fun onePercentageTests(runner: Runner, export: File?) {
             "a short file" to
                 { OnePercentage.extract(ByteBuffer.wrap(CONTENT.copyOf(199)), manifest(), 1) },
             "a short flatbuffer" to
-                { OnePercentage.extract(made(file), manifest(size = COMPRESSED.size - 6), 1) },
+                { OnePercentage.extract(made(file), manifest(compressedBytes = COMPRESSED.size - 6), 1) },
             "a flatbuffer of no size" to
-                { OnePercentage.extract(made(file), manifest(size = -1), 1) },
+                { OnePercentage.extract(made(file), manifest(compressedBytes = -1), 1) },
             "a result too short for it" to
-                { OnePercentage.extract(made(file), manifest(length = 2), 1) },
+                { OnePercentage.extract(made(file), manifest(bytes = 2), 1) },
             "another digest" to
                 { OnePercentage.extract(made(file), manifest(sha256 = hex(CONTENT)), 1) },
         ) +
@@ -112,14 +113,15 @@ fun onePercentageTests(runner: Runner, export: File?) {
                 "copies $it" to { OnePercentage.extract(made(file), manifest(copies = it), 1) }
             } +
             listOf("[[12, 900, 0, 1]]", "[[31, 20, 0, 1]]", "[[12, 20, 1, 1]]").map {
-                "corners $it" to { OnePercentage.extract(made(file), manifest(corners = it), 1) }
+                "nested weights $it" to
+                    { OnePercentage.extract(made(file), manifest(nestedWeights = it), 1) }
             }
     for ((what, extract) in damaged) {
         runner.test("$what is refused") {
             assertRefuses("30 % of model.tflite is not what was exported") { extract() }
         }
     }
-    runner.test("a recipe that is none is refused") {
+    runner.test("an invalid recipe is refused") {
         assertRefuses("not a manifest") { manifest(copies = "[[1, 2]]") }
     }
     if (export != null) {

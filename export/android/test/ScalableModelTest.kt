@@ -7,7 +7,7 @@ import java.io.File
 import kotlin.io.path.createTempDirectory
 
 private const val ONE_FILE =
-    """{"mode": "signatures", "shells": [],
+    """{"format": 1, "mode": "signatures", "nested_layouts": [],
     "inputs": {"a": {"shape": [1, 2], "dtype": "float32"}, "b": {"shape": [1], "dtype": "int32"}},
     "outputs": {"y": {"shape": [1, 2], "dtype": "float32"}},
     "percentages": [

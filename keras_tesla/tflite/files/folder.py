@@ -18,18 +18,18 @@ MANIFEST = "manifest.json"
 
 @contextlib.contextmanager
 def whole(directory, overwrite: bool) -> Iterator[pathlib.Path]:
-    """Lends a temporary folder whose files get to `directory` only if nothing went wrong.
+    """Yields a temporary folder whose files move to `directory` only if nothing went wrong.
 
-    A new folder appears in one rename. One with an export and nothing else is exchanged for the new
-    one in one step; where the system cannot do that, and in a folder with other things in it, each
-    file appears in one rename, the manifest goes first and comes last: a folder with a manifest
-    always holds the files it names. Of several processes that write one folder at a time each does
-    so by itself; without `overwrite` only the first one does.
+    A new folder appears in one rename. A folder that holds an export and nothing else is exchanged
+    for the new one in one step. Where the system cannot do that, or the folder holds other files,
+    each file appears in one rename. The manifest is removed first and written last, so a folder
+    with a manifest always holds the files it names. Processes that write one folder at the same
+    time wait for each other; without `overwrite` only the first one writes.
 
-    A process that is killed leaves a folder `.NAME-..` beside `directory`.
+    A killed process leaves a folder `.NAME-..` beside `directory`.
 
     Args:
-        directory: The folder to be written; made if there is none.
+        directory: The folder to be written; made if it does not exist.
         overwrite: Bool, whether an export that is there may be replaced.
 
     Raises:
@@ -37,7 +37,7 @@ def whole(directory, overwrite: bool) -> Iterator[pathlib.Path]:
         FileExistsError: If it holds an export and `overwrite` is false.
         OSError: If it cannot be written.
     """
-    # A link stays one: what it leads to is written.
+    # A link stays a link: its target is written.
     directory = pathlib.Path(directory).resolve()
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"The output directory is a file: {str(directory)!r}")
@@ -49,7 +49,7 @@ def whole(directory, overwrite: bool) -> Iterator[pathlib.Path]:
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         yield temporary
-        with _alone(directory.parent):
+        with _locked(directory.parent):
             _check_unused(directory, overwrite)  # another process may have been faster
             _put(temporary, directory)
     finally:
@@ -88,26 +88,26 @@ def _holds_an_export_only(directory) -> bool:
 
 
 def _exchange(one, other) -> bool:
-    """Lets two folders change their names in one step; returns whether the system can."""
+    """Exchanges the names of two folders in one step; returns False where the system cannot."""
     try:
         rename = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):  # not Linux, or an old C library
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    # It fails where the file system does not know it, the folder is a mount, or its parent is not
-    # ours to change.
+    # It fails where the file system does not support it, the folder is a mount, or its parent may
+    # not be changed.
     return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 @contextlib.contextmanager
-def _alone(parent):
-    """Keeps other exports into the same parent waiting; one that is killed lets go."""
+def _locked(parent):
+    """Makes other exports into the same parent wait; a killed process releases the lock."""
     if sys.platform == "win32":
         yield
         return
     handle = None
     try:
-        # One may write into a folder that one may not read; network file systems may not lock it.
+        # The folder may be writable but not readable; network file systems may refuse locks.
         with contextlib.suppress(OSError):
             handle = os.open(parent, os.O_RDONLY)
             fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,39 +1,39 @@
-"""What a file says of itself, as it is written; docs/export.md describes the keys.
+"""The header of a file, as it is written; docs/export.md describes the keys.
 
-Where constants lie, and what is measured on the file, is known only once the file stands. So a
-header has room for numbers that are filled in later, and its place does not move.
+The offsets of constants, and what is measured on the file, are known only after the file was
+written. So a header has room for numbers that are filled in later, and its offset never changes.
 """
 
 import dataclasses
 import json
 from typing import Any
 
-FORMAT = 1
+FORMAT = 1  # of headers and manifests; readers refuse all others
 _WIDTH = 13  # characters of a number that is filled in later, at most: offsets below 10 terabytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How one percentage is taken out of the file; see `keras_tesla.tflite.storages.part`.
+    """How a file makes one percentage standalone; see `keras_tesla.tflite.storages.part`.
 
     Args:
-        size: Bytes of its flatbuffer in the file, in zlib's form.
-        length: Bytes of what results.
-        sha256: Hex digest of what results.
-        copies: [[to, from, bytes], ..]: runs of bytes that are copied.
-        corners: [[to, from, shells, level], ..]: weights that are stored nested.
-        offset: Of its flatbuffer in the file.
+        offset: Of its flatbuffer in the file, compressed by zlib.
+        compressed_bytes: Its size there.
+        bytes: Size of the result.
+        sha256: Hex digest of the result.
+        copies: [[target, source, bytes], ..]: runs of bytes that are copied.
+        nested_weights: [[target, source, layout, level], ..]: weights that are stored nested.
     """
 
     offset: int
-    size: int
-    length: int
+    compressed_bytes: int
+    bytes: int
     sha256: str
     copies: list[list[int]]
-    corners: list[list[int]]
+    nested_weights: list[list[int]]
 
     def _filled_in_later(self):
-        return [self.offset, *(run[1] for run in self.copies + self.corners)]
+        return [self.offset, *(run[1] for run in self.copies + self.nested_weights)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Measures:
     """What is measured on a finished file; None where it is not, or not yet.
 
     Args:
-        bytes: What a file of this percentage alone takes.
+        bytes: Size of a file of this percentage only.
         accuracy: Float, 0..1, on the `validation_data` of the export.
         latency: Seconds of one call on the machine that exported it, one thread, median.
         max_abs_difference: Largest difference between the file's outputs and Keras'.
@@ -55,49 +55,49 @@ class Measures:
 
 @dataclasses.dataclass(frozen=True)
 class PercentageHeader:
-    """What a file says of one of its percentages.
+    """One percentage in the header of a file.
 
     Args:
         percentage: Int, 1..100.
         signature: Name of its signature.
         multiply_adds: Of one example.
         measures: What was measured.
-        alone: How it is taken out of the file; None if it is the file's only one.
+        standalone: How it is made standalone; None if it is the only one of the file.
     """
 
     percentage: int
     signature: str
     multiply_adds: int
     measures: Measures = Measures()
-    alone: Recipe | None = None
+    standalone: Recipe | None = None
 
     def values(self) -> dict[str, Any]:
-        """Returns it as a dict of what JSON has."""
+        """Returns it as a dict for JSON."""
         values = dataclasses.asdict(self)
-        recipe = values.pop("alone")
+        recipe = values.pop("standalone")
         values |= values.pop("measures")
-        return values if recipe is None else {**values, "alone": recipe}
+        return values if recipe is None else {**values, "standalone": recipe}
 
     def _filled_in_later(self):
         measures = dataclasses.astuple(self.measures)
-        return [*measures, *(() if self.alone is None else self.alone._filled_in_later())]
+        return [*measures, *(() if self.standalone is None else self.standalone._filled_in_later())]
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a file says of itself.
+    """The header of a file.
 
     Args:
         mode: `"per_percentage"`, `"signatures"` or `"percentage_input"`.
         storage: Name of the storage; None in a file of one percentage.
         quantization: None, `"dynamic_range"` or `"int8"`.
         name: Of the network.
-        versions: {package: version} of what wrote it.
+        versions: {package: version} of the software that wrote it.
         inputs: {name: {"shape": [..], "dtype": ..}} of the inputs.
         outputs: Likewise of the outputs.
         percentages: From the highest to the lowest.
-        not_shared: [{"weight": name, "percentage": int, "bytes": int, "reason": str}, ..].
-        shells: The forms of nested weights; None in a file of one percentage.
+        unshared_weights: [{"weight": name, "percentage": int, "bytes": int, "reason": str}, ..].
+        nested_layouts: How nested weights are stored; None in a file of one percentage.
     """
 
     mode: str
@@ -108,15 +108,15 @@ class Header:
     inputs: dict[str, dict]
     outputs: dict[str, dict]
     percentages: tuple[PercentageHeader, ...]
-    not_shared: list[dict] = dataclasses.field(default_factory=list)
-    shells: list[dict] | None = None
+    unshared_weights: list[dict] = dataclasses.field(default_factory=list)
+    nested_layouts: list[dict] | None = None
 
     def values(self) -> dict[str, Any]:
-        """Returns it as a dict of what JSON has."""
+        """Returns it as a dict for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["percentages"] = [entry.values() for entry in self.percentages]
-        if self.shells is None:
-            del values["shells"]
+        if self.nested_layouts is None:
+            del values["nested_layouts"]
         return {"format": FORMAT, **values}
 
     def text(self) -> bytes:

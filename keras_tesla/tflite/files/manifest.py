@@ -6,27 +6,33 @@ import pathlib
 
 from keras_tesla.percentages import check_percentages
 from keras_tesla.tflite.files.folder import MANIFEST
-from keras_tesla.tflite.files.reading import FileError
+from keras_tesla.tflite.files.reading import FileError, check_format
 
 # What reading a value of an unexpected type or form may raise.
 ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 def read(directory) -> dict:
-    """Returns what the manifest of an export says, its files checked.
+    """Returns the values of the manifest of an export, its files checked.
 
     Args:
         directory: The export's folder.
 
     Raises:
         FileNotFoundError: If there is none in the folder, or a file that it names is missing.
-        FileError: If a file has not the size or the SHA-256 that the manifest says.
-        ValueError: If it is not a manifest, or names files outside of the folder.
+        FileError: If a file does not have the size or the SHA-256 of the manifest, or the manifest
+            has another format.
+        ValueError: If it is not a manifest, or names files outside the folder.
     """
     directory = pathlib.Path(directory)
     text = (directory / MANIFEST).read_text()
     try:
         values = json.loads(text)
+        found = values["format"]
+    except ERRORS as error:
+        raise refused(directory, error) from error
+    check_format(found, repr(str(directory / MANIFEST)))
+    try:
         described = {file["file"]: (file["bytes"], file["sha256"]) for file in values["files"]}
         _check_names(values["percentages"], described)
     except ERRORS as error:

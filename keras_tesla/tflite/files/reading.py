@@ -1,7 +1,7 @@
-"""What a file says of itself: a metadata entry in JSON, protected by a digest of the whole file.
+"""The header of a file: a metadata entry in JSON, protected by a digest of the whole file.
 
 Every exported file ends with an archive that holds its SHA-256, see
-`keras_tesla.tflite.files.archive`. A damaged file is recognised by that before any runtime sees it.
+`keras_tesla.tflite.files.archive`. It reveals a damaged file before any runtime sees it.
 """
 
 import json
@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_tesla.tflite.files import archive
 from keras_tesla.tflite.files.header import FORMAT
+from keras_tesla.version import __version__
 
 ENTRY = "keras_tesla"  # name of the metadata entry
 
@@ -20,33 +21,48 @@ class FileError(ValueError):
 
 
 def read_header(content, name: str = "The file") -> dict:
-    """Returns what a file says of itself; docs/export.md lists the keys.
+    """Returns the header of a file; docs/export.md lists the keys.
 
     Args:
         content: All bytes of the file, also as an `mmap`.
-        name: What an error calls it.
+        name: Its name in errors.
 
     Raises:
-        FileError: If it is damaged, or no file that keras_tesla exported.
+        FileError: If it is damaged, was not exported by keras_tesla, or has another format.
     """
     start, size = find_header(content, name)
     try:
         header = json.loads(content[start : start + size])
     except (RecursionError, ValueError) as error:
         raise FileError(
-            f"{name} has a metadata entry {ENTRY!r} that is no JSON: {error}"
+            f"{name} has a metadata entry {ENTRY!r} that is not JSON: {error}"
         ) from error
-    found = header.get("format") if isinstance(header, dict) else None
-    if found != FORMAT:
-        raise FileError(f"{name} has format {found}; this version reads format {FORMAT}.")
+    check_format(header.get("format") if isinstance(header, dict) else None, name)
     return header
+
+
+def check_format(found, name: str):
+    """Refuses a header or manifest whose `format` is not the one that this version reads.
+
+    Args:
+        found: Its `format`.
+        name: Its name in the error.
+
+    Raises:
+        FileError: If it is anything but that number.
+    """
+    if found != FORMAT or isinstance(found, bool):
+        raise FileError(
+            f"{name} has format {found}; keras_tesla {__version__} reads format {FORMAT}. Export "
+            "the model again with this version."
+        )
 
 
 def find_header(content, name: str = "The file") -> tuple[int, int]:
     """Returns the offset and the size of the header of a file.
 
     Raises:
-        FileError: If the file is damaged, or none that keras_tesla exported.
+        FileError: If the file is damaged, or was not exported by keras_tesla.
     """
     if content[4:8] != b"TFL3":
         raise FileError(
@@ -68,5 +84,5 @@ def find_header(content, name: str = "The file") -> tuple[int, int]:
                 return content.find(data.tobytes()), len(data)
     # Whoever forges a file can forge its digest.
     except (AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
-        raise FileError(f"{name} is no whole flatbuffer: {error}") from error
+        raise FileError(f"{name} is not a whole flatbuffer: {error}") from error
     raise FileError(f"{name} has no metadata entry {ENTRY!r}.")

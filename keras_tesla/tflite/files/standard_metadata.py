@@ -1,8 +1,8 @@
 """The standard metadata of a .tflite file, which Android's and other tools read.
 
-What they say about the inputs and outputs of each subgraph: names, content, how an image is
-normalized, the range of values, and which outputs have labels. The first subgraph must be described
-with all of its inputs and outputs; Android's reader refuses the file otherwise.
+They describe the inputs and outputs of each subgraph: names, content, how an image is normalized,
+the range of values, and which outputs have labels. All inputs and outputs of the first subgraph
+must be described; Android's reader refuses the file otherwise.
 
 Reference:
     https://github.com/tensorflow/tflite-support, `metadata/metadata_schema.fbs`, version 1.5.0
@@ -44,16 +44,16 @@ _COLOR_SPACES = {3: np.int8(1), 1: np.int8(2)}  # {channels: RGB or GRAYSCALE}
 
 
 @dataclasses.dataclass(frozen=True)
-class Tensor:
-    """What is said of an input or output. Tuples have one number, or one for each channel.
+class TensorInfo:
+    """The description of an input or output. Tuples have one number, or one for each channel.
 
     Args:
         shape: Tuple of ints, with the batch.
         description: A sentence.
-        mean: Tuple of floats: the network takes `(x - mean) / std`. Empty: nothing is said.
+        mean: Tuple of floats: the network takes `(x - mean) / std`. Empty: not given.
         std: Likewise, above zero.
-        minimum: Tuple of floats: the least value. Empty: nothing is said.
-        maximum: Likewise the greatest.
+        minimum: Tuple of floats: the smallest value. Empty: not given.
+        maximum: Likewise the largest.
         labels: Bool, whether the numbers along the last axis belong to the lines of `labels.txt`.
     """
 
@@ -88,23 +88,23 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class Subgraph:
-    """What is said of a subgraph.
+class SubgraphInfo:
+    """The description of a subgraph.
 
     Args:
         name: Of its signature, or of the subgraph if it has none.
         description: A sentence.
-        inputs: {name: `Tensor`}, in the order of the subgraph's inputs. Empty: nothing is said.
+        inputs: {name: `TensorInfo`}, in the order of the subgraph's inputs. Empty: not given.
         outputs: Likewise of its outputs.
     """
 
     name: str
     description: str = ""
-    inputs: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    outputs: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    inputs: dict[str, TensorInfo] = dataclasses.field(default_factory=dict)
+    outputs: dict[str, TensorInfo] = dataclasses.field(default_factory=dict)
 
 
-def pack(name: str, description: str, version: str, subgraphs: list[Subgraph]) -> bytes:
+def pack(name: str, description: str, version: str, subgraphs: list[SubgraphInfo]) -> bytes:
     """Returns the bytes of the metadata entry `TFLITE_METADATA`, to be put into the flatbuffer.
 
     Args:
@@ -139,10 +139,10 @@ _Table = tuple[str, tuple]  # its name in the schema, and (slot, value) of the f
 
 
 def _table(kind, **fields) -> _Table:
-    """A table; fields that say nothing are left out, as readers expect."""
+    """A table; empty fields are left out, as readers expect."""
     slots = _SLOTS[kind]
-    said = {n: v for n, v in fields.items() if isinstance(v, np.generic) or v}
-    return kind, tuple((slots.index(name), value) for name, value in said.items())
+    filled = {n: v for n, v in fields.items() if isinstance(v, np.generic) or v}
+    return kind, tuple((slots.index(name), value) for name, value in filled.items())
 
 
 _LABELS = _table("AssociatedFile", name=archive.LABELS, type=_TENSOR_AXIS_LABELS)
@@ -195,13 +195,13 @@ def _content(kind, properties):
 
 
 def _write(builder, value, written) -> int:
-    """Writes a value and returns its offset; equal ones, such as signatures have, once."""
+    """Writes a value and returns its offset. Equal ones are written once."""
     if value not in written:
-        written[value] = _write_anew(builder, value, written)
+        written[value] = _write_new(builder, value, written)
     return written[value]
 
 
-def _write_anew(builder, value, written):
+def _write_new(builder, value, written):
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value[0], str):

@@ -1,4 +1,4 @@
-"""From a flatbuffer to the bytes of a file that says what it is."""
+"""From a flatbuffer to the bytes of a file with a header."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ class Draft:
     """A file that is complete but for the numbers in its header and its digest.
 
     LiteRT reads neither, so a draft computes what the file will compute: it is run and measured
-    before `finish` writes both, once.
+    first, then `finish` writes both, once.
 
     Args:
         content: All bytes.
-        header: What the file says of itself so far.
-        place: Where the header lies in `content`.
+        header: The header of the file so far.
+        place: Where the header is in `content`.
     """
 
     content: bytes
@@ -50,7 +50,7 @@ def write_one(model: schema.ModelT, header: Header, metadata: dict[str, bytes], 
 
     Args:
         model: The model, which gets both.
-        header: What the file says of itself.
+        header: The header of the file.
         metadata: {name: bytes} of further metadata entries.
         labels: List of strings or None, see `keras_tesla.tflite.files.archive`.
     """
@@ -70,8 +70,8 @@ def draft(content: bytearray, header: Header, buffer: int, labels) -> Draft:
     """Returns a file without its digest.
 
     Args:
-        content: A flatbuffer and what lies after it; the archive is appended.
-        header: What the file says of itself.
+        content: A flatbuffer and the constants after it; the archive is appended.
+        header: The header of the file.
         buffer: Index of the header's buffer, from `add_header`.
         labels: List of strings or None.
     """

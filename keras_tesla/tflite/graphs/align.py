@@ -1,41 +1,41 @@
 """Inputs and outputs that mean the same at every percentage.
 
-An int8 file's percentages have activation ranges, and so output scales, of their own. Where they
-share one signature, its outputs have one scale: the finest that holds all of them.
+The activation ranges of an int8 file, and so its output scales, differ between percentages. Where
+they share one signature, its outputs have one scale: the finest that covers all of their ranges.
 """
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite.graphs.flatbuffer import Kind, Type
-from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.graphs.flatbuffer import Op, Type
+from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 
 
-def align(leaves: list[Leaf]):
+def align(graphs: list[PercentageGraph]):
     """Gives int8 inputs and outputs of several percentages one scale each."""
-    for name in leaves[0].inputs:
-        _align(leaves, name, "inputs")
-    for name in leaves[0].outputs:
-        _align(leaves, name, "outputs")
+    for name in graphs[0].inputs:
+        _align(graphs, name, "inputs")
+    for name in graphs[0].outputs:
+        _align(graphs, name, "outputs")
 
 
-def _align(leaves, name, side):
-    tensors = [leaf.graph.tensors[getattr(leaf, side)[name]] for leaf in leaves]
+def _align(graphs, name, side):
+    tensors = [graph.subgraph.tensors[getattr(graph, side)[name]] for graph in graphs]
     if tensors[0].type != Type.INT8:
         return
     ranges = [_range(tensor.quantization) for tensor in tensors]
     if len(set(ranges)) == 1:
         return
     wide = _quantization(min(lo for lo, _ in ranges), max(hi for _, hi in ranges))
-    for leaf, tensor in zip(leaves, tensors, strict=True):
-        graph, index = leaf.graph, getattr(leaf, side)[name]
-        outer = graph.add_tensor(name, tensor.shape, Type.INT8, quantization=wide)
-        ends = getattr(graph.subgraph, side)
+    for graph, tensor in zip(graphs, tensors, strict=True):
+        subgraph, index = graph.subgraph, getattr(graph, side)[name]
+        outer = subgraph.add_tensor(name, tensor.shape, Type.INT8, quantization=wide)
+        ends = getattr(subgraph.table, side)
         ends[ends.index(index)] = outer
-        getattr(leaf, side)[name] = outer
+        getattr(graph, side)[name] = outer
         into = (outer, index) if side == "inputs" else (index, outer)
-        graph.add_operator(
-            Kind.QUANTIZE,
+        subgraph.add_operator(
+            Op.QUANTIZE,
             into[:1],
             into[1:],
             schema.QuantizeOptionsT(),

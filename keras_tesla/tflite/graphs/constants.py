@@ -1,7 +1,7 @@
 """The constants that lie after the flatbuffers of a file."""
 
 ALIGNMENT = 64  # XNNPACK and the kernels read weights in vectors of at most so many bytes
-LEAST = 64  # smaller constants stay inside the flatbuffer: a place of their own would cost more
+LEAST = 64  # smaller constants stay inside the flatbuffer: alignment would cost more
 
 
 def aligned(position: int) -> int:
@@ -12,29 +12,29 @@ def aligned(position: int) -> int:
 class Constants:
     """Runs of bytes, each stored once: one that begins another is stored within it.
 
-    A `Buffer` of the flatbuffer names its bytes by offset and size and the runtimes check no more
-    than that they lie in the file, so buffers may overlap.
+    A `Buffer` of the flatbuffer names its bytes by offset and size and the runtimes check only
+    that they lie in the file, so buffers may overlap.
     """
 
     def __init__(self):
         self._data: list[bytes] = []
-        self._own: set[int] = set()
+        self._unshared: set[int] = set()
         self._known: dict[bytes, int] = {}
         self._offsets: dict[int, int] = {}
 
-    def add(self, data: bytes, own: bool = False) -> int:
-        """Adds bytes and returns their number.
+    def add(self, data: bytes, unshared: bool = False) -> int:
+        """Adds a constant and returns its number.
 
         Args:
             data: The bytes.
-            own: Bool, whether they need an address that no other constant has.
+            unshared: Bool, whether they need an address that no other constant has.
         """
-        if not own and data in self._known:
+        if not unshared and data in self._known:
             return self._known[data]
         self._data.append(data)
         number = len(self._data) - 1
-        if own:
-            self._own.add(number)
+        if unshared:
+            self._unshared.add(number)
         else:
             self._known[data] = number
         return number
@@ -42,7 +42,7 @@ class Constants:
     def place(self, start: int) -> int:
         """Gives every constant its offset, from `start` on, and returns the end."""
         position = start
-        for number in self._own:
+        for number in self._unshared:
             self._offsets[number] = position = aligned(position)
             position += len(self._data[number])
         shared = sorted(self._known.items(), reverse=True)

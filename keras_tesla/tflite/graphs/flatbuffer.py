@@ -1,4 +1,4 @@
-"""LiteRT's flatbuffer as Python objects, with what reading and rewriting a graph needs."""
+"""LiteRT's flatbuffer as Python objects, and what reading and rewriting a graph needs."""
 
 import struct
 
@@ -6,7 +6,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-Kind = schema.BuiltinOperator
+Op = schema.BuiltinOperator
 Type = schema.TensorType
 
 _IDENTIFIER = b"TFL3"
@@ -46,10 +46,10 @@ def place_of(packed, buffer: int) -> slice:
 def set_offsets(packed: bytearray, offsets: dict[int, int]):
     """Writes where constants lie into a packed model, in place of the offsets it was packed with.
 
-    How large a model is, and so where what follows it begins, is known once it is packed.
+    The size of a model, and so the offsets of what follows it, is known only once it is packed.
 
     Args:
-        packed: The bytes of a model that has an offset, whichever, for each of these buffers.
+        packed: The bytes of a model in which each of these buffers has some offset.
         offsets: {index of a buffer: offset of its bytes in the file}.
     """
     model = schema.Model.GetRootAs(packed, 0)
@@ -100,7 +100,7 @@ def dtype(tensor: schema.TensorT) -> str:
     """Returns the NumPy name of a tensor's type.
 
     Raises:
-        ValueError: If it is one that no rewriting here handles, such as a string.
+        ValueError: If it is one that is not handled here, such as a string.
     """
     if tensor.type not in _DTYPES:
         raise ValueError(f"Tensor {text(tensor.name)!r} has a type that is not supported here.")
@@ -141,33 +141,33 @@ def _tensor_map(indices):
     return entries
 
 
-class Graph:
+class Subgraph:
     """One subgraph of a model, to be read and rewritten in place.
 
     Args:
-        model: The model it belongs to, whose operator codes and buffers it uses.
-        subgraph: The schema's object.
+        model: The model it belongs to, with its operator types and buffers.
+        table: The schema's object.
     """
 
-    def __init__(self, model: schema.ModelT, subgraph: schema.SubGraphT):
-        self.model, self.subgraph = model, subgraph
+    def __init__(self, model: schema.ModelT, table: schema.SubGraphT):
+        self.model, self.table = model, table
         # Lists, not NumPy arrays: they grow.
         for operator in self.operators:
             operator.inputs, operator.outputs = list(operator.inputs), list(operator.outputs)
-        subgraph.inputs, subgraph.outputs = list(subgraph.inputs), list(subgraph.outputs)
+        table.inputs, table.outputs = list(table.inputs), list(table.outputs)
 
     @property
     def tensors(self) -> list:
-        return self.subgraph.tensors
+        return self.table.tensors
 
     @property
     def operators(self) -> list:
-        return self.subgraph.operators
+        return self.table.operators
 
-    def kind(self, operator) -> int:
-        """Returns the `Kind` of an operator."""
+    def op(self, operator) -> int:
+        """Returns the `Op` of an operator."""
         code = self.model.operatorCodes[operator.opcodeIndex]
-        # Files for old runtimes have codes below 127 in the older field only.
+        # Files for old runtimes have values below 127 in the older field only.
         return max(code.builtinCode, code.deprecatedBuiltinCode)
 
     def array(self, tensor: int) -> np.ndarray | None:
@@ -211,19 +211,19 @@ class Graph:
         self.model.buffers.append(buffer)
         return len(self.model.buffers) - 1
 
-    def add_operator(self, kind, inputs, outputs, options=None, at=None, version=1):
+    def add_operator(self, op, inputs, outputs, options=None, at=None, version=1):
         """Adds an operator.
 
         Args:
-            kind: Its `Kind`.
+            op: Its `Op`.
             inputs: Indices of tensors.
             outputs: Indices of tensors.
             options: The schema's object of its options, or None.
-            at: Int, its place in running order; None: last.
+            at: Int, its place in execution order; None: last.
             version: Int, of the operator.
         """
         operator = schema.OperatorT()
-        operator.opcodeIndex = self._code(kind, version)
+        operator.opcodeIndex = self._code(op, version)
         operator.inputs, operator.outputs = list(inputs), list(outputs)
         if options is not None:
             operator.builtinOptions = options
@@ -237,27 +237,27 @@ class Graph:
         options = schema.ReshapeOptionsT()
         options.newShape = [int(n) for n in shape]
         wanted = self.add_tensor("shape", shape.shape, Type.INT32, shape)
-        self.add_operator(Kind.RESHAPE, [x, wanted], [y], options, at)
+        self.add_operator(Op.RESHAPE, [x, wanted], [y], options, at)
 
-    def _code(self, kind, version):
+    def _code(self, op, version):
         code = schema.OperatorCodeT()
-        code.builtinCode, code.version = kind, version
-        code.deprecatedBuiltinCode = min(kind, 127)
+        code.builtinCode, code.version = op, version
+        code.deprecatedBuiltinCode = min(op, 127)
         return add_code(self.model, code)
 
 
-def add_graph(model: schema.ModelT, name: str) -> Graph:
+def add_subgraph(model: schema.ModelT, name: str) -> Subgraph:
     """Adds an empty subgraph to a model."""
     subgraph = schema.SubGraphT()
     subgraph.name = name
     subgraph.tensors, subgraph.operators = [], []
     subgraph.inputs, subgraph.outputs = [], []
     model.subgraphs.append(subgraph)
-    return Graph(model, subgraph)
+    return Subgraph(model, subgraph)
 
 
 def add_code(model: schema.ModelT, code: schema.OperatorCodeT) -> int:
-    """Returns the index of an operator code in a model, which gets it if it has it not."""
+    """Returns the index of an operator code in a model, adding it if missing."""
     for index, known in enumerate(model.operatorCodes):
         if vars(known) == vars(code):
             return index

@@ -8,13 +8,13 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_tesla.tflite.graphs import constants, flatbuffer
 from keras_tesla.tflite.graphs.constants import Constants
-from keras_tesla.tflite.graphs.flatbuffer import Graph, Kind, Type
-from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.graphs.flatbuffer import Op, Subgraph, Type
 from keras_tesla.tflite.graphs.nested import Descriptions
+from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 
 PERCENTAGE = "percentage"
 DEFAULT = "serving_default"
-_NOT_PLACED = 1  # as an offset: the schema means by 0 and 1 that a buffer lies in the flatbuffer
+_NOT_PLACED = 1  # as an offset; in the schema 0 and 1 mean that a buffer is in the flatbuffer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,26 +38,27 @@ class Merged:
         model: The model.
         pool: The larger constants.
         external: {index of a buffer: `External`}.
-        graphs: {percentage: its graph}. A tensor has the index that it has in the leaf; the tensor
-            that stores a nested weight comes after these, in the order of `Leaf.nested`.
+        subgraphs: {percentage: its subgraph}. Tensors keep the index that they have in the
+            percentage's graph; those that store nested weights follow, in the order of
+            `PercentageGraph.nested`.
     """
 
     model: schema.ModelT
     pool: Constants
     external: dict[int, External]
-    graphs: dict[int, Graph]
+    subgraphs: dict[int, Subgraph]
 
     def source(self, percentage: int, tensor: int) -> External | None:
         """Returns where the value of a tensor comes from, None if it is inside the flatbuffer."""
-        return self.external.get(self.graphs[percentage].tensors[tensor].buffer)
+        return self.external.get(self.subgraphs[percentage].tensors[tensor].buffer)
 
-    def place(self, external: External) -> int:
-        """Returns where a constant lies in the file, once `pool.place` was called."""
+    def offset(self, external: External) -> int:
+        """Returns the offset of a constant in the file, once `pool.place` was called."""
         return self.pool.offset(external.number)
 
     def offsets(self) -> dict[int, int]:
         """Returns {index of a buffer: offset of its bytes}, once `pool.place` was called."""
-        return {index: self.place(external) for index, external in self.external.items()}
+        return {index: self.offset(external) for index, external in self.external.items()}
 
 
 def key(percentage: int) -> str:
@@ -65,11 +66,11 @@ def key(percentage: int) -> str:
     return f"p{percentage}"
 
 
-def merge(leaves: list[Leaf], percentage_input: bool) -> Merged:
+def merge(graphs: list[PercentageGraph], percentage_input: bool) -> Merged:
     """Puts several percentages into one model.
 
     Args:
-        leaves: From the lowest to the highest percentage, with equal inputs and outputs.
+        graphs: From the lowest to the highest percentage, with equal inputs and outputs.
         percentage_input: Bool, whether the model has a signature that takes the percentage too.
 
     Returns:
@@ -78,27 +79,27 @@ def merge(leaves: list[Leaf], percentage_input: bool) -> Merged:
     """
     writer = _Writer()
     if not percentage_input:
-        for leaf in reversed(leaves):  # what is run without a signature is the highest
-            graph = writer.add_leaf(leaf)
-            writer.add_signature(key(leaf.percentage), graph, leaf.inputs, leaf.outputs)
+        for graph in reversed(graphs):  # what is run without a signature is the highest
+            subgraph = writer.add_percentage(graph)
+            writer.add_signature(key(graph.percentage), subgraph, graph.inputs, graph.outputs)
         return writer.done()
-    chain = writer.add_graph("choose")
-    handed_on = writer.add_graph("pass")
-    graphs = [writer.add_leaf(leaf) for leaf in leaves]
-    selector = _Selector(writer, leaves, graphs, handed_on)
+    chain = writer.add_subgraph("choose")
+    pass_through = writer.add_subgraph("pass")
+    subgraphs = [writer.add_percentage(graph) for graph in graphs]
+    selector = _Selector(writer, graphs, subgraphs, pass_through)
     selector.choose(chain)
-    for leaf, graph in reversed(list(zip(leaves, graphs, strict=True))):
-        selector.call(leaf, graph)
+    for graph, subgraph in reversed(list(zip(graphs, subgraphs, strict=True))):
+        selector.call(graph, subgraph)
     return writer.done()
 
 
-def alone(leaf: Leaf) -> Merged:
-    """Returns the model of one percentage, its weights written out and not nested."""
+def standalone(graph: PercentageGraph) -> Merged:
+    """Returns the model of one percentage only, its weights written out and not nested."""
     writer = _Writer()
-    graph = writer.add_leaf(leaf, nested=False)
-    for tensor in graph.tensors:
+    subgraph = writer.add_percentage(graph, nested=False)
+    for tensor in subgraph.tensors:
         tensor.name = None  # the signature names what matters; names would be half of the bytes
-    writer.add_signature(DEFAULT, graph, leaf.inputs, leaf.outputs)
+    writer.add_signature(DEFAULT, subgraph, graph.inputs, graph.outputs)
     return writer.done()
 
 
@@ -109,25 +110,25 @@ class _Writer:
         self._pool = Constants()
         self.model = flatbuffer.new_model("keras_tesla")
         self._external: dict[int, External] = {}
-        self._graphs: dict[int, Graph] = {}
+        self._subgraphs: dict[int, Subgraph] = {}
         self._small: dict[bytes, int] = {}
         self._buffers: dict[External, int] = {}
         self._descriptions = Descriptions()
 
     def done(self) -> Merged:
-        return Merged(self.model, self._pool, self._external, self._graphs)
+        return Merged(self.model, self._pool, self._external, self._subgraphs)
 
-    def add_graph(self, name) -> Graph:
-        return flatbuffer.add_graph(self.model, name)
+    def add_subgraph(self, name) -> Subgraph:
+        return flatbuffer.add_subgraph(self.model, name)
 
-    def index(self, graph: Graph) -> int:
-        return self.model.subgraphs.index(graph.subgraph)
+    def index(self, subgraph: Subgraph) -> int:
+        return self.model.subgraphs.index(subgraph.table)
 
-    def add_signature(self, name, graph, inputs, outputs):
-        made = flatbuffer.signature(name, self.index(graph), inputs, outputs)
+    def add_signature(self, name, subgraph, inputs, outputs):
+        made = flatbuffer.signature(name, self.index(subgraph), inputs, outputs)
         self.model.signatureDefs.append(made)
 
-    def buffer(self, data: bytes, own: bool = False) -> int:
+    def buffer(self, data: bytes, unshared: bool = False) -> int:
         """Returns the index of a buffer with these bytes."""
         if not data:
             return 0
@@ -138,7 +139,7 @@ class _Writer:
                 self.model.buffers.append(made)
                 self._small[data] = len(self.model.buffers) - 1
             return self._small[data]
-        external = External(self._pool.add(data, own), len(data))
+        external = External(self._pool.add(data, unshared), len(data))
         if external not in self._buffers:
             made = schema.BufferT()
             made.offset, made.size = _NOT_PLACED, len(data)
@@ -147,136 +148,137 @@ class _Writer:
             self._external[self._buffers[external]] = external
         return self._buffers[external]
 
-    def constant(self, graph: Graph, name, value: np.ndarray, type_) -> int:
+    def constant(self, subgraph: Subgraph, name, value: np.ndarray, type_) -> int:
         """Adds a constant tensor."""
-        made = graph.add_tensor(name, value.shape, type_)
-        graph.tensors[made].buffer = self.buffer(value.tobytes())
+        made = subgraph.add_tensor(name, value.shape, type_)
+        subgraph.tensors[made].buffer = self.buffer(value.tobytes())
         return made
 
-    def add_leaf(self, leaf: Leaf, nested: bool = True) -> Graph:
-        """Adds a percentage's graph as it is, but for the storage of its weights."""
-        source = leaf.graph
-        graph = self.add_graph(key(leaf.percentage))
-        self._graphs[leaf.percentage] = graph
-        used = {*leaf.inputs.values(), *leaf.outputs.values()}
+    def add_percentage(self, graph: PercentageGraph, nested: bool = True) -> Subgraph:
+        """Adds the graph of a percentage, its weights as they are to be stored."""
+        source = graph.subgraph
+        subgraph = self.add_subgraph(key(graph.percentage))
+        self._subgraphs[graph.percentage] = subgraph
+        used = {*graph.inputs.values(), *graph.outputs.values()}
         used.update(t for o in source.operators for t in (*o.inputs, *o.outputs))
         for index, tensor in enumerate(source.tensors):
             tensor = copy.copy(tensor)
-            if index not in used:  # replaced by another one: only its place is kept
+            if index not in used:  # replaced by another one: only its index is kept
                 tensor.buffer, tensor.name, tensor.quantization = 0, None, None
-            elif index not in leaf.nested or not nested:
+            elif index not in graph.nested or not nested:
                 data = flatbuffer.data_of(source.model.buffers[tensor.buffer])
-                tensor.buffer = self.buffer(data, own=index in leaf.own)
+                tensor.buffer = self.buffer(data, unshared=index in graph.unshared)
             else:
                 tensor.buffer = 0
-            graph.tensors.append(tensor)
-        graph.subgraph.inputs = list(source.subgraph.inputs)
-        graph.subgraph.outputs = list(source.subgraph.outputs)
-        for index, weight in leaf.nested.items() if nested else ():
+            subgraph.tensors.append(tensor)
+        subgraph.table.inputs = list(source.table.inputs)
+        subgraph.table.outputs = list(source.table.outputs)
+        for index, weight in graph.nested.items() if nested else ():
             tensor = source.tensors[index]
-            stored = graph.add_like(tensor.name, tensor)
-            graph.tensors[stored].buffer = self.buffer(weight.data)
-            graph.tensors[stored].sparsity = self._descriptions.describe(
-                weight.shells, weight.level, tensor.shape
+            stored = subgraph.add_like(tensor.name, tensor)
+            subgraph.tensors[stored].buffer = self.buffer(weight.data)
+            subgraph.tensors[stored].sparsity = self._descriptions.describe(
+                weight.layout, weight.level, tensor.shape
             )
-            graph.add_operator(Kind.DENSIFY, [stored], [index], schema.DensifyOptionsT())
+            subgraph.add_operator(Op.DENSIFY, [stored], [index], schema.DensifyOptionsT())
         for operator in source.operators:
             operator = copy.copy(operator)
             code = source.model.operatorCodes[operator.opcodeIndex]
             operator.opcodeIndex = flatbuffer.add_code(self.model, code)
-            graph.operators.append(operator)
-        return graph
+            subgraph.operators.append(operator)
+        return subgraph
 
 
 class _Selector:
     """The part of a model that runs the graph of one of its percentages.
 
-    `pass` returns what it is given. A flat chain of `y = IF(is_p, graph of p, pass)(x, y)`, one
-    link for each percentage, costs next to nothing for those not taken; a tree of nested IFs would
-    prepare all branches below a branch again.
+    The subgraph `pass` returns its inputs. A flat chain of `y = IF(is_p, graph of p, pass)(x, y)`,
+    one link for each percentage, costs next to nothing for those not taken; in a tree of nested IFs
+    the runtime would prepare all branches below a branch again.
     """
 
-    def __init__(self, writer: _Writer, leaves, graphs, handed_on: Graph):
-        self._writer, self._leaves, self._graphs = writer, leaves, graphs
-        self._pass = handed_on
-        first = leaves[0]
-        self._inputs = {n: first.graph.tensors[i] for n, i in first.inputs.items()}
-        self._outputs = {n: first.graph.tensors[i] for n, i in first.outputs.items()}
-        xs, ys = self._add_inputs(handed_on), self._add_previous(handed_on)
-        handed_on.subgraph.inputs = xs + ys
-        handed_on.subgraph.outputs = ys
-        for leaf, graph in zip(leaves, graphs, strict=True):
+    def __init__(self, writer: _Writer, graphs, subgraphs, pass_through: Subgraph):
+        self._writer, self._graphs, self._subgraphs = writer, graphs, subgraphs
+        self._pass = pass_through
+        first = graphs[0]
+        self._inputs = {n: first.subgraph.tensors[i] for n, i in first.inputs.items()}
+        self._outputs = {n: first.subgraph.tensors[i] for n, i in first.outputs.items()}
+        xs, ys = self._add_inputs(pass_through), self._add_previous(pass_through)
+        pass_through.table.inputs = xs + ys
+        pass_through.table.outputs = ys
+        for graph, subgraph in zip(graphs, subgraphs, strict=True):
             # Both branches of an IF take the same tensors, in one order.
-            graph.subgraph.inputs = [leaf.inputs[n] for n in self._inputs]
-            graph.subgraph.inputs += self._add_previous(graph)
-            graph.subgraph.outputs = [leaf.outputs[n] for n in self._outputs]
+            subgraph.table.inputs = [graph.inputs[n] for n in self._inputs]
+            subgraph.table.inputs += self._add_previous(subgraph)
+            subgraph.table.outputs = [graph.outputs[n] for n in self._outputs]
 
-    def _add_inputs(self, graph):
-        return [graph.add_like(name, tensor) for name, tensor in self._inputs.items()]
+    def _add_inputs(self, subgraph):
+        return [subgraph.add_like(name, tensor) for name, tensor in self._inputs.items()]
 
-    def _add_previous(self, graph):
-        return [graph.add_like(f"{n}_previous", tensor) for n, tensor in self._outputs.items()]
+    def _add_previous(self, subgraph):
+        return [subgraph.add_like(f"{n}_previous", tensor) for n, tensor in self._outputs.items()]
 
-    def _add_zeros(self, graph):
+    def _add_zeros(self, subgraph):
         zeros = []
         for name, tensor in self._outputs.items():
             value = np.zeros([int(n) for n in tensor.shape], flatbuffer.dtype(tensor))
-            index = graph.add_like(f"{name}_zeros", tensor)
-            graph.tensors[index].buffer = self._writer.buffer(value.tobytes())
+            index = subgraph.add_like(f"{name}_zeros", tensor)
+            subgraph.tensors[index].buffer = self._writer.buffer(value.tobytes())
             zeros.append(index)
         return zeros
 
-    def _add_if(self, graph, condition, xs, ys, taken: Graph):
+    def _add_if(self, subgraph, condition, xs, ys, taken: Subgraph):
         options = schema.IfOptionsT()
         options.thenSubgraphIndex = self._writer.index(taken)
         options.elseSubgraphIndex = self._writer.index(self._pass)
-        results = [graph.add_like(name, tensor) for name, tensor in self._outputs.items()]
-        graph.add_operator(Kind.IF, [condition, *xs, *ys], results, options)
+        results = [subgraph.add_like(name, tensor) for name, tensor in self._outputs.items()]
+        subgraph.add_operator(Op.IF, [condition, *xs, *ys], results, options)
         return results
 
-    def _finish(self, graph, name, inputs, ys):
-        graph.subgraph.inputs = list(inputs.values())
-        graph.subgraph.outputs = ys
+    def _finish(self, subgraph, name, inputs, ys):
+        subgraph.table.inputs = list(inputs.values())
+        subgraph.table.outputs = ys
         outputs = dict(zip(self._outputs, ys, strict=True))
-        self._writer.add_signature(name, graph, inputs, outputs)
+        self._writer.add_signature(name, subgraph, inputs, outputs)
 
-    def choose(self, graph: Graph):
-        """Writes the graph that takes the percentage as an input."""
-        writer, levels = self._writer, [leaf.percentage for leaf in self._leaves]
-        xs = self._add_inputs(graph)
-        wanted = graph.add_tensor(PERCENTAGE, (1,), Type.INT32)
+    def choose(self, subgraph: Subgraph):
+        """Writes the subgraph that takes the percentage as an input."""
+        writer, percentages = self._writer, [graph.percentage for graph in self._graphs]
+        xs = self._add_inputs(subgraph)
+        wanted = subgraph.add_tensor(PERCENTAGE, (1,), Type.INT32)
         limits = np.iinfo(np.int32)
-        # Level k serves what is above the level below it, up to itself.
+        # A percentage serves what is above the next lower one, up to itself.
         bounds = (
-            np.array([*levels[:-1], limits.max], np.int32),
-            np.array([limits.min, *(p + 1 for p in levels[:-1])], np.int32),
+            np.array([*percentages[:-1], limits.max], np.int32),
+            np.array([limits.min, *(p + 1 for p in percentages[:-1])], np.int32),
         )
-        count = len(levels)
+        count = len(percentages)
         at_most, at_least, hit = (
-            graph.add_tensor(name, (count,), Type.BOOL) for name in ("at_most", "at_least", "hit")
+            subgraph.add_tensor(name, (count,), Type.BOOL)
+            for name in ("at_most", "at_least", "hit")
         )
-        upper, lower = (writer.constant(graph, "bounds", b, Type.INT32) for b in bounds)
-        graph.add_operator(Kind.LESS_EQUAL, [wanted, upper], [at_most], schema.LessEqualOptionsT())
-        graph.add_operator(
-            Kind.GREATER_EQUAL, [wanted, lower], [at_least], schema.GreaterEqualOptionsT()
+        upper, lower = (writer.constant(subgraph, "bounds", b, Type.INT32) for b in bounds)
+        subgraph.add_operator(Op.LESS_EQUAL, [wanted, upper], [at_most], schema.LessEqualOptionsT())
+        subgraph.add_operator(
+            Op.GREATER_EQUAL, [wanted, lower], [at_least], schema.GreaterEqualOptionsT()
         )
-        graph.add_operator(
-            Kind.LOGICAL_AND, [at_most, at_least], [hit], schema.LogicalAndOptionsT()
+        subgraph.add_operator(
+            Op.LOGICAL_AND, [at_most, at_least], [hit], schema.LogicalAndOptionsT()
         )
-        conditions = [graph.add_tensor(f"is_{p}", (), Type.BOOL) for p in levels]
+        conditions = [subgraph.add_tensor(f"is_{p}", (), Type.BOOL) for p in percentages]
         options = schema.UnpackOptionsT()
         options.num, options.axis = count, 0
-        graph.add_operator(Kind.UNPACK, [hit], conditions, options)
-        ys = self._add_zeros(graph)
-        for condition, taken in zip(conditions, self._graphs, strict=True):
-            ys = self._add_if(graph, condition, xs, ys, taken)
+        subgraph.add_operator(Op.UNPACK, [hit], conditions, options)
+        ys = self._add_zeros(subgraph)
+        for condition, taken in zip(conditions, self._subgraphs, strict=True):
+            ys = self._add_if(subgraph, condition, xs, ys, taken)
         inputs = {**dict(zip(self._inputs, xs, strict=True)), PERCENTAGE: wanted}
-        self._finish(graph, DEFAULT, inputs, ys)
+        self._finish(subgraph, DEFAULT, inputs, ys)
 
-    def call(self, leaf: Leaf, taken: Graph):
-        """Writes a graph that runs one percentage without copying its operators."""
-        graph = self._writer.add_graph(f"call_{key(leaf.percentage)}")
-        xs = self._add_inputs(graph)
-        always = self._writer.constant(graph, "always", np.array(True), Type.BOOL)
-        ys = self._add_if(graph, always, xs, self._add_zeros(graph), taken)
-        self._finish(graph, key(leaf.percentage), dict(zip(self._inputs, xs, strict=True)), ys)
+    def call(self, graph: PercentageGraph, taken: Subgraph):
+        """Writes a subgraph that runs one percentage without copying its operators."""
+        subgraph = self._writer.add_subgraph(f"call_{key(graph.percentage)}")
+        xs = self._add_inputs(subgraph)
+        always = self._writer.constant(subgraph, "always", np.array(True), Type.BOOL)
+        ys = self._add_if(subgraph, always, xs, self._add_zeros(subgraph), taken)
+        self._finish(subgraph, key(graph.percentage), dict(zip(self._inputs, xs, strict=True)), ys)

@@ -1,13 +1,13 @@
 """Nested storage: every percentage's weight is the beginning of one run of bytes.
 
-A weight at a percentage is a corner of the full one: its first rows (output channels) and of
-these the first columns (input channels). Written shell by shell, a smaller corner before what a
-larger one adds, all corners share their bytes. A sparse tensor's description tells the runtime's
-DENSIFY, once at load, which row and columns each run of values belongs to.
+A weight at a percentage is a leading block of the full one: its first rows (output channels) and of
+these the first columns (input channels). Each block is stored before the values that the next
+larger block adds to it, so all blocks share their bytes. A sparse tensor's description tells the
+runtime's DENSIFY, once at load, to which row and columns each run of values belongs.
 
-Within a row the order is columns, then `inner` (the positions of a convolution's kernel), so that a
-run is contiguous whatever the kernel's size. Where all corners have all rows, the rows belong to
-`inner` too: there is one row, and a corner is the beginning of the columns.
+Within a row the order is columns, then `inner` (the positions of a convolution's kernel), so a run
+is contiguous whatever the kernel's size. Where all blocks have all rows, the rows are part of
+`inner` too: there is one row, and a block is the beginning of the columns.
 """
 
 import dataclasses
@@ -17,31 +17,31 @@ from ai_edge_litert import schema_py_generated as schema
 
 
 @dataclasses.dataclass(frozen=True)
-class Shells:
-    """The corners of a weight, from the smallest to the largest.
+class NestedLayout:
+    """How the leading blocks of a weight are stored in one run of bytes.
 
     Args:
-        rows: Number of rows of each corner, ascending.
-        columns: Number of columns of each corner, ascending.
+        rows: Number of rows of each block, ascending.
+        columns: Number of columns of each block, ascending.
         inner: Values for each row and column.
-        item: Bytes of a value.
+        item_bytes: Bytes of a value.
     """
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     inner: int
-    item: int
+    item_bytes: int
 
     def values(self) -> dict:
-        """Returns it as a dict of what JSON has."""
+        """Returns it as a dict for JSON."""
         return {**vars(self), "rows": list(self.rows), "columns": list(self.columns)}
 
     def size(self, level: int) -> int:
-        """Returns the bytes of a corner."""
-        return self.rows[level] * self.columns[level] * self.inner * self.item
+        """Returns the number of bytes of a block."""
+        return self.rows[level] * self.columns[level] * self.inner * self.item_bytes
 
     def runs(self, level: int):
-        """Yields (row, first column, end of columns) of each run of a corner, in stored order."""
+        """Yields (row, first column, end of columns) of each run of a block, in stored order."""
         rows = columns = 0
         for more_rows, more_columns in zip(
             self.rows[: level + 1], self.columns[: level + 1], strict=True
@@ -54,7 +54,7 @@ class Shells:
             rows, columns = more_rows, more_columns
 
     def store(self, weight: np.ndarray) -> bytes:
-        """Returns the largest corner in stored order.
+        """Returns the largest block in stored order.
 
         Args:
             weight: Array `(rows, .., columns)`; what lies between is `inner`.
@@ -64,16 +64,16 @@ class Shells:
         return b"".join(by_row[row, lo:hi].tobytes() for row, lo, hi in self.runs(top))
 
     def load(self, stored: bytes | memoryview, level: int) -> np.ndarray:
-        """Returns a corner as `(rows, inner, columns)` from the beginning of what `store` made.
+        """Returns a block as `(rows, inner, columns)` from the beginning of what `store` made.
 
         Args:
             stored: At least `size(level)` bytes.
-            level: Index of the corner.
+            level: Index of the block.
 
         Returns:
-            An array of unsigned integers as wide as the values.
+            An array of unsigned integers of `item_bytes` bytes.
         """
-        values = np.frombuffer(stored, f"u{self.item}", self.size(level) // self.item)
+        values = np.frombuffer(stored, f"u{self.item_bytes}", self.size(level) // self.item_bytes)
         by_row = np.empty((self.rows[level], self.columns[level], self.inner), values.dtype)
         at = 0
         for row, lo, hi in self.runs(level):
@@ -84,36 +84,36 @@ class Shells:
 
 
 class Descriptions:
-    """Makes the sparse tensors' descriptions of one flatbuffer, which holds each list once."""
+    """Makes the descriptions of the sparse tensors of one flatbuffer; each list is stored once."""
 
     def __init__(self):
         self._vectors = {}
 
-    def describe(self, shells: Shells, level: int, shape) -> schema.SparsityParametersT:
-        """Returns the description of a corner.
+    def describe(self, layout: NestedLayout, level: int, shape) -> schema.SparsityParametersT:
+        """Returns the description of a block.
 
         Rows and columns are compressed (CSR) dimensions. A run (row, lo, hi) is an entry whose
-        columns are the places lo .. hi of the list 0, 1, 2, ..; entry e ends where entry e + 1
-        begins, so between two runs that do not meet stands an empty entry that leads back. All
-        corners point to the lists of the largest one and say how many entries are theirs.
+        columns are elements lo .. hi of the list 0, 1, 2, ... Entry e ends where entry e + 1
+        begins, so an empty entry separates two runs that are not adjacent. All blocks point to the
+        lists of the largest one; each says how many of the entries it has.
 
         Args:
-            shells: The corners.
-            level: Index of the corner.
+            layout: How the blocks are stored.
+            level: Index of the block.
             shape: The tensor's shape `(rows, .., columns)`.
         """
         description = schema.SparsityParametersT()
         last = len(shape) - 1
-        if shells.rows[-1] == 1:
+        if layout.rows[-1] == 1:
             description.traversalOrder = [last, *range(last)]
             description.dimMetadata = [_dense(shape[i]) for i in description.traversalOrder]
             return description
         rows: list[int] = []
         ends = [0]
         used = 0
-        mine = sum(1 for _ in shells.runs(level))
-        for number, (row, lo, hi) in enumerate(shells.runs(len(shells.rows) - 1)):
-            if number == mine:
+        count = sum(1 for _ in layout.runs(level))
+        for number, (row, lo, hi) in enumerate(layout.runs(len(layout.rows) - 1)):
+            if number == count:
                 used = len(rows)
             if ends[-1] != lo:
                 rows.append(0)
@@ -123,7 +123,7 @@ class Descriptions:
         description.traversalOrder = [0, last, *range(1, last)]
         description.dimMetadata = [
             self._compressed([0, used or len(rows)], rows),
-            self._compressed(ends, range(shells.columns[-1])),
+            self._compressed(ends, range(layout.columns[-1])),
             *(_dense(size) for size in shape[1:-1]),
         ]
         return description

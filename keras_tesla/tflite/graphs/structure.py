@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from keras_tesla.tflite.graphs import flatbuffer
-from keras_tesla.tflite.graphs.flatbuffer import Kind
+from keras_tesla.tflite.graphs.flatbuffer import Op
 
 _BRANCHES = ("thenSubgraphIndex", "elseSubgraphIndex")
 
@@ -24,7 +24,7 @@ def check(content: bytes) -> list[list[str]]:
         content: The bytes of a .tflite file.
 
     Returns:
-        The names of the operators of each subgraph, in running order.
+        The names of the operators of each subgraph, in execution order.
 
     Raises:
         StructureError: What is wrong.
@@ -36,21 +36,21 @@ def check(content: bytes) -> list[list[str]]:
     for number, buffer in enumerate(model.buffers):
         if buffer.offset > 1 and buffer.offset + buffer.size > len(content):
             raise StructureError(f"Buffer {number} ends after the file.")
-    kinds = {v: k for k, v in vars(Kind).items() if isinstance(v, int)}
+    known = {v: k for k, v in vars(Op).items() if isinstance(v, int)}
     operators = []
-    for subgraph in model.subgraphs:
-        for tensor in subgraph.tensors:
+    for table in model.subgraphs:
+        for tensor in table.tensors:
             _check_tensor(model, tensor)
-        indices = [*subgraph.inputs, *subgraph.outputs]
-        for operator in subgraph.operators:
+        indices = [*table.inputs, *table.outputs]
+        for operator in table.operators:
             indices += [t for t in [*operator.inputs, *operator.outputs] if t != -1]
             for branch in _BRANCHES:
                 _check_index(getattr(operator.builtinOptions, branch, 0), model.subgraphs, branch)
             _check_index(operator.opcodeIndex, model.operatorCodes, "operator code")
         for index in indices:
-            _check_index(index, subgraph.tensors, "tensor")
-        graph = flatbuffer.Graph(model, subgraph)
-        names = [kinds.get(graph.kind(operator), "unknown") for operator in subgraph.operators]
+            _check_index(index, table.tensors, "tensor")
+        subgraph = flatbuffer.Subgraph(model, table)
+        names = [known.get(subgraph.op(operator), "unknown") for operator in subgraph.operators]
         for name in names:
             if name in ("CUSTOM", "unknown"):
                 raise StructureError(f"The operator {name} is not built into LiteRT.")

@@ -13,12 +13,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_tesla.integers import check_integer
 from keras_tesla.percentages import check_percentages
-from keras_tesla.tflite import standalone
 from keras_tesla.tflite.files import manifest, reading
 from keras_tesla.tflite.files.folder import MANIFEST
 from keras_tesla.tflite.graphs import flatbuffer, merge
 from keras_tesla.tflite.measure import child, machine, report, textfile
 from keras_tesla.tflite.measure.measurement import Measurement
+from keras_tesla.tflite.standalone import extract
 
 _FORMAT = "keras_tesla benchmark 1"
 _DELEGATES = ("xnnpack", "none")
@@ -99,14 +99,14 @@ def benchmark(
     rounds: int = 4,
     threads: int = 1,
     delegate: str = "xnnpack",
-    alone: bool = False,
+    standalone: bool = False,
     timeout: float = 300,
 ) -> Benchmark:
     """Measures every percentage of exported files on this machine.
 
-    Each percentage is opened in a process of its own, by turns and `rounds` times, so that a slow
-    moment of the machine hits all of them and a crash of the runtime becomes an error. A file that
-    takes the percentage as an input is run that way; of any other its signature is.
+    Each percentage is opened in its own process. They alternate, `rounds` times, so a slow moment
+    of the machine affects all of them; a crash of the runtime becomes an error. A file that takes
+    the percentage as an input is run that way, any other by its signatures.
 
     Args:
         paths: A .tflite file or a folder that `keras_tesla.tflite.export` wrote, or several.
@@ -116,8 +116,8 @@ def benchmark(
         rounds: Int, how many processes open each percentage.
         threads: Int, number of CPU threads.
         delegate: `"xnnpack"` or `"none"`.
-        alone: Bool, whether a percentage is taken out of its file and measured without the others,
-            as `keras_tesla.tflite.load` opens it; taking it out is not timed.
+        standalone: Bool, whether each percentage is measured as a standalone file, as
+            `keras_tesla.tflite.load` opens it; making that file is not timed.
         timeout: Seconds that one process may take.
 
     Returns:
@@ -156,11 +156,11 @@ def benchmark(
         jobs = [
             job
             for name, path in _named(paths).items()
-            for job in _jobs(name, path, percentages, pathlib.Path(scratch) if alone else None)
+            for job in _jobs(name, path, percentages, pathlib.Path(scratch) if standalone else None)
         ]
         answers: list[list[dict]] = [[] for _ in jobs]
         for number in range(rounds):
-            # Every other round goes backward: nobody always runs after the same neighbour.
+            # Every other round goes backward, so no job always runs after the same one.
             for index in range(len(jobs))[:: 1 if number % 2 == 0 else -1]:
                 answers[index].append(run(**jobs[index].call))
     return Benchmark(
@@ -170,7 +170,7 @@ def benchmark(
             "warmup": warmup,
             "rounds": rounds,
             "delegate": delegate,
-            "alone": alone,
+            "standalone": standalone,
         },
         measurements=tuple(
             Measurement(**job.about, **_summary(answered))
@@ -186,7 +186,7 @@ class _Job:
 
 
 def _named(paths) -> dict[str, pathlib.Path]:
-    """Returns {what a model is called: its path}: the last part of the path where that suffices."""
+    """Returns {name of a model: path}; the name is the last part of the path if that is unique."""
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     paths = [pathlib.Path(path) for path in paths]
     if not paths or len(set(paths)) < len(paths):
@@ -230,9 +230,9 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 def _job(name, file, content, about, entry, scratch) -> _Job:
     percentage, inputs = entry["percentage"], about["inputs"]
     call = {"path": file, "signature": entry["signature"], "inputs": inputs, "values": {}}
-    if scratch is not None and entry.get("alone"):
+    if scratch is not None and entry.get("standalone"):
         call["path"] = scratch / f"{len(list(scratch.iterdir()))}.tflite"
-        call["path"].write_bytes(standalone.extract(content, about, percentage))
+        call["path"].write_bytes(extract(content, about, percentage))
         call["signature"] = merge.DEFAULT
     elif about["mode"] == "percentage_input":
         call["signature"] = merge.DEFAULT
@@ -271,12 +271,12 @@ def _summary(answers: list[dict]) -> dict:
 def _one_product() -> bytes:
     """Returns the smallest model that makes the runtime set up its delegate: one product."""
     model = flatbuffer.new_model("one product")
-    graph = flatbuffer.add_graph(model, "main")
-    x = graph.add_tensor("x", [1, 1], flatbuffer.Type.FLOAT32)
+    subgraph = flatbuffer.add_subgraph(model, "main")
+    x = subgraph.add_tensor("x", [1, 1], flatbuffer.Type.FLOAT32)
     weight = np.ones((1, 1), "float32")
-    w = graph.add_tensor("w", [1, 1], flatbuffer.Type.FLOAT32, weight)
-    y = graph.add_tensor("y", [1, 1], flatbuffer.Type.FLOAT32)
+    w = subgraph.add_tensor("w", [1, 1], flatbuffer.Type.FLOAT32, weight)
+    y = subgraph.add_tensor("y", [1, 1], flatbuffer.Type.FLOAT32)
     options = schema.FullyConnectedOptionsT()
-    graph.add_operator(flatbuffer.Kind.FULLY_CONNECTED, [x, w, -1], [y], options)
-    graph.subgraph.inputs, graph.subgraph.outputs = [x], [y]
+    subgraph.add_operator(flatbuffer.Op.FULLY_CONNECTED, [x, w, -1], [y], options)
+    subgraph.table.inputs, subgraph.table.outputs = [x], [y]
     return flatbuffer.pack(model)

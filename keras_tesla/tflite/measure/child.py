@@ -1,7 +1,7 @@
-"""Running one signature of a .tflite file in a process of its own, and measuring it.
+"""Running one signature of a .tflite file in a separate process, and measuring it.
 
 The runtime trusts a file: one that is broken can end the process. Here it ends a child, and the
-caller gets an error. A process of its own also has a memory peak of its own.
+caller gets an error. A separate process also has a separate memory peak.
 
 This file is both sides. The child runs it as a script and imports nothing of `keras_tesla`, which
 would bring TensorFlow into the process that is measured.
@@ -37,7 +37,7 @@ def measure(
 ) -> dict:
     """Opens a file in a new process and times calls of one signature.
 
-    What is timed is LiteRT's `Invoke` of the signature's subgraph alone. The inputs are set once,
+    What is timed is LiteRT's `Invoke` of the signature's subgraph only. The inputs are set once,
     before: a Python `SignatureRunner` spends several microseconds a call on resizing, allocating
     and copying, which no phone does between two calls.
 
@@ -46,7 +46,7 @@ def measure(
         signature: Name of the signature.
         inputs: {input name: {"shape": [..], "dtype": ..}}; filled with standard normal floats or
             with zeros and ones.
-        values: {input name: list} of inputs that need a value of their own.
+        values: {input name: list} of inputs that need certain values.
         first: Bytes of a small .tflite file that is opened and run before anything is measured, so
             that what the runtime loads and sets up once is not taken for the file's.
         runs: Int, number of timed calls.

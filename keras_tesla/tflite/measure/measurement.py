@@ -19,7 +19,7 @@ class Measurement:
         percentage: Int, 1..100.
         file: Name of the file.
         file_bytes: Its size.
-        bytes: What a file of this percentage alone takes.
+        bytes: Size of a file of this percentage only.
         multiply_adds: Of one example.
         accuracy: 0..1, as written into the file by the export, or None.
         batch_size: Examples of one call.

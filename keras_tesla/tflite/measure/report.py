@@ -22,7 +22,7 @@ COLUMNS = (
     ("p99", lambda m: f"{1e6 * m.latency['p99']:,.2f}"),
     ("load ms", lambda m: f"{1e3 * m.load:,.2f}"),
     ("memory KiB", lambda m: _or_none(m.memory, lambda b: f"{b / 1024:,.0f}")),
-    ("bytes alone", lambda m: f"{m.bytes:,}"),
+    ("standalone bytes", lambda m: f"{m.bytes:,}"),
     ("file bytes", lambda m: f"{m.file_bytes:,}"),
     ("multiply-adds", lambda m: f"{m.multiply_adds:,}"),
 )
@@ -30,8 +30,8 @@ COLUMNS = (
 
 def place(benchmark) -> str:
     """Returns a line that says where, when and how a `Benchmark` was measured."""
-    said = benchmark.machine | benchmark.settings
-    return ", ".join(f"{name} {value}" for name, value in said.items())
+    facts = benchmark.machine | benchmark.settings
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
 def models(benchmark) -> dict[str, list[Measurement]]:
@@ -102,7 +102,7 @@ def _plots(lines):
     time, second = _unit(_TIMES, max(m.latency["median"] for m in _all(lines)))
     size, byte = _unit(_SIZES, max(m.bytes for m in _all(lines)))
     latency = f"median latency, {time}", lambda m: m.latency["median"] * second
-    memory = f"{size} alone", lambda m: m.bytes * byte
+    memory = f"{size}, standalone", lambda m: m.bytes * byte
     accuracy = "accuracy, %", lambda m: 100 * m.accuracy
     percentage = "percentage", lambda m: m.percentage
 
@@ -179,12 +179,12 @@ def _table(title, rows):
 
 _MEANINGS = {
     "accuracy": "On the validation data given to the export, as written in the file.",
-    "latency": "LiteRT's invocation alone, inputs set before; over all timed calls of all rounds.",
+    "latency": "LiteRT's invocation only, inputs set before; over all timed calls of all rounds.",
     "load": "From opening the file to the first result; the median over the rounds. The file was "
     "in the system's cache.",
     "memory": "By how much resident memory grew at most in a process that opened the file, mapped "
     "parts of the file included.",
-    "bytes alone": "What a file of this percentage alone takes.",
+    "standalone bytes": "Size of a file of this percentage only.",
 }
 
 _LIGHT = ("#0b62a8", "#c2410c", "#0f7b54", "#a21caf", "#8a6100", "#0e7490", "#be123c", "#4b5563")

@@ -91,15 +91,15 @@ def style(number: int) -> str:
 
 def marker(number: int, x: float, y: float) -> str:
     """Returns the mark of a series at a place; the shapes tell series apart without color."""
-    corners = (
+    offsets = (
         None,
         [(-4, -4), (4, -4), (4, 4), (-4, 4)],
         [(0, -5.5), (5, 4), (-5, 4)],
         [(0, -5.5), (5.5, 0), (0, 5.5), (-5.5, 0)],
     )[number % 4]
-    if corners is None:
+    if offsets is None:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
-    path = " ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in corners)
+    path = " ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in offsets)
     return f'<polygon points="{path}"/>'
 
 

@@ -6,7 +6,7 @@ import tempfile
 
 
 def check(path, overwrite: bool) -> pathlib.Path:
-    """Returns the path of a file that may be written; to be asked before long work.
+    """Returns the path of a file that may be written; to be called before long work.
 
     Args:
         path: The file.

@@ -1,19 +1,20 @@
-"""One percentage as a file of its own, taken out of a file of several.
+"""One percentage as a standalone file, made from a file of several.
 
-A file of several percentages also holds, for each, the flatbuffer of that percentage alone without
-its weights, and a recipe: which bytes of the file go where after it. What results is a plain
-.tflite file with one signature and weights as any runtime and delegate takes them. It costs the
+A file of several percentages also holds, for each, a flatbuffer of that percentage only, without
+its weights, and a recipe: which bytes of the file to copy after it, and where to. The result is a
+plain .tflite file with one signature and weights that any runtime and delegate takes. It needs the
 memory of that percentage only.
 
-In the header each percentage has, under `alone`,
+In the header each percentage has, under `standalone`,
 
-    offset, size    of its flatbuffer in the file, in zlib's form
-    length, sha256  of what results
-    copies          [[to, from, bytes], ..]: runs of bytes that are copied
-    corners         [[to, from, shells, level], ..]: weights that are stored nested, see
-                    `keras_tesla.tflite.graphs.nested`; `shells` counts in the header's list
+    offset, compressed_bytes  of its flatbuffer in the file, compressed by zlib
+    bytes, sha256             of the result
+    copies                    [[target, source, bytes], ..]: runs of bytes that are copied
+    nested_weights            [[target, source, layout, level], ..]: weights that are stored nested,
+                              see `keras_tesla.tflite.graphs.nested`
 
-and everything else in it is zero.
+`target` is an offset in the result, `source` one in the file; `layout` is an index in the header's
+`nested_layouts`. All other bytes of the result are zero.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from typing import NamedTuple
 
 from keras_tesla.tflite.files.header import Recipe
 from keras_tesla.tflite.graphs import constants, flatbuffer, merge
-from keras_tesla.tflite.graphs.leaf import Leaf
+from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 
 _DEFLATED = 1032  # bytes that zlib makes of one, at most
 
@@ -35,92 +36,99 @@ class Constant(NamedTuple):
 
     Args:
         tensor: Index of its tensor in the percentage's graph.
-        place: Its offset in the part.
+        offset: In the part.
         size: Bytes.
     """
 
     tensor: int
-    place: int
+    offset: int
     size: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """A percentage as a file of its own, as it goes into a file of several.
+    """One percentage as a standalone file, before it goes into a file of several.
 
     Args:
-        leaf: The percentage's graph.
-        skeleton: Its flatbuffer, in zlib's form.
-        length: Bytes of the part.
+        graph: The percentage's graph.
+        flatbuffer: Its flatbuffer without weights, compressed by zlib.
+        size: Bytes of the part.
         sha256: Hex digest of the part.
-        known: A constant for each tensor that has one; several may have one place.
+        known: A constant for each tensor that has one; several may have the same offset.
     """
 
-    leaf: Leaf
-    skeleton: bytes
-    length: int
+    graph: PercentageGraph
+    flatbuffer: bytes
+    size: int
     sha256: str
     known: tuple[Constant, ...]
 
     def constants(self) -> Iterator[Constant]:
-        """Yields the constants that its recipe must fetch, each run of bytes once."""
+        """Yields the constants that its recipe must copy, each run of bytes once."""
         done = set()
         for constant in sorted(self.known, key=lambda constant: -constant.size):
-            if constant.place not in done:  # else a larger constant begins with this one
-                done.add(constant.place)
+            if constant.offset not in done:  # else a larger constant begins with this one
+                done.add(constant.offset)
                 yield constant
 
-    def recipe(self, copies, corners=()) -> Recipe:
-        """Returns how it is fetched; its `offset` is not known yet."""
-        return Recipe(0, len(self.skeleton), self.length, self.sha256, list(copies), list(corners))
+    def recipe(self, copies, nested_weights=()) -> Recipe:
+        """Returns how it is made; the recipe's `offset` is not known yet."""
+        return Recipe(
+            offset=0,
+            compressed_bytes=len(self.flatbuffer),
+            bytes=self.size,
+            sha256=self.sha256,
+            copies=list(copies),
+            nested_weights=list(nested_weights),
+        )
 
 
-def make(leaf: Leaf) -> Part:
-    """Returns a percentage as a file of its own."""
-    merged = merge.alone(leaf)
+def make(graph: PercentageGraph) -> Part:
+    """Returns a percentage as a standalone file."""
+    merged = merge.standalone(graph)
     packed = bytearray(flatbuffer.pack(merged.model))
-    length = merged.pool.place(constants.aligned(len(packed)))
+    size = merged.pool.place(constants.aligned(len(packed)))
     flatbuffer.set_offsets(packed, merged.offsets())
-    complete = bytearray(length)
+    complete = bytearray(size)
     complete[: len(packed)] = packed
     merged.pool.write(complete)
     sources = [
-        (tensor, merged.source(leaf.percentage, tensor))
-        for tensor in range(len(leaf.graph.tensors))
+        (tensor, merged.source(graph.percentage, tensor))
+        for tensor in range(len(graph.subgraph.tensors))
     ]
     return Part(
-        leaf,
+        graph,
         zlib.compress(packed, 9),
-        length,
+        size,
         hashlib.sha256(complete).hexdigest(),
-        tuple(Constant(t, merged.place(s), s.size) for t, s in sources if s is not None),
+        tuple(Constant(t, merged.offset(s), s.size) for t, s in sources if s is not None),
     )
 
 
-def unfolded(content, recipe: Recipe) -> io.BytesIO:
+def without_constants(content, recipe: Recipe) -> io.BytesIO:
     """Returns a part without its constants, as a file to write them into.
 
-    A recipe may come from anywhere, so it gets no more than the file can give.
+    A recipe may come from anywhere, so the memory it can ask for is bounded by the file.
 
     Args:
-        content: All bytes of the file, or what has their number and returns slices of them.
-        recipe: How the part is fetched.
+        content: All bytes of the file, or an object with their number that returns slices of them.
+        recipe: How the part is made.
     """
-    start, size, length = recipe.offset, recipe.size, recipe.length
-    check_range(start, size, len(content))
-    check_range(0, length, len(content) + _DEFLATED * size)
-    made = io.BytesIO(bytes(length))
-    made.write(zlib.decompressobj().decompress(content[start : start + size], length))
+    start, count = recipe.offset, recipe.compressed_bytes
+    check_range(start, count, len(content))
+    check_range(0, recipe.bytes, len(content) + _DEFLATED * count)
+    made = io.BytesIO(bytes(recipe.bytes))
+    made.write(zlib.decompressobj().decompress(content[start : start + count], recipe.bytes))
     return made
 
 
 def check_range(start: int, count: int, end: int):
-    """Refuses a run of bytes that is not in the first `end` ones."""
+    """Refuses a run of bytes that is not within the first `end` ones."""
     if not 0 <= start <= start + count <= end:
         raise ValueError(f"it needs {count} bytes at {start} of {end}")
 
 
 def run_of(content, start: int, count: int) -> memoryview:
-    """Returns a run of bytes of a file, refused if the file does not have it."""
+    """Returns a run of bytes of a file, refused where the file ends before it."""
     check_range(start, count, len(content))
     return memoryview(content[start : start + count])

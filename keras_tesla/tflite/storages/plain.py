@@ -4,9 +4,9 @@ from keras_tesla.tflite.storages.storage import Storage
 
 
 class Plain(Storage):
-    """Each percentage as the converter made it, without operators that some delegates do not take.
+    """Each percentage as the converter made it, without operators that some delegates lack.
 
-    Equal runs of bytes, and one that begins another, are stored once all the same: the pool of
+    Equal runs of bytes, and one that begins another, are still stored once: the pool of
     constants does that for every storage.
     """
 
@@ -15,5 +15,5 @@ class Plain(Storage):
     def needs_floats(self, quantization):
         return False
 
-    def graphs(self, leaves, floats, quantization):
-        return leaves, []
+    def rewrite(self, graphs, floats, quantization):
+        return graphs, []

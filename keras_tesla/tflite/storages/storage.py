@@ -1,24 +1,25 @@
-"""What a storage decides: the graphs of a file, what they share, how a percentage is taken out."""
+"""What a storage decides: what the graphs of a file share, how each becomes a standalone file."""
 
 import abc
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from keras_tesla.tflite.files.header import Recipe
-from keras_tesla.tflite.graphs.leaf import Leaf
 from keras_tesla.tflite.graphs.merge import External
-from keras_tesla.tflite.storages.part import Part, check_range, run_of, unfolded
+from keras_tesla.tflite.graphs.nested import NestedLayout
+from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
+from keras_tesla.tflite.storages.part import Part, check_range, run_of, without_constants
 
 
 class Storage(abc.ABC):
     """How one file holds the weights of several percentages.
 
     A storage rewrites the graphs before they are merged, writes the recipe by which each percentage
-    is taken out again, and follows it. A new one is a subclass in a module of its own and a line in
-    `keras_tesla.tflite.storages`.
+    becomes a standalone file, and follows it. A new storage is a subclass in its own module and a
+    line in `keras_tesla.tflite.storages`.
 
     Attributes:
-        name: What `export(storage=)` and the header call it.
+        name: Its name in `export(storage=)` and in the header.
         private_apart: Bool, whether a percentage's private profile must stay out of its kernels,
             which would otherwise differ at every percentage.
     """
@@ -28,65 +29,66 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def needs_floats(self, quantization: str | None) -> bool:
-        """Whether it needs quantized percentages in float32 too."""
+        """Whether it also needs quantized percentages in float32."""
 
     @abc.abstractmethod
-    def graphs(
-        self, leaves: list[Leaf], floats: list[Leaf], quantization: str | None
-    ) -> tuple[list[Leaf], list[dict]]:
-        """Returns the graphs that go into the file, and what they do not share.
+    def rewrite(
+        self, graphs: list[PercentageGraph], floats: list[PercentageGraph], quantization: str | None
+    ) -> tuple[list[PercentageGraph], list[dict]]:
+        """Returns the graphs that go into the file, and the weights that they do not share.
 
         Args:
-            leaves: What the converter made, from the lowest to the highest percentage. They may be
-                rewritten.
+            graphs: Those of the converter, from the lowest to the highest percentage. They may be
+                changed.
             floats: The same in float32 where `needs_floats`, else empty.
             quantization: None, `"dynamic_range"` or `"int8"`.
 
         Returns:
             The graphs in the same order, and
             [{"weight": name, "percentage": int, "bytes": int, "reason": str}, ..]: the weights that
-            should be shared and need bytes of their own.
+            could not be shared.
         """
 
-    def forms(self, leaves: list[Leaf]) -> list[Any]:
-        """Returns what the recipes of all percentages refer to, the header's `shells`."""
+    def nested_layouts(self, graphs: list[PercentageGraph]) -> list[NestedLayout]:
+        """Returns the layouts to which the recipes of all percentages refer."""
         return []
 
     def recipe(
-        self, part: Part, source: Callable[[int], External | None], place: Callable, forms: list
+        self, part: Part, source: Callable[[int], External | None], offset: Callable, layouts: list
     ) -> Recipe:
-        """Returns how a percentage is taken out of the file.
+        """Returns how a file makes a percentage standalone.
 
         Args:
-            part: What must result.
+            part: The percentage.
             source: Function of the index of a tensor that returns where the file has its bytes;
                 a nested weight's are at the index after those of the graph, in their order.
-            place: Function of an `External` that returns its offset in the file.
-            forms: From `forms`.
+            offset: Function of an `External` that returns its offset in the file.
+            layouts: From `nested_layouts`.
         """
-        return part.recipe([[c.place, place(source(c.tensor)), c.size] for c in part.constants()])
+        return part.recipe([[c.offset, offset(source(c.tensor)), c.size] for c in part.constants()])
 
-    def take_out(self, content, recipe: Recipe, forms: list[dict]) -> bytes:
+    def standalone(self, content, recipe: Recipe, layouts: list[dict]) -> bytes:
         """Returns a percentage of a file as a plain .tflite file.
 
         Args:
-            content: All bytes of the file, or what has their number and returns slices of them.
+            content: All bytes of the file, or an object with their number that returns slices of
+                them.
             recipe: From the file's header; it may come from anywhere.
-            forms: The header's `shells`.
+            layouts: The header's `nested_layouts`.
 
         Raises:
             ValueError: If the recipe asks for what is not in the file; also other errors, if it is
                 no recipe.
         """
         # Written in place: beside the result there is memory for one weight only.
-        made = unfolded(content, recipe)
-        for to, data in self._weights(content, recipe, forms):
-            check_range(to, data.nbytes, recipe.length)
-            made.seek(to)
+        made = without_constants(content, recipe)
+        for target, data in self._weights(content, recipe, layouts):
+            check_range(target, data.nbytes, recipe.bytes)
+            made.seek(target)
             made.write(data)
         return made.getvalue()
 
-    def _weights(self, content, recipe, forms) -> Iterator[tuple[int, memoryview]]:
-        """Yields the constants of a percentage and where they go."""
-        for to, source, count in recipe.copies:
-            yield to, run_of(content, source, count)
+    def _weights(self, content, recipe, layouts) -> Iterator[tuple[int, memoryview]]:
+        """Yields (offset in the result, constant) for each constant of a percentage."""
+        for target, source, count in recipe.copies:
+            yield target, run_of(content, source, count)

@@ -22,8 +22,8 @@ def write(out, text, count, overwrite=True):
         names = [f"p{{i}}.tflite" for i in range(count)]
         for name in names:
             (temporary / name).write_text(text)
-        said = {{"text": text, "files": [{{"file": name}} for name in names]}}
-        (temporary / folder.MANIFEST).write_text(json.dumps(said))
+        values = {{"text": text, "files": [{{"file": name}} for name in names]}}
+        (temporary / folder.MANIFEST).write_text(json.dumps(values))
 """
 KILL_AT = """
 at = int(sys.argv[2])
@@ -51,8 +51,8 @@ def write(out, text, count, overwrite=True):
     with folder.whole(out, overwrite) as temporary:
         for name in names:
             (temporary / name).write_text(text)
-        said = {"text": text, "files": [{"file": name} for name in names]}
-        (temporary / folder.MANIFEST).write_text(json.dumps(said))
+        values = {"text": text, "files": [{"file": name} for name in names]}
+        (temporary / folder.MANIFEST).write_text(json.dumps(values))
 
 
 def content(out):
@@ -62,9 +62,9 @@ def content(out):
 
 def whole(out):
     """The text of the export in a folder; it must be in every file that the manifest names."""
-    said = json.loads((out / folder.MANIFEST).read_text())
-    assert {(out / file["file"]).read_text() for file in said["files"]} == {said["text"]}
-    return said["text"]
+    values = json.loads((out / folder.MANIFEST).read_text())
+    assert {(out / file["file"]).read_text() for file in values["files"]} == {values["text"]}
+    return values["text"]
 
 
 @pytest.mark.parametrize("before", ["nothing", "an empty folder", "an export"])
@@ -121,8 +121,8 @@ def test_of_two_processes_at_a_time_each_writes_the_whole_folder(exchange, tmp_p
     code = "for _ in range(200): write(sys.argv[1], sys.argv[2], 3)"
     processes = [start(code, out, text) for text in ("one", "two")]
     for process in processes:
-        _, said = process.communicate()
-        assert process.returncode == 0, said
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
     assert whole(out) in ("one", "two")
     assert set(content(out)) - {"notes.txt"} == {
         "manifest.json",

@@ -9,12 +9,17 @@ from keras_tesla.tflite.files.header import Header, Measures, PercentageHeader, 
 from keras_tesla.tflite.files.writing import Draft
 
 RECIPE = Recipe(
-    offset=0, size=9, length=70, sha256="0" * 64, copies=[[0, 0, 8]], corners=[[8, 0, 0, 1]]
+    offset=0,
+    compressed_bytes=9,
+    bytes=70,
+    sha256="0" * 64,
+    copies=[[0, 0, 8]],
+    nested_weights=[[8, 0, 0, 1]],
 )
-SHELLS = [{"rows": [1, 2], "columns": [2, 4], "inner": 1, "item": 4}]
+LAYOUTS = [{"rows": [1, 2], "columns": [2, 4], "inner": 1, "item_bytes": 4}]
 
 
-def header(alone=RECIPE, measures=None, shells=SHELLS):
+def header(standalone=RECIPE, measures=None, layouts=LAYOUTS):
     return Header(
         mode="signatures",
         storage="shared",
@@ -23,13 +28,13 @@ def header(alone=RECIPE, measures=None, shells=SHELLS):
         versions={"keras": "3.15"},
         inputs={"x": {"shape": [1, 4], "dtype": "float32"}},
         outputs={"y": {"shape": [1, 2], "dtype": "float32"}},
-        percentages=(PercentageHeader(50, "p50", 8, measures or Measures(), alone),),
-        not_shared=[],
-        shells=shells,
+        percentages=(PercentageHeader(50, "p50", 8, measures or Measures(), standalone),),
+        unshared_weights=[],
+        nested_layouts=layouts,
     )
 
 
-def test_the_text_is_the_json_that_the_readers_know():
+def test_the_text_is_the_json_of_format_1():
     """Key by key: Python, Kotlin and JavaScript read it."""
     measured = Measures(bytes=70, accuracy=0.5, latency=1e-05, max_abs_difference=0.0)
     assert json.loads(header(measures=measured).text()) == {
@@ -50,25 +55,25 @@ def test_the_text_is_the_json_that_the_readers_know():
                 "accuracy": 0.5,
                 "latency": 1e-05,
                 "max_abs_difference": 0.0,
-                "alone": {
+                "standalone": {
                     "offset": 0,
-                    "size": 9,
-                    "length": 70,
+                    "compressed_bytes": 9,
+                    "bytes": 70,
                     "sha256": "0" * 64,
                     "copies": [[0, 0, 8]],
-                    "corners": [[8, 0, 0, 1]],
+                    "nested_weights": [[8, 0, 0, 1]],
                 },
             }
         ],
-        "not_shared": [],
-        "shells": SHELLS,
+        "unshared_weights": [],
+        "nested_layouts": LAYOUTS,
     }
 
 
-def test_a_file_of_one_percentage_says_nothing_of_parts():
-    values = header(alone=None, shells=None).values()
-    assert "shells" not in values
-    assert "alone" not in values["percentages"][0]
+def test_a_file_of_one_percentage_has_no_recipe():
+    values = header(standalone=None, layouts=None).values()
+    assert "nested_layouts" not in values
+    assert "standalone" not in values["percentages"][0]
 
 
 def test_values_read_from_json_are_equal():
@@ -80,7 +85,7 @@ def test_there_is_room_for_every_number_that_is_filled_in_later():
     room = header().room()
     large = 10**13 - 1  # an offset in a file of ten terabytes
     recipe = dataclasses.replace(
-        RECIPE, offset=large, copies=[[0, large, 8]], corners=[[8, large, 0, 1]]
+        RECIPE, offset=large, copies=[[0, large, 8]], nested_weights=[[8, large, 0, 1]]
     )
     # The longest that `round(x, 6)` and four digits can be.
     measured = Measures(large, accuracy=0.123457, latency=1.234e-05, max_abs_difference=1.23e-12)

@@ -10,14 +10,14 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_tesla.tflite.files.metadata import ENTRY
-from keras_tesla.tflite.files.standard_metadata import Subgraph, Tensor, pack
+from keras_tesla.tflite.files.standard_metadata import SubgraphInfo, TensorInfo, pack
 from keras_tesla.tflite.graphs import flatbuffer
-from keras_tesla.tflite.graphs.flatbuffer import Kind, Type
+from keras_tesla.tflite.graphs.flatbuffer import Op, Type
 from tests.tflite import forging
 
 READER = pathlib.Path(__file__).parents[3] / ".tools/runtimes/tflite-support-0.4.4/bin/python"
 
-IMAGE = Tensor(
+IMAGE = TensorInfo(
     (1, 4, 6, 3),
     description="An image.",
     mean=(120.0, 110.0, 100.0),
@@ -25,27 +25,29 @@ IMAGE = Tensor(
     minimum=(-2.5,),
     maximum=(2.5,),
 )
-SCORES = Tensor((1, 3), description="One for each animal.", labels=True)
-PERCENTAGE = Tensor((1,), minimum=(10.0,), maximum=(100.0,))
-CHOOSE = Subgraph(
+SCORES = TensorInfo((1, 3), description="One for each animal.", labels=True)
+PERCENTAGE = TensorInfo((1,), minimum=(10.0,), maximum=(100.0,))
+CHOOSE = SubgraphInfo(
     "serving_default",
     description="Runs at `percentage`.",
     inputs={"image": IMAGE, "percentage": PERCENTAGE},
     outputs={"scores": SCORES},
 )
-P50 = Subgraph("p50", inputs={"image": IMAGE}, outputs={"scores": SCORES, "extra": Tensor((1, 2))})
+P50 = SubgraphInfo(
+    "p50", inputs={"image": IMAGE}, outputs={"scores": SCORES, "extra": TensorInfo((1, 2))}
+)
 
 
 def model(metadata: bytes, labels, inputs=1) -> bytes:
     """A .tflite file: the channel means of an image. Further inputs are not read."""
     made = flatbuffer.new_model("test")
-    graph = flatbuffer.add_graph(made, "main")
-    image = graph.add_tensor("image", (1, 4, 6, 3), Type.FLOAT32)
-    others = [graph.add_tensor("n", (1,), Type.INT32) for _ in range(inputs - 1)]
-    axes = graph.add_tensor("axes", (2,), Type.INT32, np.array([1, 2], "int32"))
-    scores = graph.add_tensor("scores", (1, 3), Type.FLOAT32)
-    graph.add_operator(Kind.MEAN, [image, axes], [scores], schema.ReducerOptionsT())
-    graph.subgraph.inputs, graph.subgraph.outputs = [image, *others], [scores]
+    subgraph = flatbuffer.add_subgraph(made, "main")
+    image = subgraph.add_tensor("image", (1, 4, 6, 3), Type.FLOAT32)
+    others = [subgraph.add_tensor("n", (1,), Type.INT32) for _ in range(inputs - 1)]
+    axes = subgraph.add_tensor("axes", (2,), Type.INT32, np.array([1, 2], "int32"))
+    scores = subgraph.add_tensor("scores", (1, 3), Type.FLOAT32)
+    subgraph.add_operator(Op.MEAN, [image, axes], [scores], schema.ReducerOptionsT())
+    subgraph.table.inputs, subgraph.table.outputs = [image, *others], [scores]
     return forging.file(made, {}, {ENTRY: metadata}, labels)
 
 
@@ -90,7 +92,7 @@ def read(metadata: bytes, tmp_path) -> dict:
 
 
 def test_another_reader_finds_every_subgraph_with_its_tensors_in_order(tmp_path):
-    metadata = pack("animals", "Tells animals apart.", "7", [CHOOSE, Subgraph("pass"), P50])
+    metadata = pack("animals", "Tells animals apart.", "7", [CHOOSE, SubgraphInfo("pass"), P50])
     found = read(metadata, tmp_path)
     subgraphs = found.pop("subgraphMetadata")
     assert found == {
@@ -155,7 +157,9 @@ def test_another_reader_finds_the_labels_of_an_output_and_of_no_other(tmp_path):
     ],
 )
 def test_an_input_of_one_or_three_channels_is_an_image(shape, kind, color_space, tmp_path):
-    subgraph = Subgraph("p50", inputs={"x": Tensor(shape)}, outputs={"y": Tensor(shape)})
+    subgraph = SubgraphInfo(
+        "p50", inputs={"x": TensorInfo(shape)}, outputs={"y": TensorInfo(shape)}
+    )
     found = read(pack("m", "", "1", [subgraph]), tmp_path)["subgraphMetadata"][0]
     content = found["inputTensorMetadata"][0]["content"]
     assert content["contentPropertiesType"] == kind
@@ -188,7 +192,7 @@ def test_the_displayer_shows_the_metadata_and_the_labels_of_a_file(tmp_path):
 
 
 def test_the_task_library_classifies_an_image_with_nothing_but_the_file(tmp_path):
-    subgraph = Subgraph("p50", inputs={"image": IMAGE}, outputs={"scores": SCORES})
+    subgraph = SubgraphInfo("p50", inputs={"image": IMAGE}, outputs={"scores": SCORES})
     content = model(pack("animals", "", "1", [subgraph]), ["cat", "dog", "bear"])
     (tmp_path / "m.tflite").write_bytes(content)
     found = ask(
@@ -212,10 +216,10 @@ def test_the_task_library_classifies_an_image_with_nothing_but_the_file(tmp_path
 
 def test_equal_tensors_are_written_once():
     def size(count):
-        return len(pack("m", "", "1", [CHOOSE, *(Subgraph(f"p{i}") for i in range(10, count))]))
+        return len(pack("m", "", "1", [CHOOSE, *(SubgraphInfo(f"p{i}") for i in range(10, count))]))
 
     def described(count):
-        more = [Subgraph(f"p{i}", "", P50.inputs, P50.outputs) for i in range(10, count)]
+        more = [SubgraphInfo(f"p{i}", "", P50.inputs, P50.outputs) for i in range(10, count)]
         return len(pack("m", "", "1", [CHOOSE, *more]))
 
     # A name of two letters, its table and two vectors of references.
@@ -239,10 +243,12 @@ def test_equal_tensors_are_written_once():
 )
 def test_statistics_that_do_not_fit_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
-        Tensor((1, 4, 6, 3), **kwargs)
+        TensorInfo((1, 4, 6, 3), **kwargs)
 
 
-@pytest.mark.parametrize("subgraphs", [[], [Subgraph("pass"), P50], [Subgraph("p", inputs={})]])
-def test_a_first_subgraph_of_which_nothing_is_said_is_refused(subgraphs):
+@pytest.mark.parametrize(
+    "subgraphs", [[], [SubgraphInfo("pass"), P50], [SubgraphInfo("p", inputs={})]]
+)
+def test_a_first_subgraph_without_inputs_and_outputs_is_refused(subgraphs):
     with pytest.raises(ValueError, match="must have inputs and outputs"):
         pack("m", "", "1", subgraphs)

@@ -10,15 +10,15 @@ from keras_tesla.tflite.graphs.flatbuffer import Type
 def model(offsets=(1, 1)):
     """A tensor inside the flatbuffer, and two whose bytes come after it."""
     made = flatbuffer.new_model("test")
-    graph = flatbuffer.add_graph(made, "main")
-    inside = graph.add_tensor("inside", (3,), Type.UINT8, np.array([7, 8, 9], np.uint8))
+    subgraph = flatbuffer.add_subgraph(made, "main")
+    inside = subgraph.add_tensor("inside", (3,), Type.UINT8, np.array([7, 8, 9], np.uint8))
     for offset in offsets:
         buffer = schema.BufferT()
         buffer.offset, buffer.size = offset, 64
         made.buffers.append(buffer)
-        tensor = graph.add_tensor("outside", (16,), Type.FLOAT32)
-        graph.tensors[tensor].buffer = len(made.buffers) - 1
-    graph.subgraph.inputs = graph.subgraph.outputs = [inside]
+        tensor = subgraph.add_tensor("outside", (16,), Type.FLOAT32)
+        subgraph.tensors[tensor].buffer = len(made.buffers) - 1
+    subgraph.table.inputs = subgraph.table.outputs = [inside]
     return made
 
 

@@ -99,15 +99,15 @@ def test_every_percentage_of_an_export_is_measured(mode, exports):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("mode", MODES)
-def test_a_percentage_can_be_measured_alone(mode, exports):
-    measured = exports(mode).benchmark(alone=True, **FEW)
+def test_a_percentage_can_be_measured_as_a_standalone_file(mode, exports):
+    measured = exports(mode).benchmark(standalone=True, **FEW)
     assert [m.percentage for m in measured.measurements] == [100, 70, 40, 10]
 
 
 @pytest.mark.tensorflow
-def test_alone_is_a_smaller_file_without_the_other_percentages(exports, asked):
+def test_a_standalone_file_is_smaller_without_the_other_percentages(exports, asked):
     bundle = exports("signatures")
-    bundle.benchmark(alone=True, **FEW)
+    bundle.benchmark(standalone=True, **FEW)
     assert [call["signature"] for call in asked] == ["serving_default"] * 4
     sizes = [len(call["content"]) for call in asked]
     assert sizes == sorted(sizes, reverse=True)
@@ -198,7 +198,7 @@ def test_the_machine_and_the_settings_are_named(tmp_path, asked):
         "warmup": 1,
         "rounds": 2,
         "delegate": "none",
-        "alone": False,
+        "standalone": False,
     }
     assert {(c["runs"], c["warmup"], c["threads"], c["delegate"]) for c in asked} == {
         (3, 1, 2, "none")
@@ -247,11 +247,11 @@ def test_the_table_is_this_text():
 cpu a CPU, threads 1, runs 50, rounds 4
 
 mlp: percentage_input, shared, not quantized
-  %  accuracy %  median µs   min  mean   p90       p99  load ms  memory KiB  bytes alone  \
+  %  accuracy %  median µs   min  mean   p90       p99  load ms  memory KiB  standalone bytes  \
 file bytes  multiply-adds
-100       97.12       1.50  1.00  2.00  2.50  1,000.00    12.30       1,024       12,000  \
+100       97.12       1.50  1.00  2.00  2.50  1,000.00    12.30       1,024            12,000  \
     12,345          4,000
- 10           -       1.50  1.00  2.00  2.50  1,000.00    12.30           -          900  \
+ 10           -       1.50  1.00  2.00  2.50  1,000.00    12.30           -               900  \
     12,345             70
 """
     )
@@ -399,7 +399,7 @@ def test_files_that_are_no_exports_are_refused(content, tmp_path, asked):
 
 def test_a_foreign_flatbuffer_is_refused(tmp_path, asked):
     model = flatbuffer.new_model("foreign")
-    flatbuffer.add_graph(model, "main")
+    flatbuffer.add_subgraph(model, "main")
     with pytest.raises(reading.FileError, match="not exported by keras_tesla"):
         benchmark(file(tmp_path, flatbuffer.pack(model)))
     assert asked == []
@@ -440,8 +440,8 @@ def test_what_the_runtime_refuses_is_an_error_with_its_words(tmp_path):
     path = file(tmp_path, handmade.products(signature="p7"))
     with pytest.raises(MeasurementError, match="could not run 'p7'(?s:.*)Invalid signature_key"):
         benchmark(path, **FEW)
-    said = handmade.header([100]) | {"inputs": {"x": {"shape": [1, 5], "dtype": "float32"}}}
-    path = file(tmp_path, forging.with_header(handmade.products([100]), said))
+    values = handmade.header([100]) | {"inputs": {"x": {"shape": [1, 5], "dtype": "float32"}}}
+    path = file(tmp_path, forging.with_header(handmade.products([100]), values))
     with pytest.raises(MeasurementError, match="could not run 'p100'"):
         benchmark(path, **FEW)
 

@@ -7,7 +7,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_tesla.tflite.graphs import flatbuffer
-from keras_tesla.tflite.graphs.flatbuffer import Kind, Type
+from keras_tesla.tflite.graphs.flatbuffer import Op, Type
 from tests.tflite import forging
 
 
@@ -35,7 +35,7 @@ def header(percentages, mode="signatures", **changes):
         "inputs": {"x": {"shape": [1, 4], "dtype": "float32"}},
         "outputs": {"y": {"shape": [1, 1], "dtype": "float32"}},
         "percentages": entries,
-        "not_shared": [],
+        "unshared_weights": [],
         "versions": {},
     }
 
@@ -44,14 +44,14 @@ def products(percentages=(100, 50), units=100, **changes) -> bytes:
     """A file in which p % is one product of 4 inputs with `units * p` weights."""
     model = flatbuffer.new_model("handmade")
     for p in percentages:
-        graph = flatbuffer.add_graph(model, f"p{p}")
+        graph = flatbuffer.add_subgraph(model, f"p{p}")
         x = graph.add_tensor("x", [1, 4], Type.FLOAT32)
         weight = np.ones((units * p // 4, 4), "float32")
         w = graph.add_tensor("w", weight.shape, Type.FLOAT32, weight)
         y = graph.add_tensor("y", [1, len(weight)], Type.FLOAT32)
         options = schema.FullyConnectedOptionsT()
-        graph.add_operator(Kind.FULLY_CONNECTED, [x, w, -1], [y], options)
-        graph.subgraph.inputs, graph.subgraph.outputs = [x], [y]
+        graph.add_operator(Op.FULLY_CONNECTED, [x, w, -1], [y], options)
+        graph.table.inputs, graph.table.outputs = [x], [y]
         model.signatureDefs.append(
             flatbuffer.signature(f"p{p}", len(model.subgraphs) - 1, {"x": x}, {"y": y})
         )
@@ -61,12 +61,12 @@ def products(percentages=(100, 50), units=100, **changes) -> bytes:
 def crashing() -> bytes:
     """A file whose graph calls itself: preparing it overruns the stack of the runtime."""
     model = flatbuffer.new_model("crashing")
-    graph = flatbuffer.add_graph(model, "main")
+    graph = flatbuffer.add_subgraph(model, "main")
     x, y = (graph.add_tensor(name, [1], Type.BOOL) for name in "xy")
     options = schema.IfOptionsT()
     options.thenSubgraphIndex = options.elseSubgraphIndex = 0
-    graph.add_operator(Kind.IF, [x, x], [y], options)
-    graph.subgraph.inputs, graph.subgraph.outputs = [x], [y]
+    graph.add_operator(Op.IF, [x, x], [y], options)
+    graph.table.inputs, graph.table.outputs = [x], [y]
     model.signatureDefs.append(flatbuffer.signature("p100", 0, {"x": x}, {"y": y}))
-    said = header([100]) | {"inputs": {"x": {"shape": [1], "dtype": "bool"}}}
-    return forging.file(model, said)
+    values = header([100]) | {"inputs": {"x": {"shape": [1], "dtype": "bool"}}}
+    return forging.file(model, values)

@@ -181,9 +181,9 @@ def test_zeros_make_a_plot(tmp_path):
 @pytest.mark.parametrize(
     ("seconds", "size", "units"),
     [
-        (5e-6, 900, ("median latency, µs", "bytes alone")),
-        (9e-3, 90_000, ("median latency, µs", "kB alone")),
-        (2.0, 3_000_000, ("median latency, ms", "MB alone")),
+        (5e-6, 900, ("median latency, µs", "bytes, standalone")),
+        (9e-3, 90_000, ("median latency, µs", "kB, standalone")),
+        (2.0, 3_000_000, ("median latency, ms", "MB, standalone")),
     ],
 )
 def test_units_fit_the_figures(seconds, size, units, tmp_path):

@@ -10,14 +10,14 @@ import functools
 from keras_tesla.tflite.files import writing
 from keras_tesla.tflite.files.header import Header
 from keras_tesla.tflite.graphs import constants, flatbuffer
-from keras_tesla.tflite.graphs.leaf import Leaf
 from keras_tesla.tflite.graphs.merge import Merged
+from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 from keras_tesla.tflite.storages import part
 from keras_tesla.tflite.storages.storage import Storage
 
 
 def write(
-    leaves: list[Leaf],
+    graphs: list[PercentageGraph],
     merged: Merged,
     storage: Storage,
     header: Header,
@@ -27,27 +27,27 @@ def write(
     """Returns a file that holds several percentages.
 
     Args:
-        leaves: The percentages' graphs.
+        graphs: Those of the percentages.
         merged: The model of all of them, from `merge.merge`.
         storage: How they are stored.
-        header: What the file says of itself; its `percentages` get how each is taken out.
+        header: The header of the file; its `percentages` get their recipes.
         metadata: {name: bytes} of further metadata entries.
         labels: List of strings or None.
     """
-    parts = {leaf.percentage: part.make(leaf) for leaf in leaves}
-    forms = storage.forms(leaves)
+    parts = {graph.percentage: part.make(graph) for graph in graphs}
+    layouts = storage.nested_layouts(graphs)
 
-    def complete(place, starts) -> Header:
+    def complete(offset, starts) -> Header:
         entries = []
         for entry in header.percentages:
             source = functools.partial(merged.source, entry.percentage)
-            recipe = storage.recipe(parts[entry.percentage], source, place, forms)
+            recipe = storage.recipe(parts[entry.percentage], source, offset, layouts)
             recipe = dataclasses.replace(recipe, offset=starts[entry.percentage])
-            entries.append(dataclasses.replace(entry, alone=recipe))
-        shells = [form.values() for form in forms]
-        return dataclasses.replace(header, percentages=tuple(entries), shells=shells)
+            entries.append(dataclasses.replace(entry, standalone=recipe))
+        values = [layout.values() for layout in layouts]
+        return dataclasses.replace(header, percentages=tuple(entries), nested_layouts=values)
 
-    # The header is in the flatbuffer, and where the rest lies depends on the flatbuffer's size.
+    # The header is in the flatbuffer, and all other offsets depend on the flatbuffer's size.
     unplaced = complete(lambda external: 0, dict.fromkeys(parts, 0))
     buffer = writing.add_header(merged.model, unplaced, metadata)
     content = bytearray(flatbuffer.pack(merged.model))
@@ -58,6 +58,6 @@ def write(
     starts = {}
     for percentage, made in parts.items():
         starts[percentage] = len(content)
-        content += made.skeleton
-    placed = complete(merged.place, starts)
+        content += made.flatbuffer
+    placed = complete(merged.offset, starts)
     return writing.draft(content, placed, buffer, labels)

@@ -1,10 +1,10 @@
 """What the weights of a network have in common at its percentages.
 
-A weight at a percentage is a corner of the weight at the highest one: the first output channels
-and of these the first input channels. Behind a Flatten the input channels lie once at every
-position, so the corner is one of the array (output channels, positions, input channels). A batch
-normalization with statistics for each percentage, which the converter folds into the kernel,
-multiplies each output channel by a factor of its percentage.
+A weight at a percentage is a leading block of the weight at the highest one: the first output
+channels and of these the first input channels. After a Flatten the input channels are repeated at
+every position, so the block is one of the array (output channels, positions, input channels). The
+converter folds a batch normalization with statistics for each percentage into the kernel: it
+multiplies each output channel by a factor of the percentage.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_tesla.tflite.graphs.flatbuffer import Graph, Kind
+from keras_tesla.tflite.graphs.flatbuffer import Op, Subgraph
 
-# {kind of operator: place of its weight among the inputs}
+# {operator: place of its weight among the inputs}
 WEIGHT_INPUT = {
-    Kind.FULLY_CONNECTED: 1,
-    Kind.CONV_2D: 1,
-    Kind.DEPTHWISE_CONV_2D: 1,
+    Op.FULLY_CONNECTED: 1,
+    Op.CONV_2D: 1,
+    Op.DEPTHWISE_CONV_2D: 1,
 }
 # Two float32 roundings: of the folded kernel at the percentage and of the one it is compared with.
 _ROUNDING = 2.0**-21
@@ -30,85 +30,85 @@ class Weight:
 
     Args:
         operator: The schema's operator.
-        kind: Its `Kind`.
+        op: Its `Op`.
         tensor: Index of the weight's tensor.
         value: Its array as stored: `(out, in)`, `(out, height, width, in)` or, depthwise,
             `(1, height, width, channels)`.
     """
 
     operator: Any
-    kind: int
+    op: int
     tensor: int
     value: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
-class Corner:
+class LeadingBlock:
     """How a weight at a percentage follows from one at the highest percentage.
 
     Args:
-        whole: Place of the whole weight in `weights` of the highest percentage.
-        positions: Int, how often the input channels lie in a row of the weight; 1 but after a
-            Flatten.
+        whole_index: Index of the whole weight in `weights` of the highest percentage.
+        positions: Int, how often the input channels are repeated in a row of the weight; 1 except
+            after a Flatten.
         scale: Array `(output channels,)` of factors, or None where all are 1.
     """
 
-    whole: int
+    whole_index: int
     positions: int
     scale: np.ndarray | None
 
 
-def weights(graph: Graph) -> list[Weight]:
-    """Returns the constant weights of a graph in running order."""
+def weights(subgraph: Subgraph) -> list[Weight]:
+    """Returns the constant weights of a graph in execution order."""
     found = []
-    for operator in graph.operators:
-        kind = graph.kind(operator)
-        if kind in WEIGHT_INPUT:
-            tensor = operator.inputs[WEIGHT_INPUT[kind]]
-            value = graph.array(tensor)
+    for operator in subgraph.operators:
+        op = subgraph.op(operator)
+        if op in WEIGHT_INPUT:
+            tensor = operator.inputs[WEIGHT_INPUT[op]]
+            value = subgraph.array(tensor)
             if value is not None:
-                found.append(Weight(operator, kind, tensor, value))
+                found.append(Weight(operator, op, tensor, value))
     return found
 
 
-def find(whole: list[Weight], narrow: list[Weight]) -> list[Corner | None]:
-    """Finds for each weight of a percentage the whole weight that it is a corner of.
+def find(whole: list[Weight], narrow: list[Weight]) -> list[LeadingBlock | None]:
+    """Finds for each weight of a percentage the whole weight of which it is a leading block.
 
-    The operators run in the same order at every percentage; a percentage may have some that others
-    have not (they select channels), so a weight is looked for after the previous one's.
+    The operators run in the same order at every percentage. Some percentages have additional ones
+    that select channels, so the search for a weight starts after the previous match.
 
     Args:
         whole: Float weights at the highest percentage.
         narrow: Float weights at another percentage.
 
     Returns:
-        A list as long as `narrow`; None for a weight that is no corner of any.
+        A list as long as `narrow`; None for a weight that is no leading block of any.
     """
-    found: list[Corner | None] = []
+    found: list[LeadingBlock | None] = []
     start = 0
     for weight in narrow:
-        corner = None
+        block = None
         for place in range(start, len(whole)):
-            corner = _corner(whole[place], weight, place)
-            if corner is not None:
+            block = _leading_block(whole[place], weight, place)
+            if block is not None:
                 start = place + 1
                 break
-        found.append(corner)
+        found.append(block)
     return found
 
 
-def bias(graph: Graph, operator) -> np.ndarray | None:
-    """Returns the bias of an operator with a weight, None where it has none."""
+def bias(subgraph: Subgraph, operator) -> np.ndarray | None:
+    """Returns the bias of an operator with a weight, None if it has none."""
     if len(operator.inputs) < 3 or operator.inputs[2] < 0:
         return None
-    return graph.array(operator.inputs[2])
+    return subgraph.array(operator.inputs[2])
 
 
-def _corner(whole, weight, place):
+def _leading_block(whole, weight, place):
     big, small = whole.value, weight.value
-    if whole.kind != weight.kind or big.dtype != small.dtype:
+    if whole.op != weight.op or big.dtype != small.dtype:
         return None
-    if weight.kind != Kind.FULLY_CONNECTED:
+    if weight.op != Op.FULLY_CONNECTED:
         if big.shape[1:-1] != small.shape[1:-1]:
             return None
         candidates = [1]
@@ -120,13 +120,13 @@ def _corner(whole, weight, place):
     for positions in candidates:
         view = by_channel(small, positions)
         reference = by_channel(big, positions)[: view.shape[0], ..., : view.shape[-1]]
-        axis = -1 if weight.kind == Kind.DEPTHWISE_CONV_2D else 0
+        axis = -1 if weight.op == Op.DEPTHWISE_CONV_2D else 0
         # A look at one row dismisses most of what does not fit.
         if axis == 0 and _scale(reference[:1], view[:1], axis) is None:
             continue
         scale = _scale(reference, view, axis)
         if scale is not None:
-            return Corner(place, positions, None if (scale == 1).all() else scale)
+            return LeadingBlock(place, positions, None if (scale == 1).all() else scale)
     return None
 
 

@@ -1,61 +1,61 @@
-"""The graph of one percentage on its way into a file of many."""
+"""The graph of one percentage before it is merged with those of others."""
 
 import dataclasses
 
 from keras_tesla.tflite.graphs import flatbuffer
-from keras_tesla.tflite.graphs.flatbuffer import Graph
-from keras_tesla.tflite.graphs.nested import Shells
+from keras_tesla.tflite.graphs.flatbuffer import Subgraph
+from keras_tesla.tflite.graphs.nested import NestedLayout
 
 
 @dataclasses.dataclass(frozen=True)
-class Nested:
+class NestedWeight:
     """A weight that is stored as the beginning of a nested one.
 
     Args:
         stored: The bytes of the whole weight in stored order.
-        shells: The corners.
-        level: Int, which corner.
+        layout: The leading blocks that are nested.
+        level: Int, which of them this weight is.
     """
 
     stored: bytes
-    shells: Shells
+    layout: NestedLayout
     level: int
 
     @property
     def data(self) -> bytes:
-        """The bytes of this corner."""
-        return self.stored[: self.shells.size(self.level)]
+        """The bytes of this leading block."""
+        return self.stored[: self.layout.size(self.level)]
 
 
-class Leaf:
-    """What the converter made of a percentage.
+class PercentageGraph:
+    """The graph that the converter made of one percentage.
 
     Args:
         percentage: Int, 1..100.
         content: Bytes of a .tflite file with one subgraph and one signature.
 
     Attributes:
-        graph: The `Graph`.
+        subgraph: Its operators and tensors.
         inputs: {name: index of a tensor}.
         outputs: Likewise.
-        nested: {index of a weight's tensor: `Nested`}.
-        own: Indices of the constants that need an address of their own. XNNPACK recognises a packed
-            weight by the addresses of weight and bias, combined so that corners of one weight are
-            not told apart: their biases must be.
+        nested: {index of a weight's tensor: `NestedWeight`}.
+        unshared: Indices of constants that must not share an address with another constant. XNNPACK
+            identifies a packed weight by a combination of the addresses of weight and bias that is
+            equal for leading blocks of one weight, so their biases must differ.
     """
 
     def __init__(self, percentage: int, content: bytes):
         model = flatbuffer.unpack(content)
         self.percentage = percentage
-        (subgraph,) = model.subgraphs
-        self.graph = Graph(model, subgraph)
+        (table,) = model.subgraphs
+        self.subgraph = Subgraph(model, table)
         (signature,) = model.signatureDefs
         self.inputs = _named(signature.inputs)
         self.outputs = _named(signature.outputs)
         self._separate_outputs()
-        self.nested: dict[int, Nested] = {}
-        self.own: set[int] = set()
-        for tensor in self.graph.tensors:
+        self.nested: dict[int, NestedWeight] = {}
+        self.unshared: set[int] = set()
+        for tensor in self.subgraph.tensors:
             tensor.name = _short(flatbuffer.text(tensor.name))
             tensor.shapeSignature = None  # the batch size is fixed
             if tensor.quantization is not None and tensor.quantization.scale is None:
@@ -66,11 +66,11 @@ class Leaf:
         taken = set(self.inputs.values())
         for name, index in self.outputs.items():
             if index in taken:
-                copied = self.graph.add_like(name, self.graph.tensors[index])
-                self.graph.add_reshape(index, copied, at=len(self.graph.operators))
+                copied = self.subgraph.add_like(name, self.subgraph.tensors[index])
+                self.subgraph.add_reshape(index, copied, at=len(self.subgraph.operators))
                 self.outputs[name] = index = copied
             taken.add(index)
-        self.graph.subgraph.outputs = list(self.outputs.values())
+        self.subgraph.table.outputs = list(self.outputs.values())
 
 
 def _short(name):

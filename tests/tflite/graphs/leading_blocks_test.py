@@ -3,26 +3,26 @@
 import numpy as np
 import pytest
 
-from keras_tesla.tflite.graphs import corners
-from keras_tesla.tflite.graphs.corners import Weight
-from keras_tesla.tflite.graphs.flatbuffer import Kind
+from keras_tesla.tflite.graphs import leading_blocks
+from keras_tesla.tflite.graphs.flatbuffer import Op
+from keras_tesla.tflite.graphs.leading_blocks import Weight
 
 RANDOM = np.random.default_rng(0)
 
 
-def weight(value, kind=Kind.FULLY_CONNECTED):
-    return Weight(operator=object(), kind=kind, tensor=0, value=np.asarray(value, "float32"))
+def weight(value, op=Op.FULLY_CONNECTED):
+    return Weight(operator=object(), op=op, tensor=0, value=np.asarray(value, "float32"))
 
 
-def found(whole, narrow, kind=Kind.FULLY_CONNECTED):
-    (corner,) = corners.find([weight(whole, kind)], [weight(narrow, kind)])
-    return corner
+def found(whole, narrow, op=Op.FULLY_CONNECTED):
+    (block,) = leading_blocks.find([weight(whole, op)], [weight(narrow, op)])
+    return block
 
 
-def test_the_first_outputs_and_inputs_of_a_weight_are_a_corner():
+def test_the_first_outputs_and_inputs_of_a_weight_are_a_leading_block():
     whole = RANDOM.standard_normal((6, 8))
-    corner = found(whole, whole[:4, :3])
-    assert (corner.whole, corner.positions, corner.scale) == (0, 1, None)
+    block = found(whole, whole[:4, :3])
+    assert (block.whole_index, block.positions, block.scale) == (0, 1, None)
     assert found(whole, whole).scale is None
 
 
@@ -40,8 +40,8 @@ def test_a_factor_for_each_output_channel_is_found():
     whole = RANDOM.standard_normal((6, 3, 3, 8)).astype("float32")
     factor = RANDOM.uniform(0.2, 5, 4)
     narrow = (whole[:4, ..., :5] * factor[:, None, None, None]).astype("float32")
-    corner = found(whole, narrow, Kind.CONV_2D)
-    np.testing.assert_allclose(corner.scale, factor, rtol=1e-6)  # of float32 products
+    block = found(whole, narrow, Op.CONV_2D)
+    np.testing.assert_allclose(block.scale, factor, rtol=1e-6)  # of float32 products
 
 
 @pytest.mark.parametrize("factor", [-1.0, 0.0])
@@ -52,30 +52,30 @@ def test_a_factor_that_does_not_change_places_with_relu_is_refused(factor):
     assert found(whole, narrow) is None
 
 
-def test_behind_a_flatten_channels_are_cut_at_every_position():
+def test_after_a_flatten_channels_are_cut_at_every_position():
     whole = RANDOM.standard_normal((6, 4, 8))  # 4 positions of 8 channels
-    corner = found(whole.reshape(6, 32), whole[:5, :, :3].reshape(5, 12))
-    assert corner.positions == 4
+    block = found(whole.reshape(6, 32), whole[:5, :, :3].reshape(5, 12))
+    assert block.positions == 4
     assert found(whole.reshape(6, 32), whole[:5, :3].reshape(5, 24)).positions == 1
 
 
 def test_a_depthwise_kernel_is_cut_in_its_last_axis():
     whole = RANDOM.standard_normal((1, 3, 3, 8)).astype("float32")
-    assert found(whole, whole[..., :5], Kind.DEPTHWISE_CONV_2D).scale is None
+    assert found(whole, whole[..., :5], Op.DEPTHWISE_CONV_2D).scale is None
     factor = RANDOM.uniform(0.5, 2, 5)
-    corner = found(whole, whole[..., :5] * factor, Kind.DEPTHWISE_CONV_2D)
-    np.testing.assert_allclose(corner.scale, factor, rtol=1e-6)
+    block = found(whole, whole[..., :5] * factor, Op.DEPTHWISE_CONV_2D)
+    np.testing.assert_allclose(block.scale, factor, rtol=1e-6)
 
 
 def test_kernels_of_other_sizes_and_operators_do_not_match():
     whole = RANDOM.standard_normal((6, 3, 3, 8))
-    assert found(whole, whole[:, :2, :2], Kind.CONV_2D) is None
-    conv, dense = weight(whole[:, 0, 0], Kind.CONV_2D), weight(whole[:, 0, 0])
-    assert corners.find([conv], [dense]) == [None]
+    assert found(whole, whole[:, :2, :2], Op.CONV_2D) is None
+    conv, dense = weight(whole[:, 0, 0], Op.CONV_2D), weight(whole[:, 0, 0])
+    assert leading_blocks.find([conv], [dense]) == [None]
 
 
 def test_weights_are_found_in_running_order_also_where_one_is_added():
     a, b, added = (RANDOM.standard_normal((6, 6)) for _ in range(3))
     narrow = [weight(a[:3, :3]), weight(added), weight(b[:4, :3])]
-    first, second, third = corners.find([weight(a), weight(b)], narrow)
-    assert (first.whole, second, third.whole) == (0, None, 1)
+    first, second, third = leading_blocks.find([weight(a), weight(b)], narrow)
+    assert (first.whole_index, second, third.whole_index) == (0, None, 1)
