@@ -16,6 +16,7 @@ from keras_tesla.training import attenuation as attenuations
 from keras_tesla.training import (
     checks,
     outputs,
+    progress,
     replicas,
     saving,
     sequential_backward,
@@ -304,8 +305,9 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
     def metrics(self):
         return self._metrics_of_all() + (self._tasks.metrics if self.compiled else [])
 
+    @progress.shown
     def fit(self, *args, **kwargs):
-        """Trains, as `keras.Model.fit` does.
+        """Trains, as `keras.Model.fit` does; `verbose="all"` shows all columns in the bar.
 
         After an exception or an interruption the active percentages, the model's optimizer and the
         weights that train are those from before; progress of callbacks is forgotten, unless
@@ -328,6 +330,7 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
 
     # Using the trained model.
 
+    @progress.shown
     def evaluate(self, *args, percentages=None, **kwargs):
         """Returns losses and metrics for each percentage, as `keras.Model.evaluate` does.
 
