@@ -7,7 +7,7 @@ Takes one or several .tflite files or folders of an export; they are measured by
 
 from absl import flags
 
-from keras_tesla_cli import lists, outputs, tool
+from keras_tesla_cli import lists, outputs, progress, tool
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_integer(
@@ -54,7 +54,9 @@ def main(paths):
         delegate=FLAGS.delegate,
         alone=FLAGS.alone,
         timeout=FLAGS.timeout,
+        progress=progress.say,
     )
+    progress.clear()
     print(measured.table(), end="")
     for write, path in ((measured.save, FLAGS.json), (measured.report, FLAGS.report)):
         if path:

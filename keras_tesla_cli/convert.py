@@ -54,26 +54,25 @@ def main(arguments):
 
 def _summary(model, tesla):
     """Yields lines on the layers and the cost of the network."""
-    import keras_tesla as kt
-
     rows = model.conversion_report
     became = collections.Counter(row.became for row in rows if row.became != row.kind)
     stays = collections.Counter(row.kind for row in rows if row.became == row.kind)
     yield f"{model.name}: {sum(became.values())} of {len(rows)} layers became incomplete"
     for label, counted in (("became", became), ("stays", stays)):
         text = ", ".join(f"{name} {count}" for name, count in counted.most_common())
-        yield textwrap.shorten(f"  {label:<8}{text or 'none'}", 80, placeholder=", ..")
+        yield f"  {label:<7}" + textwrap.shorten(text or "none", 71, placeholder=" ..")
     yield f"  {'%':>3} {'multiply-adds':>15} {'of 100 %':>9} {'parameters':>13} {'of 100 %':>9}"
-    costs = {p: _cost(tesla.at(p), kt) for p in _spread(tesla.percentages)}
-    whole = costs[100]
+    costs = {p: _cost(tesla.at(p)) for p in _spread(tesla.percentages)}
     for percentage, cost in costs.items():
-        adds, weights = (f"{100 * part / full:.1f}" for part, full in zip(cost, whole, strict=True))
+        adds, weights = (f"{100 * a / b:.1f}" for a, b in zip(cost, costs[100], strict=True))
         yield f"  {percentage:>3} {cost[0]:>15,} {adds:>9} {cost[1]:>13,} {weights:>9}"
     yield "each layer: --report; at less than 100 % the network is to be trained"
 
 
-def _cost(narrowed, kt) -> tuple[int, int]:
-    return kt.analysis.multiply_adds(narrowed), narrowed.count_params()
+def _cost(narrowed) -> tuple[int, int]:
+    from keras_tesla.analysis import multiply_adds
+
+    return multiply_adds(narrowed), narrowed.count_params()
 
 
 def _spread(percentages):

@@ -10,7 +10,7 @@ import textwrap
 
 from absl import flags
 
-from keras_tesla_cli import arrays, lists, models, outputs, tool
+from keras_tesla_cli import arrays, lists, models, outputs, progress, tool
 
 # Those of `keras_tesla.tflite.settings` and `keras_tesla.tflite.storages`.
 MODES = ["per_percentage", "signatures", "percentage_input"]
@@ -91,7 +91,9 @@ def main(arguments):
         int8_io=FLAGS.int8_io,
         validation_data=validation,
         labels=FLAGS.labels,
+        progress=progress.say,
     )
+    progress.clear()
     print("\n".join(_summary(bundle)))
 
 

@@ -54,8 +54,7 @@ def load(path, custom=()):
     _check(pathlib.Path(path))
     import keras
 
-    import keras_tesla  # noqa: F401: its layers can be loaded from here on
-
+    importlib.import_module("keras_tesla")  # registers its classes
     for name in custom:
         _import(name)
     try:
@@ -65,9 +64,10 @@ def load(path, custom=()):
         if unknown is None:
             raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
         raise tool.UsageError(
-            f"{str(path)!r} needs {unknown[1]!r}, which is not known here. Say which file or "
-            "module defines it, under @keras.saving.register_keras_serializable(): "
-            f"--custom=my_layers.py. Received: --custom={','.join(custom)}"
+            f"{str(path)!r} needs {unknown[1].rpartition('>')[2]!r}, which is not known here. Name "
+            "the file or module that defines it under "
+            "@keras.saving.register_keras_serializable(): --custom=my_layers.py. "
+            f"Received: {list(custom)}"
         ) from error
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise tool.UsageError(_damaged(path, error)) from error

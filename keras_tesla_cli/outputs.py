@@ -21,7 +21,7 @@ def check_file(path, overwrite: bool, suffix: str | None = None) -> pathlib.Path
         raise tool.UsageError(f"Expected the name of a file. Received the folder {str(path)!r}")
     if path.exists() and not overwrite:
         raise tool.UsageError(f"{str(path)!r} exists already. To replace it: --overwrite")
-    _check_folders_above(path)
+    _check_folders(path, path.absolute().parents)
     return path
 
 
@@ -37,16 +37,17 @@ def check_export(directory, overwrite: bool) -> pathlib.Path:
         raise tool.UsageError(
             f"{str(directory)!r} already holds an export. To replace it: --overwrite"
         )
-    _check_folders_above(directory / "manifest.json")
+    _check_folders(directory, [directory, *directory.absolute().parents])
     return directory
 
 
-def _check_folders_above(path):
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise tool.UsageError(f"{str(path)!r} cannot be written: {str(above)!r} is a file.")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise tool.UsageError(f"{str(path)!r} cannot be written: {str(above)!r} is not writable.")
+def _check_folders(path, folders):
+    """Raises if the first of these folders that is there is none, or takes no files."""
+    lowest = next(folder for folder in folders if folder.exists())
+    if not lowest.is_dir():
+        raise tool.UsageError(f"{str(path)!r} cannot be written: {str(lowest)!r} is a file.")
+    if not os.access(lowest, os.W_OK | os.X_OK):
+        raise tool.UsageError(f"{str(path)!r} cannot be written: {str(lowest)!r} is not writable.")
 
 
 def save(model, path: pathlib.Path):

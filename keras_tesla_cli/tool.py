@@ -5,10 +5,11 @@ nothing to the flags of a program; `main`, which takes the arguments that are no
 docstring that is its help.
 """
 
-import os
 import sys
 
 from absl import flags, logging
+
+from keras_tesla_cli import logs
 
 
 class UsageError(Exception):
@@ -26,13 +27,12 @@ def run(tool, arguments):
     if {"--help", "-h", "--helpfull"} & set(rest):
         print(f"{tool.__doc__.strip()}\n\nFlags:\n{tool.FLAGS.get_help()}")
         return
-    # TensorFlow reads it when it is imported: no line about the machine's instructions.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.WARNING)
     for flag in tool.FLAGS:
         tool.FLAGS[flag].unparse()  # a process may run a tool again
     try:
-        tool.main(tool.FLAGS(arguments)[1:])
+        with logs.without_noise():
+            tool.main(tool.FLAGS(arguments)[1:])
     except (flags.Error, UsageError) as error:
         sys.exit(f"{program}: {error}\nFlags: {program} --help")
     # A package of an extra that is missing, a file that cannot be read or computes something else,
