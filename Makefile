@@ -22,7 +22,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 .PHONY: demo check test nightly nightly_test nightly_bazel nightly_other_versions docs bazel lint \
 	format audit clean
 
-# Train on the digits of scikit-learn, export, verify, print and plot. It needs a third of the packages.
+# Train on the digits of scikit-learn, export, verify, print and plot, with a third of the packages.
 demo: export KERAS_BACKEND = tensorflow
 demo: $(DEMO_INSTALLED)
 	$(BIN)/python examples/mnist_mlp.py --dataset=digits --epochs=30 --output_dir=out/demo

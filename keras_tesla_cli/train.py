@@ -29,9 +29,7 @@ flags.DEFINE_string(
     "loss", "auto", "Name of a Keras loss, or of a registered one; auto: fits the labels.", FLAGS
 )
 flags.DEFINE_bool("distillation", False, "Whether the highest percentage teaches.", FLAGS)
-flags.DEFINE_integer(
-    "seed", 0, "Of the order and of what is kept apart.", flag_values=FLAGS, lower_bound=0
-)
+flags.DEFINE_integer("seed", 0, "Of the order and of what is kept apart.", FLAGS)
 flags.DEFINE_bool("overwrite", False, "Whether to replace the output.", FLAGS)
 
 
@@ -81,7 +79,8 @@ def _of_file(path) -> dict:
                 f"{path} must hold a label for each example. Received: x of shape {x.shape} and y "
                 f"of shape {y.shape}" + (f" for {split}" if split else "")
             )
-    pairs["train"] = pairs.pop("", None) or pairs["train"]
+    if "" in pairs:
+        pairs["train"] = pairs.pop("")
     return pairs if len(pairs) > 1 else _kept_apart(*pairs["train"])
 
 

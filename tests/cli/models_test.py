@@ -1,4 +1,4 @@
-"""The models that the commands load: with losses, layers and functions of one's own, and damaged."""
+"""The models that the commands load: with a loss and layers of one's own, and damaged."""
 
 import importlib
 import io
