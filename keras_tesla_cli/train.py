@@ -29,7 +29,9 @@ flags.DEFINE_string(
     "loss", "auto", "Name of a Keras loss, or of a registered one; auto: fits the labels.", FLAGS
 )
 flags.DEFINE_bool("distillation", False, "Whether the highest percentage teaches.", FLAGS)
-flags.DEFINE_integer("seed", 0, "Of the order and of what is kept apart.", FLAGS)
+flags.DEFINE_integer(
+    "seed", 0, "Of the order and of what is kept apart.", flag_values=FLAGS, lower_bound=0
+)
 flags.DEFINE_bool("overwrite", False, "Whether to replace the output.", FLAGS)
 
 
