@@ -115,7 +115,7 @@ def _summary(bundle):
     else:
         yield f"files: {len(bundle.files)} in {bundle.directory}"
     yield f"bytes: {total:,}"
-    yield f"percentages: {', '.join(str(entry.percentage) for entry in bundle.entries)}"
+    yield f"percentages: {','.join(str(entry.percentage) for entry in bundle.entries)}"
     if bundle.not_shared:
         reasons = {own["reason"] for own in bundle.not_shared}
         own_bytes = sum(own["bytes"] for own in bundle.not_shared)

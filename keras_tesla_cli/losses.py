@@ -38,12 +38,13 @@ def choose(name: str, labels: dict, tesla) -> Chosen:
     A cross-entropy reads logits where the last activation is linear, else probabilities.
 
     Args:
-        name: `"auto"`, or what `keras.losses.get` takes.
+        name: `"auto"`, what `keras.losses.get` takes, or "package>name" of a registered loss.
         labels: {split: y}, which are to fit the output.
         tesla: The model.
 
     Raises:
         UsageError: If the labels do not fit the output, or the loss cannot be told from them.
+        ValueError: If there is no loss of that name.
     """
     from keras_tesla.training import outputs
 
@@ -71,7 +72,7 @@ def _kind(y, shape, output, split) -> str:
     """Returns the name of the loss that fits labels."""
     import numpy as np
 
-    integers = y.dtype.kind in "iub"
+    integers = y.dtype.kind in "iu"
     binary = (integers or output.activation == "sigmoid") and set(np.unique(y)) <= {0, 1}
     if shape[-1] == 1 and y.shape[1:] in ((), shape[1:]):
         return "binary_crossentropy" if binary else _REGRESSION
@@ -101,7 +102,10 @@ def _made(name, logits, said) -> Chosen:
     import keras
 
     if name not in _CROSSENTROPIES:
-        return Chosen(keras.losses.get(name), [], said)
+        own = keras.saving.get_registered_object(name)
+        if isinstance(own, type):  # of a class, as Keras does
+            own = own()
+        return Chosen(own or keras.losses.get(name), [], said)
     loss, accuracy = _CROSSENTROPIES[name]
     # Keras' binary accuracy has no threshold for logits.
     known = not (logits and name == "binary_crossentropy")

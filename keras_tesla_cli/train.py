@@ -26,7 +26,7 @@ flags.DEFINE_integer("epochs", 10, "Passes over the data.", flag_values=FLAGS, l
 flags.DEFINE_integer("batch_size", 32, "Examples a step.", flag_values=FLAGS, lower_bound=1)
 flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.", flag_values=FLAGS, lower_bound=1e-12)
 flags.DEFINE_string(
-    "loss", "auto", "Name of a Keras loss, or of a registered one; auto: fits the labels.", FLAGS
+    "loss", "auto", "Name of a Keras loss, package>name of a registered one, or auto.", FLAGS
 )
 flags.DEFINE_bool("distillation", False, "Whether the highest percentage teaches.", FLAGS)
 flags.DEFINE_integer(
@@ -54,7 +54,8 @@ def main(arguments):
         for name, (x, y) in (splits or _of_dataset(FLAGS.dataset)).items()
     }
     chosen = losses.choose(FLAGS.loss, {name: y for name, (_, y) in splits.items()}, tesla)
-    print(f"{path}: {', '.join(f'{p} %' for p in tesla.percentages)}; {chosen.said}")
+    print(f"percentages: {','.join(map(str, tesla.percentages))}")
+    print(chosen.said)
     adam = keras.optimizers.Adam(FLAGS.learning_rate)
     tesla.compile(adam, chosen.loss, metrics=chosen.metrics)
     _fit(tesla, splits, keras)
@@ -66,6 +67,8 @@ def main(arguments):
 def _of_file(path) -> dict:
     """Returns {split: (x, y)} of an .npz file."""
     held = arrays.read(path)
+    # Keras' losses take no truth values.
+    held = {k: a.astype("int8") if a.dtype.kind == "b" else a for k, a in held.items()}
     pairs = {
         split: (held[f"x{suffix}"], held[f"y{suffix}"])
         for split, suffix in {"": "", "train": "_train", "val": "_val", "test": "_test"}.items()
@@ -110,7 +113,9 @@ def _tesla(model, path, percentages):
     import keras_tesla as kt
 
     settings = {"percentages": percentages or (100, 75, 50, 25)}
+    hint = f"\nA plain model is converted first: keras-tesla convert {path}"
     if isinstance(model, kt.TESLA):
+        hint = ""
         if not (percentages or FLAGS.distillation):
             return model
         settings = {
@@ -125,8 +130,7 @@ def _tesla(model, path, percentages):
     try:
         return kt.TESLA(model, **settings)
     except ValueError as error:
-        hint = f"keras-tesla convert {path}"
-        raise tool.UsageError(f"{error}\nA plain model is converted first: {hint}") from error
+        raise tool.UsageError(f"{error}{hint}") from error
 
 
 def _input_of(tesla):

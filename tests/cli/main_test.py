@@ -170,7 +170,7 @@ def test_export_writes_verified_files_and_refuses_other_models(run, make, tmp_pa
     assert printed[-3:] == [
         f"file: {tmp_path}/out/model.tflite",
         f"bytes: {file['bytes']:,}",
-        "percentages: 100, 50",
+        "percentages: 100,50",
     ]
     assert max(map(len, printed[:-3])) <= 80
     assert "already holds an export" in run("export", source, out, wrong=True)

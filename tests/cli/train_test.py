@@ -61,6 +61,7 @@ def test_it_trains_as_the_same_lines_of_python_do(run, here):
     assert "test, 32 examples" in printed
     assert "loss sparse_categorical_crossentropy (auto) of logits" in printed
     assert printed.count("epoch ") == 3
+    assert printed.startswith("percentages: 100,50\n")
     assert max(map(len, printed.splitlines())) <= 80
 
 
@@ -127,6 +128,41 @@ def test_a_plain_model_is_to_be_converted_first(run, here, make):
     make().save("plain.keras")
     said = run("train", "plain.keras", "--output=o.keras", "--data=xy.npz", wrong=True)
     assert "keras-tesla convert plain.keras" in said
+    said = run("train", *FLAGS, "--data=xy.npz", "--percentages=0", wrong=True)
+    assert "from 1 to 100" in said
+    assert "keras-tesla convert" not in said
+
+
+def test_truth_values_and_small_integers_are_labels(run, here, make):
+    kt.TESLA(kt.to_idp(make("sigmoid", 1), [100, 50]), [100, 50]).save("binary.keras")
+    flags = ("binary.keras", "--output=o.keras", "--epochs=4", "--learning_rate=.01", "--overwrite")
+    np.savez("true.npz", x=X, y=X[:, 0] > 0)
+    np.savez("ones.npz", x=X.astype("float64"), y=(X[:, 0] > 0).astype("uint8"))
+    printed = [run("train", *flags, f"--data={name}.npz") for name in ("true", "ones")]
+    assert printed[0] == printed[1]
+    assert "loss binary_crossentropy (auto) of probabilities" in printed[0]
+
+
+def test_several_inputs_or_outputs_are_left_to_python(run, here, make):
+    network = make()
+    two = keras.Model(network.inputs, [network.outputs[0], network.layers[-2].output])
+    kt.TESLA(kt.to_idp(two, [100, 50]), [100, 50]).save("two.keras")
+    said = run("train", "two.keras", "--output=o.keras", "--data=xy.npz", wrong=True)
+    assert "`tesla.fit` in Python. Received: 1 inputs, 2 outputs" in said
+
+
+def test_a_loss_of_ones_own_is_named_as_it_is_registered(run, here):
+    (here / "my_losses.py").write_text(
+        "import keras\n"
+        "@keras.saving.register_keras_serializable('my')\n"
+        "def squares(y, p):\n"
+        "    return keras.ops.mean(keras.ops.square(y - p), -1)\n"
+    )
+    np.savez("numbers.npz", x=X, y=X[:, :3])
+    flags = (*FLAGS, "--epochs=1", "--data=numbers.npz")
+    named = run("train", *flags, "--custom=my_losses.py", "--loss=my>squares")
+    known = run("train", *flags, "--loss=mean_squared_error", "--overwrite")
+    assert table(named) == table(known)
 
 
 def test_a_loss_that_is_not_finite_writes_nothing(run, here):
