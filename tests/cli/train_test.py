@@ -45,6 +45,7 @@ def trained_by_hand(x, y, epochs):
 FLAGS = ("tesla.keras", "--output=out.keras", "--batch_size=16", "--learning_rate=.01")
 
 
+@pytest.mark.slow
 def test_it_trains_as_the_same_lines_of_python_do(run, here):
     printed = run("train", *FLAGS, "--data=test.npz", "--epochs=3")
     expected = trained_by_hand(X[:64], Y[:64], 3)
@@ -69,6 +70,7 @@ def test_of_x_and_y_a_tenth_is_kept_apart(run, here):
     assert "a tenth kept apart, 9 examples" in run("train", *FLAGS, "--data=xy.npz", "--epochs=1")
 
 
+@pytest.mark.slow
 def test_validation_data_is_read_after_every_epoch_and_test_data_once(run, here):
     np.savez("both.npz", x_train=X, y_train=Y, x_val=X, y_val=Y, x_test=X[:5], y_test=Y[:5])
     printed = run("train", *FLAGS, "--data=both.npz", "--epochs=2")
@@ -76,6 +78,7 @@ def test_validation_data_is_read_after_every_epoch_and_test_data_once(run, here)
     assert "test, 5 examples" in printed
 
 
+@pytest.mark.slow
 def test_percentages_and_distillation_can_be_asked_for(run, here):
     flags = ("--data=xy.npz", "--epochs=1", "--percentages=100,75,25", "--distillation")
     assert list(table(run("train", *FLAGS, *flags))) == [100, 75, 25]
@@ -133,6 +136,7 @@ def test_a_plain_model_is_to_be_converted_first(run, here, make):
     assert "keras-tesla convert" not in said
 
 
+@pytest.mark.slow
 def test_truth_values_and_small_integers_are_labels(run, here, make):
     kt.TESLA(kt.to_idp(make("sigmoid", 1), [100, 50]), [100, 50]).save("binary.keras")
     flags = ("binary.keras", "--output=o.keras", "--epochs=4", "--learning_rate=.01", "--overwrite")
@@ -151,6 +155,7 @@ def test_several_inputs_or_outputs_are_left_to_python(run, here, make):
     assert "`tesla.fit` in Python. Received: 1 inputs, 2 outputs" in said
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_is_named_as_it_is_registered(run, here):
     (here / "my_losses.py").write_text(
         "import keras\n"
@@ -200,7 +205,7 @@ def test_the_loss_fits_the_labels_and_the_last_layer(make, y, units, last, loss,
     if logits is not None:
         assert chosen.loss.get_config()["from_logits"] is logits
     # It trains, and what is called accuracy is one.
-    tesla.compile("adam", chosen.loss, metrics=chosen.metrics)
+    tesla.compile("adam", chosen.loss, metrics=chosen.metrics, jit_compile=False)
     logs = tesla.evaluate(X, y, verbose=0, return_dict=True)
     if chosen.metrics:
         scores = tesla.predict(X, verbose=0)
@@ -227,6 +232,7 @@ def test_a_loss_is_chosen_by_its_name(make):
         losses.choose("steep", {"train": Y}, tesla)
 
 
+@pytest.mark.slow
 def test_convert_train_export_from_a_plain_model_to_a_file(run, make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     layers = [

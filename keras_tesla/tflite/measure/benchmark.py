@@ -88,7 +88,7 @@ class Benchmark:
 
     def table(self) -> str:
         """Returns the main figures as text of 80 columns; `report` and `save` have all."""
-        lines = textwrap.wrap(report.place(self), 80)
+        lines = textwrap.wrap(report.place(self), 80, break_on_hyphens=False)
         columns = [(head, text) for head, text in report.COLUMNS if head in _TABLE]
         for title, rows in report.models(self).items():
             cells = [[head for head, _ in columns]]
