@@ -50,6 +50,7 @@ def load(path, custom=()):
     Raises:
         UsageError: If the file is none of Keras' or not whole, a module cannot be imported, or a
             class of the model is not known.
+        ValueError: If Keras cannot make the model of what the file says.
     """
     _check(pathlib.Path(path))
     import keras
@@ -59,17 +60,18 @@ def load(path, custom=()):
         _import(name)
     try:
         return keras.saving.load_model(path, compile=False)
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         unknown = _UNKNOWN.search(str(error))
         if unknown is None:
-            raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{str(path)!r} cannot be loaded: {what}") from error
         raise tool.UsageError(
             f"{str(path)!r} needs {unknown[1].rpartition('>')[2]!r}, which is not known here. Name "
             "the file or module that defines it under "
             "@keras.saving.register_keras_serializable(): --custom=my_layers.py. "
             f"Received: {list(custom)}"
         ) from error
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise tool.UsageError(_damaged(path, error)) from error
 
 

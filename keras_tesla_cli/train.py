@@ -50,7 +50,7 @@ def main(arguments):
     tesla = _tesla(model, path, percentages)
     shape, dtype = _input_of(tesla)
     splits = {
-        name: (_fitting(x, shape, name).astype(dtype), y)
+        name: (_fitting(x, shape, dtype, name), y)
         for name, (x, y) in (splits or _of_dataset(FLAGS.dataset)).items()
     }
     chosen = losses.choose(FLAGS.loss, {name: y for name, (_, y) in splits.items()}, tesla)
@@ -58,7 +58,7 @@ def main(arguments):
     print(chosen.said)
     adam = keras.optimizers.Adam(FLAGS.learning_rate)
     tesla.compile(adam, chosen.loss, metrics=chosen.metrics)
-    _fit(tesla, splits, keras)
+    _fit(tesla, splits)
     print("\n".join(_table(tesla, splits, bool(chosen.metrics))))
     outputs.save(tesla, output)
     print(f"wrote {output}; next: keras-tesla export {output} --output_dir=tflite")
@@ -144,8 +144,11 @@ def _input_of(tesla):
     return tuple(network.inputs[0].shape[1:]), network.inputs[0].dtype
 
 
-def _fitting(x, shape, name):
-    """Returns examples in the shape of the model's input: rows of pixels as images, and back."""
+def _fitting(x, shape, dtype, name):
+    """Returns examples in the shape and dtype of the input: rows of pixels as images, and back."""
+    if "int" in dtype and x.dtype.kind not in "iu":
+        raise tool.UsageError(f"The model takes {dtype}. Received for {name}: {x.dtype}")
+    x = x.astype(dtype)
     if len(x.shape) == 1 + len(shape) and all(
         size in (None, given) for size, given in zip(shape, x.shape[1:], strict=True)
     ):
@@ -157,12 +160,14 @@ def _fitting(x, shape, name):
     return x.reshape(len(x), *shape)
 
 
-def _fit(tesla, splits, keras):
+def _fit(tesla, splits):
     """Trains, with a line an epoch.
 
     Raises:
         RuntimeError: If the loss is not finite.
     """
+    import keras
+
     shown = sorted({tesla.percentages[0], tesla.percentages[-1]}, reverse=True)
 
     def say(epoch, logs):

@@ -4,6 +4,7 @@ What the tools write is tested in tests/export, tests/examples and tests/release
 they run as processes.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -148,6 +149,21 @@ def test_what_is_there_stays_unless_overwrite_is_given(run, tmp_path, monkeypatc
         (tmp_path / name).write_text("mine")
     assert "To replace it: --overwrite" in run(*command, wrong=True)
     assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+
+
+def test_what_could_not_be_shared_is_one_line(make, tmp_path):
+    """One weight or a hundred: how many, how many bytes, and why."""
+    tesla = kt.TESLA(kt.to_idp(make(), [100, 50]), [100, 50])
+    bundle = kt.tflite.export(tesla, tmp_path / "out", mode="signatures")
+    own = [
+        {"weight": f"w{n}", "percentage": 50, "bytes": 400, "reason": "its values differ"}
+        for n in range(100)
+    ]
+    lines = list(export._summary(dataclasses.replace(bundle, not_shared=own)))
+    assert lines[-1] == "not shared: 100 weights, 40,000 bytes: its values differ"
+    own[0]["reason"] = "a long reason " * 10
+    lines = list(export._summary(dataclasses.replace(bundle, not_shared=own)))
+    assert len(lines[-1]) <= 80
 
 
 def test_export_writes_verified_files_and_refuses_other_models(run, make, tmp_path):

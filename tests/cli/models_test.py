@@ -118,6 +118,19 @@ def test_a_module_that_cannot_be_imported_is_named(
     assert message in said
 
 
+def test_a_class_that_does_not_take_its_config_is_no_damaged_file(run, tmp_path):
+    @keras.saving.register_keras_serializable("wants_more")
+    class WantsMore(keras.layers.ReLU):
+        @classmethod
+        def from_config(cls, config):
+            return cls(config["more"])
+
+    keras.Sequential([keras.Input((6,)), WantsMore()]).save(tmp_path / "m.keras")
+    said = run("convert", tmp_path / "m.keras", "--output=o.keras", wrong=True)
+    assert "cannot be loaded: " in said
+    assert "'more'" in said
+
+
 def damaged(path, how):
     """Damages the file of a model."""
     content = path.read_bytes()

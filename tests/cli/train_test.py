@@ -170,6 +170,21 @@ def test_a_loss_of_ones_own_is_named_as_it_is_registered(run, here):
     assert table(named) == table(known)
 
 
+def test_numbers_for_an_input_of_integers_are_not_rounded(run, here):
+    layers = [
+        keras.Input((4,), dtype="int32"),
+        keras.layers.Embedding(5, 8),
+        keras.layers.Flatten(),
+        keras.layers.Dense(8, activation="relu", name="first"),
+        keras.layers.Dense(3),
+    ]
+    model = keras.Sequential(layers)
+    kt.TESLA(kt.to_idp(model, [100, 50], skip=["first"]), [100, 50]).save("words.keras")
+    np.savez("words.npz", x=np.full((9, 4), 1.5), y=np.zeros(9, "int64"))
+    said = run("train", "words.keras", "--output=o.keras", "--data=words.npz", wrong=True)
+    assert "The model takes int32. Received for train: float64" in said
+
+
 def test_a_loss_that_is_not_finite_writes_nothing(run, here):
     np.savez("nan.npz", x=np.full((20, 6), np.nan), y=np.zeros(20, "int64"))
     said = run("train", *FLAGS, "--data=nan.npz", "--epochs=2", wrong=True)
