@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# What is installed in .venv: the packages of the demo alone (50), or all of them (150).
+DEMO_INSTALLED := .venv/.demo_installed
 INSTALLED := .venv/.installed
 # The tests that hold on every Keras backend.
 PORTABLE := tests/layers tests/kinds tests/narrowing tests/training tests/callbacks \
@@ -20,9 +22,9 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 .PHONY: demo check test nightly nightly_test nightly_bazel nightly_other_versions docs bazel lint \
 	format audit clean
 
-# Train on the digits of scikit-learn, export, verify, print and plot.
+# Train on the digits of scikit-learn, export, verify, print and plot, with a third of the packages.
 demo: export KERAS_BACKEND = tensorflow
-demo: $(INSTALLED)
+demo: $(DEMO_INSTALLED)
 	$(BIN)/python examples/mnist_mlp.py --dataset=digits --epochs=30 --output_dir=out/demo
 
 # What the three hold, and how a test gets into one: tests/conftest.py.
@@ -32,7 +34,7 @@ check: lint
 # The documentation site is built by tests/docs_test.py.
 test: lint
 	KERAS_BACKEND=tensorflow $(PYTEST) $(EXTENT) --doctest-modules keras_tesla tests \
-		--cov=keras_tesla --cov-report=term-missing --cov-fail-under=90
+		--cov --cov-report=term-missing --cov-fail-under=90
 	KERAS_BACKEND=jax $(PYTEST) $(EXTENT) $(PORTABLE)
 	KERAS_BACKEND=torch $(PYTEST) $(EXTENT) $(PORTABLE)
 
@@ -78,16 +80,20 @@ format: $(INSTALLED)
 audit:
 	$(PYTHON) -m venv .audit
 	.audit/bin/python -m pip install --quiet pip-audit
-	.audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+	.audit/bin/pip-audit --requirement requirements-test.lock --no-deps --disable-pip
 
 # setuptools comes from the lock too, so the package builds without another download.
-$(INSTALLED): requirements.lock pyproject.toml
+$(DEMO_INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
 		"keras_tesla needs Python 3.11 or newer. Received: $(PYTHON) is Python " \
 		+ sys.version.split()[0] + ". Name another with: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(INSTALLED): $(DEMO_INSTALLED) requirements-test.lock
+	$(BIN)/python -m pip install --quiet --requirement requirements-test.lock
 	@touch $@
 
 clean:

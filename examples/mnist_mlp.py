@@ -11,6 +11,7 @@ defaults are the paper's budget: 50 epochs of 200 batches of 28. The output dire
 
 import json
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -73,8 +74,20 @@ def train(tesla: kt.TESLA, dataset: data.Dataset):
         epochs=FLAGS.epochs,
         validation_data=flat(dataset.validation),
         validation_batch_size=500,
-        callbacks=callbacks,
+        callbacks=[*callbacks, keras.callbacks.LambdaCallback(None, say)],
+        shuffle=False,  # the stream is shuffled
+        verbose=0,  # a line of Keras' has the figures of all percentages
     )
+
+
+def say(epoch, logs):
+    """Prints the aggregated loss and the accuracy of the widest and the narrowest percentage."""
+    names = map(re.compile(r"val_p(\d+)_accuracy").fullmatch, logs)
+    trained = sorted(int(name[1]) for name in names if name)
+    ends = dict.fromkeys((trained[-1], trained[0]))
+    accuracy = ", ".join(f"{p} % {100 * logs[f'val_p{p}_accuracy']:.2f}" for p in ends)
+    loss = f"loss {logs['loss']:.4f}"
+    print(f"epoch {epoch + 1}/{FLAGS.epochs}: {loss}, validation accuracy {accuracy}", flush=True)
 
 
 def accuracies(tesla: kt.TESLA, split: data.Split, percentages) -> dict[int, float]:
@@ -87,7 +100,7 @@ def accuracies(tesla: kt.TESLA, split: data.Split, percentages) -> dict[int, flo
 
 
 def print_table(bundle, accuracy):
-    """Prints what each percentage costs and brings."""
+    """Prints what each percentage costs and brings; a screen of 24 lines holds ten of them."""
     print(
         f"\n{'%':>4} {'multiply-adds':>14} {'bytes':>9} {'Keras %':>8} {'.tflite %':>9} {'us':>7}"
     )
@@ -147,10 +160,13 @@ def main(_):
             f"{FLAGS.dataset}: one network, {len(bundle.entries)} budgets (test split)",
         )
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(
-        f"mean test accuracy over 10, 15, .., 100 %: {100 * results['mean_accuracy_10_to_100']:.2f}"
-    )
-    print(f"written to {output}")
+    mean = results["mean_accuracy_10_to_100"]
+    print(f"mean test accuracy over 10, 15, .., 100 %: {100 * mean:.2f}")
+    if FLAGS.export:
+        for file in bundle.files:
+            print(f"file: {bundle.directory / file['file']}, {file['bytes']:,} bytes")
+        print(f"plot: {output / 'accuracy_over_cost.png'}")
+    print(f"model: {output / 'tesla.keras'}; all figures: {output / 'results.json'}")
 
 
 RECORDED = (

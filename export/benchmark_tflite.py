@@ -6,7 +6,7 @@ them.
 
 import sys
 
-from keras_tesla.cli import benchmark, tool
+from keras_tesla_cli import benchmark, tool
 
 if __name__ == "__main__":
     tool.run(benchmark, ["benchmark_tflite.py", *sys.argv[1:]])

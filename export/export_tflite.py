@@ -5,7 +5,7 @@
 
 import sys
 
-from keras_tesla.cli import export, tool
+from keras_tesla_cli import export, tool
 
 if __name__ == "__main__":
     tool.run(export, ["export_tflite.py", *sys.argv[1:]])

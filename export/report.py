@@ -5,7 +5,7 @@
 
 import sys
 
-from keras_tesla.cli import report, tool
+from keras_tesla_cli import report, tool
 
 if __name__ == "__main__":
     tool.run(report, ["report.py", *sys.argv[1:]])

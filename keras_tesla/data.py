@@ -4,7 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from keras_tesla import extras
+
 _TFDS = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+NAMES = ("digits", *_TFDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,21 +54,19 @@ def load(name: str, validation_size: float = 0.1, seed: int = 0, data_dir=None) 
         data_dir: TFDS's folder. Default: that of the environment variable `TFDS_DATA_DIR`.
 
     Raises:
+        ImportError: If scikit-learn or TFDS is needed and not installed.
         ValueError: If the name is none of these, or the share is not between 0 and 1.
     """
     if not 0 < validation_size < 1:
         raise ValueError(f"`validation_size` must be between 0 and 1. Received: {validation_size}")
     shuffled = np.random.default_rng(seed).permutation
     if name == "digits":
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
+        digits = extras.load("sklearn.datasets", "demo").load_digits()
         everything = Split(_scaled(digits.images[..., None], 16), digits.target.astype("int64"))
         test, train = _cut(everything, shuffled(len(everything)), 0.2)
         classes = 10
     elif name in _TFDS:
-        import tensorflow_datasets as tfds
-
+        tfds = extras.load("tensorflow_datasets", "examples")
         splits, info = tfds.load(
             name, batch_size=-1, data_dir=data_dir, as_supervised=True, with_info=True
         )
@@ -75,7 +76,7 @@ def load(name: str, validation_size: float = 0.1, seed: int = 0, data_dir=None) 
         )
         classes = info.features["label"].num_classes
     else:
-        raise ValueError(f"The data set must be 'digits' or one of {_TFDS}. Received: {name!r}")
+        raise ValueError(f"The data set must be one of {NAMES}. Received: {name!r}")
     validation, train = _cut(train, shuffled(len(train)), validation_size)
     return Dataset(train, validation, test, classes)
 

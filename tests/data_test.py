@@ -84,7 +84,7 @@ def test_resized_images_are_averages_without_aliasing(size):
 
 
 def test_other_names_and_shares_are_refused():
-    with pytest.raises(ValueError, match="'digits' or one of"):
+    with pytest.raises(ValueError, match="must be one of"):
         data.load("imagenet")
     for share in (0, 1, -0.5):
         with pytest.raises(ValueError, match="between 0 and 1"):

@@ -11,6 +11,7 @@ import importlib
 import io
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 import keras_tesla as kt
+from keras_tesla_cli.main import main
 
 pytestmark = pytest.mark.tensorflow
 ROOT = pathlib.Path(__file__).parents[1]
@@ -48,6 +50,12 @@ def blocks(page):
             start = None
     assert start is None, f"{page} does not close the fence of line {start}"
     return found
+
+
+def commands(page):
+    """Returns (language, code, line, None), as `blocks` does, of the indented lines of a shell."""
+    lines = enumerate(page.read_text().splitlines(), 1)
+    return [("shell", t.strip(), n, None) for n, t in lines if t.startswith("    keras-tesla ")]
 
 
 # What a page says that the reader has.
@@ -138,8 +146,30 @@ def of_keras_2():
     return {**names, "loss": tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
 
 
+def files():
+    """A model and data of one's own in the current folder."""
+    names = digits(flat=True)
+    held = ("x_train", "y_train", "x_test", "y_test")
+    np.savez("digits.npz", **{name: names[name] for name in held})
+    layers = [
+        keras.Input((64,)),
+        keras.layers.Dense(32, activation="relu"),
+        keras.layers.Dense(32, activation="relu"),
+        keras.layers.Dense(10),
+    ]
+    trained(keras.Sequential(layers), names).save("mine.keras")
+    (page,) = (page for page in PAGES if page.name == "command_line.md")
+    code = blocks(page)[1][1]
+    pathlib.Path("my_layers.py").write_text(f"import keras\nimport keras_tesla as kt\n\n{code}")
+    names = {"keras": keras, "kt": kt}
+    exec(code, names)
+    keras.Sequential([*layers[:2], names["Doubled"](), *layers[2:]]).save("own.keras")
+    return {}
+
+
 PREPARED = {
     "README.md": readme,
+    "command_line.md": files,
     "compression.md": of_keras_2,
     "converting.md": converting,
     "distribution.md": dict,
@@ -167,6 +197,10 @@ def test_blocks_that_do_not_run_are_these():
     assert {name: count for name, count in marked.items() if count} == NOT_RUN
 
 
+# Pages whose shell commands name only files that the page, or `PREPARED`, has made.
+WITH_COMMANDS = ("command_line.md", "getting_started.md")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PREPARED)
 def test_code_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
@@ -174,8 +208,11 @@ def test_code_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = PREPARED[name]()
     printed = io.StringIO()
-    for language, code, line, reason in blocks(page):
-        if language == "python" and not reason:
+    parts = blocks(page) + (commands(page) if name in WITH_COMMANDS else [])
+    for language, code, line, reason in sorted(parts, key=lambda part: part[2]):
+        if language == "shell":
+            main(shlex.split(code)[1:])
+        elif language == "python" and not reason:
             # The lines of the page, so that a traceback names them.
             compiled = compile("\n" * (line - 1) + code, str(page), "exec")
             printed = io.StringIO()
@@ -183,6 +220,9 @@ def test_code_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
                 exec(compiled, names)
         elif language == "text":  # what the block above prints
             assert [text.rstrip() for text in printed.getvalue().splitlines()] == code.splitlines()
+    if name == "command_line.md":
+        ours, theirs = (kt.tflite.read(path) for path in ("tflite", "tflite_from_python"))
+        assert [e.multiply_adds for e in ours.entries] == [e.multiply_adds for e in theirs.entries]
     if name == "getting_started.md":
         accuracy = names["tesla"].evaluate(names["x"], names["y"], return_dict=True)
         assert accuracy["p100_accuracy"] > 0.9

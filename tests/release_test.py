@@ -63,10 +63,11 @@ def test_the_wheel_holds_the_library_and_nothing_else(built):
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
         (entry_points,) = (n for n in names if n.endswith("entry_points.txt"))
-        assert "keras-tesla = keras_tesla.cli.main:main" in file.read(entry_points).decode()
+        assert "keras-tesla = keras_tesla_cli.main:main" in file.read(entry_points).decode()
         (metadata,) = (n for n in names if n.endswith("/METADATA"))
         said = file.read(metadata).decode()
-    sources = {str(p.relative_to(ROOT)) for p in (ROOT / "keras_tesla").rglob("*.py")}
+    packages = (ROOT / "keras_tesla", ROOT / "keras_tesla_cli")
+    sources = {str(p.relative_to(ROOT)) for folder in packages for p in folder.rglob("*.py")}
     info = f"keras_tesla-{keras_tesla.__version__}.dist-info/"
     assert {n for n in names if not n.startswith(info)} == sources | {"keras_tesla/py.typed"}
     assert any(n.endswith("licenses/LICENSE") for n in names)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The quick tests on TensorFlow with other versions than those of requirements.lock, in an
+# The quick tests on TensorFlow with other versions than the locked ones, in an
 # environment of its own, which takes about 4 GB below out/ and is deleted at the end.
 #     tools/other_versions.sh python3.11 lowest    the lower bounds of pyproject.toml
 #     tools/other_versions.sh python3.13 newest    the newest packages that pip finds

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 from keras import ops
 
+from keras_tesla import extras
 from keras_tesla.analysis.activation_maps import class_activation_maps
 from keras_tesla.percentages import check_percentages
 from keras_tesla.training.tesla import TESLA
@@ -82,12 +83,12 @@ def _shown(images, maps_shape):
 
 
 def _draw(images, columns, labels, names, path):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    agg = extras.load("matplotlib.backends.backend_agg", "demo")
+    figures = extras.load("matplotlib.figure", "demo")
 
     size = (1.5 * (1 + len(columns)), 1.7 * len(images) + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.Figure(figsize=size, layout="constrained")
+    agg.FigureCanvasAgg(figure)
     axes = figure.subplots(len(images), 1 + len(columns), squeeze=False)
     for panel in axes.flat:
         panel.set(xticks=[], yticks=[])

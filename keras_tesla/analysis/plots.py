@@ -2,6 +2,8 @@
 
 import pathlib
 
+from keras_tesla import extras
+
 
 def accuracy_over_cost(series: dict, path, title: str = "") -> pathlib.Path:
     """Draws accuracy over multiply-adds, one line for each network.
@@ -15,11 +17,11 @@ def accuracy_over_cost(series: dict, path, title: str = "") -> pathlib.Path:
     Returns:
         The path.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    agg = extras.load("matplotlib.backends.backend_agg", "demo")
+    figures = extras.load("matplotlib.figure", "demo")
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.Figure(figsize=(7, 4.5), layout="constrained")
+    agg.FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for label, points in series.items():
         points = sorted(points)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+from collections.abc import Callable
 
 from keras_tesla.tflite import checks, combined_file, examples
 from keras_tesla.tflite.bundle import Bundle, from_manifest
@@ -37,6 +38,7 @@ def export(
     validation_data=None,
     labels: list[str] | None = None,
     normalization: dict | None = None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
     """Writes a trained model as .tflite files whose cost is chosen by a percentage.
 
@@ -70,6 +72,7 @@ def export(
         labels: List of strings, the names of the classes, for the file's metadata.
         normalization: {input name: (mean, std)}, for the file's metadata: the network takes
             `(x - mean) / std`.
+        progress: Function that takes a line on each percentage that is done.
 
     Returns:
         A `Bundle`; the same is written as `manifest.json`.
@@ -98,8 +101,12 @@ def export(
     chosen = examples.choose(examples.specs_of(tesla.network), settings)
     validation = checks.validation(tesla, settings)
     with folder.whole(directory, overwrite) as temporary:
-        converted = [convert_percentage(tesla, p, settings, chosen) for p in percentages]
+        converted = []
+        for done, percentage in enumerate(percentages, 1):
+            converted.append(convert_percentage(tesla, percentage, settings, chosen))
+            progress(f"{percentage} %: converted ({done}/{len(percentages)})")
         files = _FileBuilder(tesla.network.name, settings, chosen).files(converted)
+        progress("verifying: every percentage is run and compared with Keras")
         verified = verify_and_measure(files, validation)
         for file in verified:
             (temporary / file.name).write_bytes(file.content)

@@ -1,55 +1,37 @@
 """The command `keras-tesla`: its commands, their help, and what they say when something is wrong.
 
-What the tools do is tested in tests/export, tests/examples and tests/release_test.py, where they
-run as processes. Most of these run in this process, because every start imports TensorFlow.
+What the tools write is tested in tests/export, tests/examples and tests/release_test.py, too, where
+they run as processes.
 """
 
+import dataclasses
 import json
+import os
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.cli.main import main
+from keras_tesla import data
+from keras_tesla.tflite import settings
+from keras_tesla.tflite.storages import STORAGES
+from keras_tesla_cli import export, train
 
 pytestmark = pytest.mark.tensorflow
-COMMANDS = ("convert", "export", "benchmark", "report")
+COMMANDS = ("convert", "train", "export", "benchmark", "report")
 
 
-@pytest.fixture
-def run(capsys):
-    """A function `(*arguments, wrong=False)` that runs the command and returns what it says."""
-
-    def call(*arguments, wrong=False):
-        if not wrong:
-            main([str(a) for a in arguments])
-            return capsys.readouterr().out
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in arguments])
-        assert isinstance(ended.value.code, str)  # Python prints it and ends with 1
-        return ended.value.code
-
-    return call
-
-
-def trained(activation="relu"):
-    keras.utils.set_random_seed(1)
-    layers = [
-        keras.Input((6,), name="x"),
-        keras.layers.Dense(20, activation=activation, name="first"),
-        keras.layers.Dense(20, activation="relu", name="second"),
-        keras.layers.Dense(3, name="logits"),
-    ]
-    return keras.Sequential(layers, name="mine")
-
-
-@pytest.fixture
-def model(tmp_path):
-    trained().save(tmp_path / "model.keras")
-    return tmp_path / "model.keras"
+def process(*arguments, **variables):
+    """Runs the command in a process of its own, without what the tests set for TensorFlow."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env={**environment, **variables},
+    )
 
 
 def test_help_names_every_command_and_every_flag_of_each(run):
@@ -62,20 +44,51 @@ def test_help_names_every_command_and_every_flag_of_each(run):
     assert run("--version") == f"keras_tesla {kt.__version__}\n"
 
 
+def test_help_versions_and_wrong_flags_come_before_tensorflow_is_imported():
+    code = """
+import sys
+from keras_tesla_cli.main import main
+for arguments in (["--help"], ["--version"], ["train", "--help"], ["convert", "--bogus"],
+                  ["export", "m.keras"], ["benchmark", "x", "--percentages=a"], ["report"]):
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        assert ended.code
+print("imported:", {"tensorflow", "keras", "keras_tesla", "numpy"} & set(sys.modules))
+"""
+    done = process("-c", code)
+    assert done.stdout.endswith("imported: set()\n"), done.stderr
+
+
+def test_choices_of_flags_are_those_of_the_library():
+    """They are written again in the command, which does not import the library for its help."""
+    assert tuple(export.MODES) == settings.MODES
+    assert set(export.STORAGES) == set(STORAGES)
+    assert set(train.DATASETS) == set(data.NAMES)
+
+
 def test_an_unknown_command_is_named_and_the_process_fails():
-    done = subprocess.run(
-        [sys.executable, "-m", "keras_tesla.cli", "train"], capture_output=True, text=True
-    )
+    done = process("-m", "keras_tesla_cli", "trian")
     assert done.returncode == 1
-    assert "there is no command 'train'" in done.stderr
+    assert "there is no command 'trian'" in done.stderr
     assert "  convert " in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_run_logs_nothing_of_how_tensorflow_is_set_up(make, tmp_path):
+    make().save(tmp_path / "m.keras")
+    arguments = ("convert", str(tmp_path / "m.keras"), f"--output={tmp_path}/t.keras")
+    done = process("-m", "keras_tesla_cli", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("convert", "--output=o.keras"), "--model"),
+        (("convert", "a.keras", "b.keras", "--output=o.keras"), "Name one model"),
         (("export", "--model=m.keras"), "--output_dir"),
         (("report", "one.json"), "--output"),
         (("benchmark",), "Name at least one .tflite file"),
@@ -83,6 +96,9 @@ def test_an_unknown_command_is_named_and_the_process_fails():
         (("convert", "--bogus"), "Unknown command line flag 'bogus'"),
         (("export", "--model=m", "--output_dir=o", "--mode=fast"), "--mode=fast"),
         (("benchmark", "o", "--percentages=1,a"), "--percentages takes integers. Received: 1,a"),
+        (("train", "m.keras", "--output=o.keras"), "--data=FILE.npz or --dataset=digits"),
+        (("train", "m.keras", "--output=o.keras", "--epochs=0", "--dataset=digits"), "--epochs=0"),
+        (("report", "out/manifest.json", "--output=o.html"), "keras-tesla benchmark out --json="),
     ],
 )
 def test_flags_that_are_missing_or_wrong_are_named_with_the_way_to_help(run, arguments, message):
@@ -97,78 +113,80 @@ def test_flags_of_one_run_are_not_those_of_the_next(run):
     assert "No such file" in run("benchmark", "nothing", wrong=True)
 
 
-def test_convert_writes_a_model_that_computes_the_same_at_100_percent(run, model, tmp_path):
-    output = tmp_path / "below" / "tesla.keras"
-    printed = run("convert", f"--model={model}", f"--output={output}", "--percentages=100,40")
-    assert "IDPDense" in printed  # the report
-    assert "Multiply-adds    100 %     40 %" in printed  # the summary
-    assert printed.endswith(f"wrote {output}\n")
-    tesla = keras.saving.load_model(output)
-    assert tesla.percentages == (100, 40)
-    x = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
-    # The order of the channels is another one, and so is that of float32 sums.
-    np.testing.assert_allclose(tesla.predict(x, verbose=0), trained()(x), atol=1e-5)
-    assert [p.name for p in output.parent.iterdir()] == ["tesla.keras"]
-
-
-def test_convert_leaves_layers_and_their_order_alone_if_told_to(run, model, tmp_path):
-    output = tmp_path / "tesla.keras"
-    run("convert", f"--model={model}", f"--output={output}", "--noorder_channels", "--skip=second")
-    network = keras.saving.load_model(output).network
-    assert [
-        type(layer).__name__ for layer in network.layers if "Dense" in type(layer).__name__
-    ] == [
-        "Dense",
-        "Dense",
-        "IDPDense",
-    ]
-    for ours, theirs in zip(network.get_weights(), trained().get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("convert", "m.keras", "--output={}/o.keras"),
+        ("train", "m.keras", "--dataset=digits", "--output={}/o.keras"),
+        ("export", "m.keras", "--output_dir={}/o"),
+        ("benchmark", "o", "--json={}/o.json"),
+        ("report", "o.json", "--output={}/o.html"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(run, tmp_path, monkeypatch, command):
+    (tmp_path / "file").write_text("")
+    wanted = [part.format(tmp_path / "file" / "below") for part in command]
+    assert f"'{tmp_path}/file' is a file" in run(*wanted, wrong=True)
+    monkeypatch.setattr("os.access", lambda *arguments: False)  # root may write everywhere
+    wanted = [part.format(tmp_path / "missing") for part in command]
+    assert f"'{tmp_path}' is not writable" in run(*wanted, wrong=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    "command",
     [
-        (("--output=o.h5",), "--output must end in .keras. Received: o.h5"),
-        (("--output=there.keras",), "there.keras' exists already"),
-        (("--output=o.keras", "--percentages=50"), "100"),
-        (("--output=o.keras", "--percentages=100,0"), "from 1 to 100"),
-        (("--output=o.keras", "--skip=third"), "third"),
-        (("--output=o.keras", "--profile=steep"), "steep"),
-        (("--output=o.keras", "--model=missing.keras"), "missing.keras"),
-        (("--output=o.keras", "--model=there.keras"), "there.keras"),
-        (("--output=o.keras", "--model=tesla.keras"), "is a TESLA model already"),
-        (("--output=o.keras", "--model=lambda.keras"), "safe_mode"),
+        ("convert", "m.keras", "--output=o.keras"),
+        ("train", "m.keras", "--dataset=digits", "--output=o.keras"),
+        ("export", "m.keras", "--output_dir=."),
+        ("benchmark", "o", "--json=o.json"),
+        ("report", "o.json", "--output=o.html"),
     ],
 )
-def test_convert_says_what_is_wrong_and_writes_nothing(
-    run, model, tmp_path, monkeypatch, flags, message
-):
+def test_what_is_there_stays_unless_overwrite_is_given(run, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "there.keras").write_text("mine")
-    kt.TESLA(kt.to_idp(trained()), [100, 50]).save("tesla.keras")
-    hidden = [keras.Input((6,)), keras.layers.Lambda(lambda x: x * 2.0), keras.layers.Dense(3)]
-    keras.Sequential(hidden).save("lambda.keras")
-    before = sorted(p.name for p in tmp_path.iterdir())
-    said = run("convert", f"--model={model}", *flags, wrong=True)
-    assert said.startswith("keras-tesla convert: ")
-    assert message in said
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
-    assert (tmp_path / "there.keras").read_text() == "mine"
+    for name in ("o.keras", "manifest.json", "o.json", "o.html"):
+        (tmp_path / name).write_text("mine")
+    assert "To replace it: --overwrite" in run(*command, wrong=True)
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
 
 
-def test_export_is_the_script_of_that_name_and_refuses_other_models(run, model, tmp_path):
-    out = f"--output_dir={tmp_path}/out"
+def test_what_could_not_be_shared_is_one_line(make, tmp_path):
+    """One weight or a hundred: how many, how many bytes, and why."""
+    tesla = kt.TESLA(kt.to_idp(make(), [100, 50]), [100, 50])
+    bundle = kt.tflite.export(tesla, tmp_path / "out", mode="signatures")
+    own = [
+        {"weight": f"w{n}", "percentage": 50, "bytes": 400, "reason": "its values differ"}
+        for n in range(100)
+    ]
+    lines = list(export._summary(dataclasses.replace(bundle, unshared_weights=own)))
+    assert lines[-1] == "not shared: 100 weights, 40,000 bytes: its values differ"
+    own[0]["reason"] = "a long reason " * 10
+    lines = list(export._summary(dataclasses.replace(bundle, unshared_weights=own)))
+    assert len(lines[-1]) <= 80
+
+
+def test_export_writes_verified_files_and_refuses_other_models(run, make, tmp_path):
+    model, out = tmp_path / "model.keras", f"--output_dir={tmp_path}/out"
+    make().save(model)
     said = run("export", f"--model={model}", out, wrong=True)
     assert "holds a Sequential, not a TESLA model" in said
+    assert f"keras-tesla convert {model}" in said
     run("convert", f"--model={model}", f"--output={tmp_path}/tesla.keras", "--percentages=100,50")
-    source = f"--model={tmp_path}/tesla.keras"
+    source = f"{tmp_path}/tesla.keras"
     np.savez(tmp_path / "pickled.npz", x=np.array([{}], dtype=object))
     said = run("export", source, out, f"--validation_data={tmp_path}/pickled.npz", wrong=True)
     assert "allow_pickle=False" in said
     assert not (tmp_path / "out").exists()
-    printed = run("export", source, out, "--mode=signatures")
-    assert [line.split()[0] for line in printed.splitlines()[1:3]] == ["100", "50"]
+    printed = run("export", source, out, "--mode=signatures").splitlines()
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["mode"] == "signatures"
+    (file,) = manifest["files"]
+    assert [line.split()[0] for line in printed[1:3]] == ["100", "50"]
+    assert printed[-3:] == [
+        f"file: {tmp_path}/out/model.tflite",
+        f"bytes: {file['bytes']:,}",
+        "percentages: 100,50",
+    ]
+    assert max(map(len, printed[:-3])) <= 80
     assert "already holds an export" in run("export", source, out, wrong=True)

@@ -7,6 +7,8 @@ import os
 import pathlib
 import statistics
 import tempfile
+import textwrap
+from collections.abc import Callable
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -22,6 +24,11 @@ from keras_tesla.tflite.standalone import extract
 
 _FORMAT = "keras_tesla benchmark 1"
 _DELEGATES = ("xnnpack", "none")
+# Heads of `report.COLUMNS` that a terminal has room for.
+_TABLE = (
+    *("%", "accuracy %", "median µs", "load ms"),
+    *("memory KiB", "standalone bytes", "multiply-adds"),
+)
 _PACKAGES = ("ai-edge-litert", "keras-tesla")
 
 
@@ -80,11 +87,12 @@ class Benchmark:
         return report.write([self], path, overwrite)
 
     def table(self) -> str:
-        """Returns it as text."""
-        lines = [report.place(self)]
+        """Returns the main figures as text of 80 columns; `report` and `save` have all."""
+        lines = textwrap.wrap(report.place(self), 80, break_on_hyphens=False)
+        columns = [(head, text) for head, text in report.COLUMNS if head in _TABLE]
         for title, rows in report.models(self).items():
-            cells = [[head for head, _ in report.COLUMNS]]
-            cells += [[text(row) for _, text in report.COLUMNS] for row in rows]
+            cells = [[head for head, _ in columns]]
+            cells += [[text(row) for _, text in columns] for row in rows]
             widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
             lines += ["", title]
             lines += ["  ".join(map(str.rjust, row, widths)) for row in cells]
@@ -101,6 +109,7 @@ def benchmark(
     delegate: str = "xnnpack",
     standalone: bool = False,
     timeout: float = 300,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> Benchmark:
     """Measures every percentage of exported files on this machine.
 
@@ -119,6 +128,7 @@ def benchmark(
         standalone: Bool, whether each percentage is measured as a standalone file, as
             `keras_tesla.tflite.load` opens it; making that file is not timed.
         timeout: Seconds that one process may take.
+        progress: Function that takes a line on each round that is done.
 
     Returns:
         A `Benchmark`. Latency is over all calls of all rounds, see `child.measure` for what of a
@@ -163,6 +173,7 @@ def benchmark(
             # Every other round goes backward, so no job always runs after the same one.
             for index in range(len(jobs))[:: 1 if number % 2 == 0 else -1]:
                 answers[index].append(run(**jobs[index].call))
+            progress(f"measured: round {number + 1}/{rounds} of {len(jobs)} percentages")
     return Benchmark(
         machine=machine.describe(threads, _PACKAGES),
         settings={

@@ -9,6 +9,8 @@ import sys
 
 from absl import flags, logging
 
+from keras_tesla_cli import logs
+
 
 class UsageError(Exception):
     """Invalid arguments, with a message of one line."""
@@ -29,9 +31,11 @@ def run(tool, arguments):
     for flag in tool.FLAGS:
         tool.FLAGS[flag].unparse()  # a process may run a tool again
     try:
-        tool.main(tool.FLAGS(arguments)[1:])
+        with logs.without_noise():
+            tool.main(tool.FLAGS(arguments)[1:])
     except (flags.Error, UsageError) as error:
         sys.exit(f"{program}: {error}\nFlags: {program} --help")
-    # A file that cannot be read or computes something else, an argument that the library refuses.
-    except (OSError, ValueError, RuntimeError) as error:
+    # A package of an extra that is missing, a file that cannot be read or computes something else,
+    # an argument that the library refuses.
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
         sys.exit(f"{program}: {error}")

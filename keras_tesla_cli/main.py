@@ -1,11 +1,19 @@
 """The command `keras-tesla`."""
 
+import importlib.util
+import pathlib
+import runpy
 import sys
 
-from keras_tesla.cli import benchmark, convert, export, report, tool
-from keras_tesla.version import __version__
+from keras_tesla_cli import benchmark, convert, export, report, tool, train
 
-_COMMANDS = {"convert": convert, "export": export, "benchmark": benchmark, "report": report}
+_COMMANDS = {
+    "convert": convert,
+    "train": train,
+    "export": export,
+    "benchmark": benchmark,
+    "report": report,
+}
 
 _USAGE = """\
 keras-tesla COMMAND [flags]
@@ -27,7 +35,7 @@ def main(arguments=None):
     if command in ("--help", "-h"):
         print(_usage())
     elif command == "--version":
-        print(f"keras_tesla {__version__}")
+        print(f"keras_tesla {_version()}")
     elif command in _COMMANDS:
         tool.run(_COMMANDS[command], [f"keras-tesla {command}", *rest])
     else:
@@ -38,3 +46,11 @@ def _usage() -> str:
     first_lines = {name: str(module.__doc__).splitlines()[0] for name, module in _COMMANDS.items()}
     commands = "\n".join(f"  {name:<11}{line}" for name, line in first_lines.items())
     return _USAGE.format(commands=commands)
+
+
+def _version() -> str:
+    """Returns the library's version from its file; importing it would import Keras."""
+    spec = importlib.util.find_spec("keras_tesla")
+    assert spec is not None
+    assert spec.origin is not None
+    return runpy.run_path(str(pathlib.Path(spec.origin).with_name("version.py")))["__version__"]

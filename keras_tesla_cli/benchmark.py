@@ -7,9 +7,7 @@ Takes one or several .tflite files or folders of an export; they are measured by
 
 from absl import flags
 
-from keras_tesla.cli import lists, tool
-from keras_tesla.tflite.measure import textfile
-from keras_tesla.tflite.measure.benchmark import benchmark
+from keras_tesla_cli import lists, outputs, progress, tool
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_integer(
@@ -45,10 +43,13 @@ def main(paths):
     if not paths:
         raise tool.UsageError("Name at least one .tflite file or folder of an export.")
     for path in filter(None, (FLAGS.json, FLAGS.report)):
-        textfile.check(path, FLAGS.overwrite)  # before the work, not after it
+        outputs.check_file(path, FLAGS.overwrite)  # before the work, not after it
+    percentages = lists.percentages(FLAGS.percentages)
+    from keras_tesla.tflite.measure.benchmark import benchmark
+
     measured = benchmark(
         paths,
-        percentages=lists.percentages(FLAGS.percentages),
+        percentages=percentages,
         runs=FLAGS.runs,
         warmup=FLAGS.warmup,
         rounds=FLAGS.rounds,
@@ -56,7 +57,9 @@ def main(paths):
         delegate=FLAGS.delegate,
         standalone=FLAGS.standalone,
         timeout=FLAGS.timeout,
+        progress=progress.say,
     )
+    progress.clear()
     print(measured.table(), end="")
     for write, path in ((measured.save, FLAGS.json), (measured.report, FLAGS.report)):
         if path:

@@ -1,6 +1,6 @@
 """Lists of numbers among flags."""
 
-from keras_tesla.cli import tool
+from keras_tesla_cli import tool
 
 
 def percentages(texts) -> list[int] | None:

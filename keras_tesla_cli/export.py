@@ -6,22 +6,18 @@ With `--quantization=int8` or for the accuracy of every percentage it needs data
 an array for each input, named as the input, of typical examples, and for the accuracy `labels`.
 """
 
-import zipfile
+import textwrap
 
-import keras
-import numpy as np
 from absl import flags
 
-from keras_tesla.cli import lists, tool
-from keras_tesla.tflite import export
-from keras_tesla.tflite.settings import MODES
-from keras_tesla.tflite.storages import STORAGES
-from keras_tesla.training.tesla import TESLA
+from keras_tesla_cli import arrays, lists, models, outputs, progress, tool
+
+# Those of `keras_tesla.tflite.settings` and `keras_tesla.tflite.storages`.
+MODES = ["per_percentage", "signatures", "percentage_input"]
+STORAGES = ["shared", "plain"]
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "model", None, "The .keras file that `tesla.save` wrote.", flag_values=FLAGS, required=True
-)
+models.define_flags(FLAGS)
 flags.DEFINE_string(
     "output_dir", None, "The folder to be written.", flag_values=FLAGS, required=True
 )
@@ -29,7 +25,7 @@ flags.DEFINE_enum("mode", "per_percentage", MODES, "What the files are.", flag_v
 flags.DEFINE_enum(
     "storage",
     "shared",
-    list(STORAGES),
+    STORAGES,
     "Of one file: how it stores the weights.",
     flag_values=FLAGS,
 )
@@ -57,40 +53,36 @@ flags.DEFINE_bool(
 )
 
 
-def arrays(path: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of an .npz file."""
-    try:
-        file = np.load(path)
-    except zipfile.BadZipFile as error:
-        raise tool.UsageError(f"{path} is no whole .npz file: {error}") from error
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise tool.UsageError(f"{path} must be an .npz file. Received: one array, an .npy file")
-    with file:
-        return dict(file)
-
-
-def main(_):
+def main(arguments):
     """Exports a model; see the flags."""
-    tesla = keras.saving.load_model(FLAGS.model)
-    if not isinstance(tesla, TESLA):
-        raise tool.UsageError(f"{FLAGS.model} holds a {type(tesla).__name__}, not a TESLA model.")
+    path = models.path_of(arguments, FLAGS)
+    outputs.check_export(FLAGS.output_dir, FLAGS.overwrite)
+    percentages = lists.percentages(FLAGS.percentages)
     representative = validation = None
     if FLAGS.representative_data:
-        representative = arrays(FLAGS.representative_data)
+        representative = arrays.read(FLAGS.representative_data)
         representative.pop("labels", None)  # so that one file serves both flags
     if FLAGS.validation_data:
-        inputs = arrays(FLAGS.validation_data)
+        inputs = arrays.read(FLAGS.validation_data)
         if "labels" not in inputs:
             raise tool.UsageError(
                 f"{FLAGS.validation_data} must hold `labels` too. Received: {sorted(inputs)}"
             )
         labels = inputs.pop("labels")
         validation = inputs, labels
-    bundle = export(
+    tesla = models.load(path, FLAGS.custom)
+    import keras_tesla as kt
+
+    if not isinstance(tesla, kt.TESLA):
+        raise tool.UsageError(
+            f"{path} holds a {type(tesla).__name__}, not a TESLA model. `keras-tesla convert "
+            f"{path}` makes one of it, and `keras-tesla train` trains that."
+        )
+    bundle = kt.tflite.export(
         tesla,
         FLAGS.output_dir,
         mode=FLAGS.mode,
-        percentages=lists.percentages(FLAGS.percentages),
+        percentages=percentages,
         batch_size=FLAGS.batch_size,
         overwrite=FLAGS.overwrite,
         storage=FLAGS.storage,
@@ -99,19 +91,33 @@ def main(_):
         int8_io=FLAGS.int8_io,
         validation_data=validation,
         labels=FLAGS.labels,
+        progress=progress.say,
     )
-    print(
-        f"{'%':>4} {'multiply-adds':>14} {'bytes':>10} {'accuracy':>9} {'latency, us':>12} "
-        f"{'max difference':>15}  file"
+    progress.clear()
+    print("\n".join(_summary(bundle)))
+
+
+def _summary(bundle):
+    """Yields a table of the percentages, then the files and what could not be shared."""
+    yield (
+        f"{'%':>3} {'multiply-adds':>14} {'bytes':>11} {'accuracy':>8} {'latency, us':>11} "
+        f"{'difference':>10}  file"
     )
     for entry in bundle.entries:
         accuracy = "" if entry.accuracy is None else f"{100 * entry.accuracy:.2f}"
-        print(
-            f"{entry.percentage:>4} {entry.multiply_adds:>14,} {entry.bytes:>10,} {accuracy:>9} "
-            f"{1e6 * entry.latency:>12.1f} {entry.max_abs_difference:>15.2g}  {entry.file}"
+        yield (
+            f"{entry.percentage:>3} {entry.multiply_adds:>14,} {entry.bytes:>11,} {accuracy:>8} "
+            f"{1e6 * entry.latency:>11.1f} {entry.max_abs_difference:>10.2g}  {entry.file}"
         )
-    for weight in bundle.unshared_weights:
-        print(
-            f"not shared: {weight['weight']} at {weight['percentage']} %, "
-            f"{weight['bytes']:,} bytes: {weight['reason']}"
-        )
+    total = sum(file["bytes"] for file in bundle.files)
+    if len(bundle.files) == 1:
+        yield f"file: {bundle.directory / bundle.files[0]['file']}"
+    else:
+        yield f"files: {len(bundle.files)} in {bundle.directory}"
+    yield f"bytes: {total:,}"
+    yield f"percentages: {','.join(str(entry.percentage) for entry in bundle.entries)}"
+    if unshared := bundle.unshared_weights:
+        reasons = {weight["reason"] for weight in unshared}
+        their_bytes = sum(weight["bytes"] for weight in unshared)
+        text = f"not shared: {len(unshared)} weights, {their_bytes:,} bytes: "
+        yield textwrap.shorten(text + "; ".join(sorted(reasons)), 80, placeholder=" ..")

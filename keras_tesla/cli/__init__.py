@@ -1,1 +1,0 @@
-"""The command `keras-tesla`: the tools of export/ without a clone, and `convert`."""

@@ -1,0 +1,210 @@
+"""Trains a converted model at all its percentages together and saves it.
+
+keras-tesla train tesla.keras --data=digits.npz --epochs=10 --output=trained.keras
+
+The .npz file holds `x_train` and `y_train`, and `x_test` and `y_test` or `x_val` and `y_val`; or
+`x` and `y`, of which a tenth is kept apart. The table is of the test data, else of the validation
+data, else of that tenth. For several inputs or outputs train in Python, with `tesla.fit`.
+"""
+
+import math
+
+from absl import flags
+
+from keras_tesla_cli import arrays, lists, losses, models, outputs, tool
+
+# Those of `keras_tesla.data.load`.
+DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"]
+
+FLAGS = flags.FlagValues()
+models.define_flags(FLAGS)
+flags.DEFINE_string("output", None, "The .keras file to be written.", FLAGS, required=True)
+flags.DEFINE_string("data", None, "The .npz file of the examples.", FLAGS)
+flags.DEFINE_enum("dataset", None, DATASETS, "A known data set in place of --data.", FLAGS)
+flags.DEFINE_list("percentages", None, "Default: those of the model.", FLAGS)
+flags.DEFINE_integer("epochs", 10, "Passes over the data.", flag_values=FLAGS, lower_bound=1)
+flags.DEFINE_integer("batch_size", 32, "Examples a step.", flag_values=FLAGS, lower_bound=1)
+flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.", flag_values=FLAGS, lower_bound=1e-12)
+flags.DEFINE_string(
+    "loss", "auto", "Name of a Keras loss, package>name of a registered one, or auto.", FLAGS
+)
+flags.DEFINE_bool("distillation", False, "Whether the highest percentage teaches.", FLAGS)
+flags.DEFINE_integer(
+    "seed", 0, "Of the order and of what is kept apart.", flag_values=FLAGS, lower_bound=0
+)
+flags.DEFINE_bool("overwrite", False, "Whether to replace the output.", FLAGS)
+
+
+def main(arguments):
+    """Trains a model; see the flags."""
+    path = models.path_of(arguments, FLAGS)
+    output = outputs.check_file(FLAGS.output, FLAGS.overwrite, ".keras")
+    if bool(FLAGS.data) == bool(FLAGS.dataset):
+        raise tool.UsageError("Name the examples: either --data=FILE.npz or --dataset=digits.")
+    percentages = lists.percentages(FLAGS.percentages)
+    splits = _of_file(FLAGS.data) if FLAGS.data else None
+    model = models.load(path, FLAGS.custom)
+    import keras
+
+    keras.utils.set_random_seed(FLAGS.seed)
+    tesla = _tesla(model, path, percentages)
+    shape, dtype = _input_of(tesla)
+    splits = {
+        name: (_fitting(x, shape, dtype, name), y)
+        for name, (x, y) in (splits or _of_dataset(FLAGS.dataset)).items()
+    }
+    chosen = losses.choose(FLAGS.loss, {name: y for name, (_, y) in splits.items()}, tesla)
+    print(f"percentages: {','.join(map(str, tesla.percentages))}")
+    print(chosen.said)
+    adam = keras.optimizers.Adam(FLAGS.learning_rate)
+    tesla.compile(adam, chosen.loss, metrics=chosen.metrics)
+    _fit(tesla, splits)
+    print("\n".join(_table(tesla, splits, bool(chosen.metrics))))
+    outputs.save(tesla, output)
+    print(f"wrote {output}; next: keras-tesla export {output} --output_dir=tflite")
+
+
+def _of_file(path) -> dict:
+    """Returns {split: (x, y)} of an .npz file."""
+    held = arrays.read(path)
+    # Keras' losses take no truth values.
+    held = {k: a.astype("int8") if a.dtype.kind == "b" else a for k, a in held.items()}
+    pairs = {
+        split: (held[f"x{suffix}"], held[f"y{suffix}"])
+        for split, suffix in {"": "", "train": "_train", "val": "_val", "test": "_test"}.items()
+        if {f"x{suffix}", f"y{suffix}"} <= set(held)
+    }
+    if ("" in pairs) == ("train" in pairs):
+        raise tool.UsageError(
+            f"{path} must hold x_train and y_train, or x and y. Received: {sorted(held)}"
+        )
+    for split, (x, y) in pairs.items():
+        if not x.ndim or not y.ndim or not len(x) or len(x) != len(y):
+            raise tool.UsageError(
+                f"{path} must hold a label for each example. Received: x of shape {x.shape} and y "
+                f"of shape {y.shape}" + (f" for {split}" if split else "")
+            )
+    if "" in pairs:
+        pairs["train"] = pairs.pop("")
+    return pairs if len(pairs) > 1 else _kept_apart(*pairs["train"])
+
+
+def _kept_apart(x, y) -> dict:
+    """Returns a random tenth of the examples beside the others."""
+    import numpy as np
+
+    if len(x) < 2:
+        raise tool.UsageError("One example cannot be parted into training and test data.")
+    order = np.random.default_rng(FLAGS.seed).permutation(len(x))
+    held, kept = np.split(order, [max(1, len(x) // 10)])
+    return {"train": (x[kept], y[kept]), "a tenth kept apart": (x[held], y[held])}
+
+
+def _of_dataset(name) -> dict:
+    from keras_tesla import data
+
+    loaded = data.load(name, seed=FLAGS.seed)
+    splits = {"train": loaded.train, "val": loaded.validation, "test": loaded.test}
+    return {key: (split.x, split.y) for key, split in splits.items()}
+
+
+def _tesla(model, path, percentages):
+    """Returns the model as a TESLA with what the flags ask for."""
+    import keras_tesla as kt
+
+    settings = {"percentages": percentages}
+    hint = f"\nA plain model is converted first: keras-tesla convert {path}"
+    if isinstance(model, kt.TESLA):
+        hint = ""
+        if not (percentages or FLAGS.distillation):
+            return model
+        settings = {
+            "percentages": percentages or model.percentages,
+            "aggregation": model.aggregation,
+            "distillation": model.distillation,
+            "gradient_attenuation": model.gradient_attenuation,
+        }
+        model = model.network
+    if FLAGS.distillation:
+        settings["distillation"] = "in_place"
+    try:
+        return kt.TESLA(model, **settings)
+    except ValueError as error:
+        raise tool.UsageError(f"{error}{hint}") from error
+
+
+def _input_of(tesla):
+    """Returns the shape of an example and its dtype."""
+    network = tesla.network
+    if len(network.inputs) != 1 or len(network.outputs) != 1:
+        raise tool.UsageError(
+            "This trains models with one input and one output; for others `tesla.fit` in Python. "
+            f"Received: {len(network.inputs)} inputs, {len(network.outputs)} outputs"
+        )
+    return tuple(network.inputs[0].shape[1:]), network.inputs[0].dtype
+
+
+def _fitting(x, shape, dtype, name):
+    """Returns examples in the shape and dtype of the input: rows of pixels as images, and back."""
+    if "int" in dtype and x.dtype.kind not in "iu":
+        raise tool.UsageError(f"The model takes {dtype}. Received for {name}: {x.dtype}")
+    x = x.astype(dtype)
+    if len(x.shape) == 1 + len(shape) and all(
+        size in (None, given) for size, given in zip(shape, x.shape[1:], strict=True)
+    ):
+        return x
+    if None in shape or math.prod(shape) != math.prod(x.shape[1:]):
+        raise tool.UsageError(
+            f"The model takes examples of shape {shape}. Received for {name}: {x.shape[1:]}"
+        )
+    return x.reshape(len(x), *shape)
+
+
+def _fit(tesla, splits):
+    """Trains, with a line an epoch.
+
+    Raises:
+        RuntimeError: If the loss is not finite.
+    """
+    import keras
+
+    shown = sorted({tesla.percentages[0], tesla.percentages[-1]}, reverse=True)
+
+    def say(epoch, logs):
+        of_validation = [
+            f"{p} % {logs[key]:.4f}" for p in shown if (key := _monitored(p, logs)) in logs
+        ]
+        measured = ", ".join(of_validation)
+        print(
+            f"epoch {epoch + 1}/{FLAGS.epochs}: loss {logs['loss']:.4f}"
+            + (f", validation {measured}" if measured else ""),
+            flush=True,
+        )
+
+    history = tesla.fit(
+        *splits["train"],
+        batch_size=FLAGS.batch_size,
+        epochs=FLAGS.epochs,
+        validation_data=splits.get("val"),
+        callbacks=[keras.callbacks.TerminateOnNaN(), keras.callbacks.LambdaCallback(None, say)],
+        verbose=0,
+    )
+    if not math.isfinite(history.history["loss"][-1]) or len(history.epoch) < FLAGS.epochs:
+        raise RuntimeError("The loss is not finite; nothing was written. Lower --learning_rate.")
+
+
+def _monitored(percentage, logs):
+    accuracy = f"val_p{percentage}_accuracy"
+    return accuracy if accuracy in logs else f"val_p{percentage}_loss"
+
+
+def _table(tesla, splits, has_accuracy):
+    """Yields what each percentage reaches."""
+    name = next(key for key in ("test", "val", *splits) if key in splits and key != "train")
+    x, y = splits[name]
+    logs = tesla.evaluate(x, y, batch_size=FLAGS.batch_size, verbose=0, return_dict=True)
+    yield f"{name}, {len(x):,} examples:"
+    yield f"  {'%':>3} {'loss':>10}" + (f" {'accuracy, %':>12}" if has_accuracy else "")
+    for p in tesla.percentages:
+        accuracy = f" {100 * logs[f'p{p}_accuracy']:>12.2f}" if has_accuracy else ""
+        yield f"  {p:>3} {logs[f'p{p}_loss']:>10.4f}{accuracy}"
