@@ -40,7 +40,7 @@ COMPRESSED = {
     ("full", 100): "full network",
     ("full_int8", 100): "full network, int8 after training",
     ("tesla", 50): "TESLA 50 %",
-    ("tesla_tuned", 50): "TESLA 50 %, tuned at 50 % only",
+    ("tesla_tuned", 50): "TESLA 50 %, fine-tuned at 50 % only",
     ("pruned", 50): "full network pruned to the same",
     ("tesla", 30): "TESLA 30 %",
     ("pruned", 30): "full network pruned to the same",

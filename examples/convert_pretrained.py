@@ -157,7 +157,7 @@ def main(_):
     }
     tuning = tune_epochs, FLAGS.tune_batch_size, FLAGS.tune_augment
     tuned = fit(ordered, dataset, *tuning, output / "tuned")
-    rows["trained on"] = accuracies(tuned, dataset)
+    rows["fine-tuned"] = accuracies(tuned, dataset)
     if FLAGS.from_scratch:
         keras.utils.set_random_seed(FLAGS.seed)
         fresh = network(dataset.train.x.shape[1:], dataset.classes, FLAGS.width)
@@ -173,7 +173,7 @@ def main(_):
             for flag in FLAGS.get_key_flags_for_module(__name__)
             if flag.name != "model" and not flag.name.endswith("_dir")
         },
-        "epochs": {"plain": FLAGS.epochs, "trained on": tune_epochs},
+        "epochs": {"plain": FLAGS.epochs, "fine-tuned": tune_epochs},
         "multiply_adds": {str(p): kt.analysis.multiply_adds(tuned.at(p)) for p in percentages},
         "accuracy": rows,
     }

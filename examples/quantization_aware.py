@@ -112,7 +112,7 @@ def main(_):
     rows["aware, int8 file"] = {str(e.percentage): e.accuracy for e in bundle.entries}
     if FLAGS.compare:
         train_on(tesla)
-        rows["float32, trained on"] = accuracies(tesla, test)
+        rows["float32, trained longer"] = accuracies(tesla, test)
         typical = next(iter(stream.unbatch().batch(256)))[0].numpy()
         after = exported(tesla, "post_training", representative_data=typical)
         rows["post-training, int8 file"] = {str(e.percentage): e.accuracy for e in after.entries}
