@@ -4,13 +4,13 @@
     python examples/convert_pretrained.py --model=mine.keras --dataset=cifar10
 
 Without `--model` a small network of inverted residual blocks, like MobileNetV2, is trained first.
-It is converted (`kt.to_idp`) as it is and with its channels ordered by importance
-(`kt.order_channels`), both are evaluated before any further training, and the ordered one is
-trained on at all percentages with in-place distillation for a tenth of the epochs, in smaller
-batches and on the images as they are: so short a training needs many steps and does not overfit.
-`--from_scratch` trains the same network at all percentages from the start, to compare. The output
-directory gets `results.json`, the models and the exported file. A run that was killed goes on
-behind the last model that it saved.
+It is converted (`kt.to_idp`) once as it is and once with its channels ordered by importance
+(`kt.order_channels`). Both are evaluated before any fine-tuning. The ordered one is fine-tuned at
+all percentages with in-place distillation for a tenth of the epochs, in smaller batches and on
+images without augmentation: so few epochs need many steps and do not overfit. `--from_scratch`
+trains the same network at all percentages from the start, for comparison. The output directory
+gets `results.json`, the models and the exported file. A killed run continues after the last model
+that it saved.
 """
 
 import json

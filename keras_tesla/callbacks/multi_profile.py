@@ -22,11 +22,11 @@ class MultiProfile(keras.callbacks.Callback):
     (`IDPDense.trained_range`). Where every percentage computes all outputs, because a complete
     layer reads them, the range cuts the inputs alone and the first stage trains the bias. Lower
     channels are used as they are, bit for bit. Of the `PerRange` layers only the one of the range
-    is used. So a range computes the same ever after its stage. Each begins with fresh optimizer
-    slots. After the last one training stops, and all percentages are active again.
+    is used. So what a range computes never changes after its stage. Each stage begins with fresh
+    optimizer slots. After the last one training stops, and all percentages are active again.
 
-    The stage follows from the number of the epoch, so a run that is killed goes on in its stage
-    with `BackupAndRestore`.
+    The stage follows from the number of the epoch, so with `BackupAndRestore` a killed run
+    continues in its stage.
 
     Args:
         epochs: Dict {highest percentage of the range: number of epochs}, such as
@@ -34,11 +34,11 @@ class MultiProfile(keras.callbacks.Callback):
             and trained percentages of the model.
 
     Raises:
-        ValueError: At construction: no such dict. When `fit` begins: a model that is no `TESLA`,
-            was not made for these ranges, concatenates channels of an incomplete layer, or has
-            weights that every stage would train (layers with weights other than incomplete ones and
-            PerRange; regularizers; constraints); an optimizer that moves weights without a gradient
-            (`weight_decay`, `use_ema`, Ftrl). When an epoch begins after the last range.
+        ValueError: At construction: not such a dict. When `fit` begins: a model that is not a
+            `TESLA`, was not made for these ranges, concatenates channels of an incomplete layer, or
+            has weights that every stage would train (layers with weights other than incomplete ones
+            and PerRange; regularizers; constraints); an optimizer that moves weights without a
+            gradient (`weight_decay`, `use_ema`, Ftrl). When an epoch begins after the last range.
 
     Example:
 

@@ -3,7 +3,7 @@
 keras-tesla convert --model=trained.keras --output=tesla.keras --percentages=100,75,50,25
 
 Prints what became of each layer and what each percentage costs. At 100 % the network computes what
-it did; at the others it is to be trained on, see docs/converting.md of keras_tesla.
+it did; fine-tune it for the others, see docs/converting.md of keras_tesla.
 """
 
 import os

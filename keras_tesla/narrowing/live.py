@@ -114,7 +114,7 @@ def _takes_training(operation):
 
 
 class _Take(keras.Layer):
-    """`take` as a layer, because layers hand on the Keras mask."""
+    """`take` as a layer, because layers pass on the Keras mask."""
 
     def __init__(self, *arguments):
         super().__init__(autocast=False, name="take")

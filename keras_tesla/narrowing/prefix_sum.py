@@ -106,7 +106,7 @@ def _products(x, kernel, ends) -> list:
 
 
 class _PrefixSum(keras.Layer):
-    """A layer, because layers hand on the Keras mask.
+    """A layer, because layers pass on the Keras mask.
 
     Args:
         layer: The IDPDense layer.
@@ -177,7 +177,7 @@ class _AttenuatedSum(keras.Layer):
             percentages of the channels, by which it is attenuated; None: it is not.
 
     Call arguments:
-        inputs: A list of the input and of its like on each of these ways.
+        inputs: A list of the input and of its counterpart on each of these ways.
     """
 
     def __init__(self, layer, widths, attenuator, narrowest):

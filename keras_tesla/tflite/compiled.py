@@ -53,7 +53,7 @@ def run(files: list[tuple[bytes, list[tuple[str, list[dict]]]]]) -> list[list[li
                 },
             )
         done = subprocess.run(
-            # -P: the modules beside this file must not be found in place of others.
+            # -P: the modules next to this file must not be found in place of others.
             [sys.executable, "-P", __file__, directory, str(len(files))],
             capture_output=True,
             encoding="utf-8",

@@ -92,7 +92,7 @@ class BinaryKL(KL):
     """
 
     def logits(self, probabilities):
-        # Beside 1 there is no number between 1 and 1 - eps / 2.
+        # There is no number between 1 - eps / 2 and 1.
         rest = ops.maximum(1 - probabilities, float(np.finfo(self.dtype).eps) / 4)
         return ops.log(ops.maximum(probabilities, _LEAST)) - ops.log(rest)
 

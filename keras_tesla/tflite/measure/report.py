@@ -45,7 +45,7 @@ def models(benchmark) -> dict[str, list[Measurement]]:
 
 
 def write(benchmarks, path, overwrite: bool = False) -> pathlib.Path:
-    """Writes benchmarks as one self-contained page: no script, no file and no address beside it.
+    """Writes benchmarks as one self-contained page: no script, and no other file or address.
 
     Args:
         benchmarks: Sequence of `Benchmark`; each model of each becomes a line in the plots.
