@@ -272,7 +272,7 @@ class _Reading:
         if not layer.weights:
             return None
         if inherited_kind_of(layer).depends:
-            return "depends on the percentage already"
+            return "already depends on the percentage"
         if ins[0] is not None:
             reads = kind.widths(call, 100, ins, outs, [1]).inputs[0]
             if reads is not None and reads < ins[0].count:

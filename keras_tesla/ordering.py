@@ -85,7 +85,7 @@ def _check_profile(layer):
         if ops.convert_to_numpy(profile).any():
             raise ValueError(
                 f"Layer {layer.name!r} has private profile coefficients that are not 0. They "
-                "belong to blocks of places, so a channel that moves would get another one and "
+                "belong to blocks of positions, so a channel that moves would get another and "
                 "the model would compute something else. Order the channels first and train then. "
                 f"Received: {profile.name} with {ops.convert_to_numpy(profile)}"
             )
@@ -95,7 +95,7 @@ def _check_profile(layer):
     if (coefficients != 1).any():
         raise ValueError(
             f"Layer {layer.name!r} has profile coefficients that are not all one. They belong to "
-            "places, so a channel that moves would get another one and the model would compute "
+            "positions, so a channel that moves would get another and the model would compute "
             "something else. Order the channels first and choose a profile then. "
             f"Received: {layer.profile!r} with {coefficients}"
         )

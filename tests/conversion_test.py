@@ -471,7 +471,7 @@ def test_the_report_knows_which_normalization_keeps_channels_out():
 def test_converting_twice_leaves_what_is_incomplete():
     converted = kt.to_idp(convert(cnn(), skip=["hidden"]))
     assert type(converted.get_layer("hidden")) is IDPDense
-    assert reasons(converted)["second"] == "depends on the percentage already"
+    assert reasons(converted)["second"] == "already depends on the percentage"
 
 
 # Bad input.

@@ -23,8 +23,8 @@ def activation_gallery(
     Args:
         tesla: A `TESLA` whose network `class_activation_maps` takes.
         images: Array `(n, height, width, channels)` or, for a network of channels first,
-            `(n, channels, height, width)`. Three channels are shown as red, green and blue, any other
-            number as their mean.
+            `(n, channels, height, width)`. Three channels are shown as red, green and blue, any
+            other number as their mean.
         percentages: Iterable of distinct ints, 1..100; the highest comes first.
         path: Where the PNG goes.
         labels: Integer array `(n,)`: the true classes.

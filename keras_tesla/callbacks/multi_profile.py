@@ -78,7 +78,7 @@ class MultiProfile(keras.callbacks.Callback):
             if epoch < end:
                 return trained
         raise ValueError(
-            f"The ranges take {sum(self.epochs.values())} epochs together. Received: a run that "
+            f"The ranges take {sum(self.epochs.values())} epochs in total. Received: a run that "
             f"begins with epoch {epoch + 1}. Give a range more epochs, or leave the callback out."
         )
 
@@ -180,7 +180,7 @@ def _check_widths(graph, highest):
                 raise ValueError(
                     f"At {percentage} % the model reads {width} outputs of layer "
                     f"{call.operation.name!r}, and its range has {trained}: a later range would "
-                    "change what this one learned. Ranges do not go with a concatenation of "
+                    "change what this one learned. Ranges cannot have a concatenation of "
                     "channels or a group normalization after an incomplete layer."
                 )
 

@@ -78,7 +78,7 @@ class RandomPercentages(keras.callbacks.Callback):
         drawn = {p: w for p, w in drawn.items() if p not in always}
         if len(drawn) < self.count:
             raise ValueError(
-                f"{self.count} percentages are to be drawn from {sorted(drawn)}: pass a smaller "
+                f"{self.count} percentages must be drawn from {sorted(drawn)}: pass a smaller "
                 "`count`, or fewer in `always`."
             )
         rng = np.random.default_rng(self.seed)

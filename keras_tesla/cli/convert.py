@@ -38,7 +38,7 @@ def main(_):
     percentages = lists.percentages(FLAGS.percentages)
     model = keras.saving.load_model(FLAGS.model)
     if isinstance(model, TESLA):
-        raise ValueError(f"{FLAGS.model} is a TESLA model already.")
+        raise ValueError(f"{FLAGS.model} is already a TESLA model.")
     if FLAGS.order_channels:
         model = order_channels(model)
     model = to_idp(model, percentages, profile=FLAGS.profile, skip=FLAGS.skip)

@@ -62,7 +62,7 @@ def arrays(path: str) -> dict[str, np.ndarray]:
     try:
         file = np.load(path)
     except zipfile.BadZipFile as error:
-        raise tool.UsageError(f"{path} is no whole .npz file: {error}") from error
+        raise tool.UsageError(f"{path} is not a complete .npz file: {error}") from error
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise tool.UsageError(f"{path} must be an .npz file. Received: one array, an .npy file")
     with file:

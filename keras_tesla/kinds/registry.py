@@ -66,7 +66,7 @@ def register_kind(cls, kind=None, *, like=None):
         raise ValueError(f"`cls` must be a subclass of `keras.layers.Layer`. Received: {cls!r}")
     if cls in _KINDS and cls not in _TAUGHT:
         raise ValueError(
-            f"What {cls.__name__} does is known already; register a class of your own. "
+            f"What {cls.__name__} does is already known; register a class of your own. "
             f"Received: {cls!r}"
         )
     if (kind is None) == (like is None):

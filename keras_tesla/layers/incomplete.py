@@ -83,7 +83,7 @@ class IncompleteDotProduct(_Layer):
     def _check_private(self):
         if (self.private_bias or self.private_profile) and self.percentages is None:
             raise ValueError(
-                f"Layer {self.name!r} has private numbers and must be told of which percentages: "
+                f"Layer {self.name!r} has private numbers and must know for which percentages: "
                 "pass `percentages=[100, 90, ..]`. Received: percentages=None"
             )
         if self.private_bias and not self.use_bias:

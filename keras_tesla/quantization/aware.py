@@ -83,7 +83,7 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
     graph = graphs.read(model)
     if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
         raise ValueError(
-            "The model has no incomplete layer (IDPDense, IDPConv2D and their like), so every "
+            "The model has no incomplete layer (IDPDense, IDPConv2D and others), so every "
             "percentage would be the same network. Convert it with `keras_tesla.to_idp` first. "
             f"Received layers: {[layer.name for layer in graph.layers]}"
         )

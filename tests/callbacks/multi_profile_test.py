@@ -364,7 +364,7 @@ def test_no_warning_about_the_layers_of_other_ranges():
 
 
 def test_an_epoch_behind_the_last_range():
-    with pytest.raises(ValueError, match="take 2 epochs together. Received: a run that begins"):
+    with pytest.raises(ValueError, match="take 2 epochs in total. Received: a run that begins"):
         fit(mlp(), {30: 1, 100: 1}, total=5, initial_epoch=2)
 
 

@@ -130,14 +130,14 @@ def test_convert_leaves_layers_and_their_order_alone_if_told_to(run, model, tmp_
     ("flags", "message"),
     [
         (("--output=o.h5",), "--output must end in .keras. Received: o.h5"),
-        (("--output=there.keras",), "there.keras' exists already"),
+        (("--output=there.keras",), "there.keras' already exists"),
         (("--output=o.keras", "--percentages=50"), "100"),
         (("--output=o.keras", "--percentages=100,0"), "from 1 to 100"),
         (("--output=o.keras", "--skip=third"), "third"),
         (("--output=o.keras", "--profile=steep"), "steep"),
         (("--output=o.keras", "--model=missing.keras"), "missing.keras"),
         (("--output=o.keras", "--model=there.keras"), "there.keras"),
-        (("--output=o.keras", "--model=tesla.keras"), "is a TESLA model already"),
+        (("--output=o.keras", "--model=tesla.keras"), "is already a TESLA model"),
         (("--output=o.keras", "--model=lambda.keras"), "safe_mode"),
     ],
 )

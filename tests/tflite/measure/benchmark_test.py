@@ -214,9 +214,9 @@ def test_a_result_is_saved_and_loaded_and_not_overwritten_unasked(tmp_path):
     assert Benchmark.load(path) == measured
     before = path.read_bytes()
     other = result(model="other")
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         other.save(path)
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         other.report(path)
     assert path.read_bytes() == before
     other.save(path, overwrite=True)
