@@ -76,7 +76,7 @@ class Governor:
         window: Int, calls in the moving average.
         margin: Share of a budget that a percentage must be predicted to leave unused before it is
             chosen, and how far below `hot` the headroom must fall before a step up.
-        overshoot: One measurement above this multiple of its budget is a reason to step down.
+        overshoot: One measurement above this multiple of its budget causes a step down.
         hot: Thermal headroom, as Android counts it (1: severe throttling), of a step down.
         start: The percentage to begin with. Default: the highest.
 
