@@ -63,7 +63,7 @@ class LivePlan:
             values: {index of a tensor: (value, computed width)}.
             steps: Steps of this plan, in order.
             add_loss: Called with each activity loss of a narrowed layer.
-            training: Bool or None, handed to the layers that distinguish it.
+            training: Bool or None, passed to the layers that take it.
             lend: Function `(step, percentage) -> [(variable, value), ..]` for all variables of a
                 step's layer, which then runs with these values; none: with its own.
         """

@@ -1,4 +1,4 @@
-"""Whether a model can be exported as it is asked for."""
+"""Whether a model can be exported as requested."""
 
 import re
 

@@ -28,7 +28,7 @@ class CompiledModelError(RuntimeError):
 
 
 def run(files: list[tuple[bytes, list[tuple[str, list[dict]]]]]) -> list[list[list[dict]]]:
-    """Runs signatures of files, all in one process: to start it takes longer than to run a file.
+    """Runs signatures of files, all in one process: starting it takes longer than running a file.
 
     Args:
         files: [(the bytes of a .tflite file, [(signature, [{input name: array}, ..]), ..]), ..].
