@@ -260,6 +260,15 @@ def test_the_site_describes_what_the_package_itself_exports(site):
 
 
 @pytest.mark.slow
+def test_the_page_of_tesla_describes_what_users_call(site):
+    """Not what Keras and the training step call: `compute_loss`, `metrics` and the like."""
+    page = (site / "api" / "keras_tesla.html").read_text()
+    described = set(re.findall(r'id="keras_tesla\.TESLA\.(\w+)"', page))
+    users = "compile fit evaluate predict at summary activate active_percentages"
+    assert described == set(users.split())
+
+
+@pytest.mark.slow
 def test_the_site_loads_nothing_from_elsewhere(site):
     loaded = re.compile(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
     for page in site.rglob("*.html"):

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tesla import messages
 from keras_tesla.callbacks import checks, optimizer_reset
 
 
@@ -207,7 +208,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         self._stopper.on_train_end()
         if self.verbose:
             best = self._stopper.best
-            print(
+            messages.show(
                 f"Epoch {epoch + 1}: task {self.current_percentage} % ends, best "
                 f"{self._stopper.monitor} {float(best):.5g}"
             )

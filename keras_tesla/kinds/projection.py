@@ -131,8 +131,13 @@ class Projection(Kind):
         return None
 
     def make_incomplete(self, layer, channels, percentages, profile, trainable_profile):
-        profiles = {"profile": profile, "trainable_profile": trainable_profile}
-        config = {**layer.get_config(), **profiles, **self._arguments(channels)}
+        config = {
+            **layer.get_config(),
+            "profile": profile,
+            "trainable_profile": trainable_profile,
+            "percentages": percentages,  # those that `TESLA` trains if it is not told others
+            **self._arguments(channels),
+        }
         return self.incomplete.from_config(config)
 
     def _arguments(self, channels):

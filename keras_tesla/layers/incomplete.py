@@ -28,9 +28,9 @@ class IncompleteDotProduct(_Layer):
         profile: What `keras_tesla.profiles.get` takes. Default: `"all_one"`.
         trainable_profile: Bool. If true the coefficients are a weight of shape `(terms,)` that
             starts at `profile` and is kept non-increasing.
-        percentages: Iterable of distinct ints, 1..100, that get private numbers; they must include
-            those that the model is trained at. Needed with `private_bias` and `private_profile`
-            only.
+        percentages: Iterable of distinct ints, 1..100: what a `TESLA` model trains if it is given
+            no others. Needed with `private_bias` and `private_profile`: those that get private
+            numbers, which must include all that are trained.
         private_bias: Bool, whether each percentage has its own bias b_p in addition to the shared
             one.
         private_profile: Bool, whether each percentage has coefficients c_p of its own, one for each

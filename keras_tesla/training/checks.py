@@ -46,6 +46,27 @@ def check_graph(graph: Graph):
             )
 
 
+def percentages_of(graph: Graph):
+    """Returns the percentages that all layers with `percentages` have; by default 100, 90, .., 10.
+
+    Raises:
+        ValueError: If those layers have none in common.
+    """
+    of_layers = {
+        layer.name: set(layer.percentages)
+        for layer in graph.layers
+        if getattr(layer, "percentages", None) is not None
+    }
+    if not of_layers:
+        return range(100, 0, -10)
+    common = set.intersection(*of_layers.values())
+    if not common:
+        raise ValueError(
+            f"The layers of the model have no percentage in common. Received: {of_layers}"
+        )
+    return common
+
+
 def check_statistics(graph: Graph, percentages):
     """Refuses percentages for which a layer has no statistics, private numbers or int8 range.
 

@@ -16,6 +16,7 @@ from keras_tesla.training import attenuation as attenuations
 from keras_tesla.training import (
     checks,
     outputs,
+    progress,
     replicas,
     saving,
     sequential_backward,
@@ -64,7 +65,8 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
 
     Args:
         model: A built Functional or Sequential model with at least one incomplete layer.
-        percentages: Iterable of distinct ints, 1..100: the tasks. Default: 100, 90, .., 10.
+        percentages: Iterable of distinct ints, 1..100: the tasks. Default: those that all layers
+            with `percentages` have, as after `to_idp`; if there are none, 100, 90, .., 10.
         aggregation: How the losses become one: `"sum"`, `"exponential"`, a dict
             {percentage: weight}, or a callable {percentage: loss} -> scalar.
         distillation: None, `"in_place"`, or a `keras_tesla.training.distillation.
@@ -108,18 +110,19 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
     def __init__(
         self,
         model,
-        percentages=range(100, 0, -10),
+        percentages=None,
         aggregation="sum",
         distillation=None,
         gradient_attenuation=None,
         name=None,
     ):
+        graph = graphs.read(model)
+        checks.check_graph(graph)
+        percentages = checks.percentages_of(graph) if percentages is None else percentages
         percentages = check_percentages(percentages)
         aggregation = aggregations.get(aggregation)
         if isinstance(aggregation, aggregations.Weighted):
             aggregation.check(percentages)
-        graph = graphs.read(model)
-        checks.check_graph(graph)
         checks.check_statistics(graph, percentages)
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
         self.network = model
@@ -306,8 +309,9 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
     def metrics(self):
         return self._metrics_of_all() + (self._tasks.metrics if self.compiled else [])
 
+    @progress.shown
     def fit(self, *args, **kwargs):
-        """Trains, as `keras.Model.fit` does.
+        """Trains, as `keras.Model.fit` does; `verbose="all"` shows all columns in the bar.
 
         After an exception or an interruption the active percentages, the model's optimizer and the
         weights that train are those from before; progress of callbacks is forgotten, unless
@@ -330,6 +334,7 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
 
     # Using the trained model.
 
+    @progress.shown
     def evaluate(self, *args, percentages=None, **kwargs):
         """Returns losses and metrics for each percentage, as `keras.Model.evaluate` does.
 

@@ -512,6 +512,26 @@ def test_an_aggregation_without_a_weight_for_a_task_is_refused_at_construction()
         mlp(aggregation={100: 0.5, 50: 0.5})
 
 
+def test_without_percentages_those_of_the_layers_are_trained(tmp_path):
+    x = keras.Input((6,))
+    plain = keras.Model(x, layers.Dense(3)(layers.Dense(8)(x)))
+    converted = kt.to_idp(plain, percentages=[100, 60, 30])
+    converted.save(tmp_path / "converted.keras")
+    for model in (converted, keras.saving.load_model(tmp_path / "converted.keras")):
+        assert kt.TESLA(model).percentages == (100, 60, 30)
+    x = keras.Input((6,))
+    y = kt.layers.IDPBatchNormalization([100, 60])(layers.Dense(8)(x))
+    private = IDPDense(3, percentages=[100, 60, 30], private_bias=True)
+    assert kt.TESLA(keras.Model(x, private(y))).percentages == (100, 60)
+    assert kt.TESLA(keras.Model(x, IDPDense(3)(y))).percentages == (100, 60)
+    assert kt.TESLA(keras.Model(x, IDPDense(3)(layers.Dense(8)(x)))).percentages == tuple(
+        range(100, 0, -10)
+    )
+    apart = IDPDense(3, percentages=[30], private_bias=True)
+    with pytest.raises(ValueError, match="have no percentage in common"):
+        kt.TESLA(keras.Model(x, apart(y)))
+
+
 def test_summary_shows_the_channels_of_each_layer_at_each_percentage():
     printed = []
     mlp(percentages=[100, 50]).summary(print_fn=lambda text, **kwargs: printed.append(text))

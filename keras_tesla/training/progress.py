@@ -1,0 +1,112 @@
+"""What `fit` and `evaluate` print: a short bar, and a table with a row for each percentage."""
+
+import functools
+import inspect
+import re
+
+import keras
+
+from keras_tesla import messages
+
+_COLUMN = re.compile(r"(val_)?p(\d+)_(.+)")
+
+
+class Progress(keras.callbacks.ProgbarLogger):
+    """Keras' bar with the columns of the widest and the narrowest active percentage only.
+
+    With `verbose=1` a table of all of them follows each epoch, with `verbose=2`, one line for each
+    epoch, the end of the training. It has to be the first of the callbacks, so that what others
+    print begins on a new line.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._in_fit = False
+        self._logs: dict = {}
+
+    def on_train_begin(self, logs=None):
+        self._in_fit = True
+        super().on_train_begin(logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, _shortened(logs))
+
+    def on_test_batch_end(self, batch, logs=None):
+        super().on_test_batch_end(batch, _shortened(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, _shortened(logs))
+        self._logs = logs or {}
+        if self.verbose == 1:
+            self._show_table()
+
+    def on_train_end(self, logs=None):
+        if self.verbose == 2:
+            self._show_table()
+
+    def on_test_end(self, logs=None):
+        super().on_test_end(_shortened(logs))
+        if self.verbose and not self._in_fit:
+            self._logs = logs or {}
+            self._show_table()
+
+    def _show_table(self):
+        rows = _rows(self._logs)
+        if len(rows) > 2:  # else all of it is in the bar
+            messages.show(_table(rows))
+
+
+def _rows(logs) -> dict[int, dict]:
+    """{percentage: {column: value}}, the widest first."""
+    rows: dict[int, dict] = {}
+    for name, value in (logs or {}).items():
+        found = _COLUMN.fullmatch(name)
+        if found:
+            validation, percentage, column = found.groups()
+            rows.setdefault(int(percentage), {})[(validation or "") + column] = value
+    return dict(sorted(rows.items(), reverse=True))
+
+
+def _shortened(logs) -> dict:
+    """The logs without the percentages between the widest and the narrowest."""
+    percentages = list(_rows(logs))
+    between = {str(percentage) for percentage in percentages[1:-1]}
+    shown = {}
+    for name, value in (logs or {}).items():
+        found = _COLUMN.fullmatch(name)
+        if not found or found[2] not in between:
+            shown[name] = value
+    return shown
+
+
+def _table(rows) -> str:
+    """A row for each percentage, a column for each of its logs; in validation after training."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    names.sort(key=lambda name: name.startswith("val_"))
+    cells = [["", *names]]
+    for percentage, row in rows.items():
+        cells.append([f"{percentage} %", *(f"{row[n]:.4f}" if n in row else "-" for n in names)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    )
+
+
+def shown(method):
+    """Decorates `fit` or `evaluate` of a model: `Progress` prints, unless `verbose="all"`."""
+    names = list(inspect.signature(getattr(keras.Model, method.__name__)).parameters)[1:]
+
+    @functools.wraps(method)
+    def with_progress(self, *args, **kwargs):
+        kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
+        callbacks, verbose = kwargs.get("callbacks"), kwargs.get("verbose", "auto")
+        if verbose == "all":
+            kwargs["verbose"] = 1
+        elif verbose and not isinstance(callbacks, keras.callbacks.CallbackList):
+            given = [c for c in keras.tree.flatten(callbacks) if c is not None]
+            if not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in given):
+                kwargs["callbacks"] = [Progress(), *given]
+        return method(self, **kwargs)
+
+    return with_progress
