@@ -5,7 +5,7 @@ to a .tflite file of its own.
 
     multiply_adds   at p %, over those at 100 %
     latency         of a call at p %, over one at 100 %: one thread, XNNPACK, the median over the
-                    rounds of ratios of calls taken by turns
+                    rounds of ratios of interleaved calls
     left            how many layers were left as they are, by reason
 
     python benchmarks/applications.py --output applications.json [--networks ResNet50] [--size 96]
@@ -18,7 +18,7 @@ import statistics
 
 import keras
 import numpy as np
-import timing  # the file beside this one
+import timing  # the file next to this one
 from absl import app, flags, logging
 
 import keras_tesla as kt
@@ -33,7 +33,7 @@ _NETWORKS = (
 )
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
 _NAMES = flags.DEFINE_list("networks", list(_NETWORKS), "Those to measure.")
-_PERCENTAGES = flags.DEFINE_list("percentages", ["50", "30", "10"], "Those beside 100.")
+_PERCENTAGES = flags.DEFINE_list("percentages", ["50", "30", "10"], "Those besides 100.")
 _SIZE = flags.DEFINE_integer("size", 96, "Height and width of the images.", lower_bound=32)
 _ROUNDS = flags.DEFINE_integer("rounds", 30, "Rounds of measurement.", lower_bound=1)
 

@@ -23,7 +23,7 @@ import statistics
 
 import keras
 import numpy as np
-import timing  # the file beside this one
+import timing  # the file next to this one
 from absl import app, flags, logging
 from sklearn import datasets
 

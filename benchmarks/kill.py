@@ -2,13 +2,13 @@ r"""What kill -9 at random moments leaves behind.
 
 Three things are killed and started again until each has been killed often enough. The moments are
 drawn from a seed: of training an epoch and a moment within it, of the others a time up to what they
-take when nobody kills them.
+take when they are not killed.
 
     training   task-wise training with `TaskWiseEarlyStopping` and `BackupAndRestore`, as
                docs/training.md says. Each run is killed and started again until it ends.
                `in_a_backup`: the kills that hit while the backup was written. `ends`: the runs that
                ended, all with a model that loads. `equal`: those whose weights are, bit for bit,
-               those of a run that nobody killed. `wrong_task`: starts that went on with other
+               those of an uninterrupted run. `wrong_task`: starts that continued with other
                percentages than that run had in the same epoch. `failed_starts`: starts that ended
                with an error.
     export     `keras_tesla.tflite.export` over an older export, or where there was none. `old`,
@@ -35,7 +35,7 @@ import time
 
 import keras
 import numpy as np
-import timing  # the file beside this one
+import timing  # the file next to this one
 from absl import app, flags, logging
 
 import keras_tesla as kt
@@ -151,7 +151,7 @@ def training(directory, kills, epochs, moments) -> dict:
     """Kills training; the module's documentation says what is returned."""
     code, _ = _run(_train, directory / "whole", epochs)
     if code != 0:
-        raise RuntimeError(f"Training that nobody killed ended with {code}.")
+        raise RuntimeError(f"Uninterrupted training ended with {code}.")
     begun = [note for note in _notes(directory / "whole") if note[0] == "begin"]
     tasks = {epoch: active for _, epoch, active, _ in begun}
     seconds = (begun[-1][-1] - begun[0][-1]) / max(1, len(begun) - 1)  # an epoch
@@ -217,7 +217,7 @@ def exporting(directory, kills, moments) -> dict:
     old, out = directory / "kept", directory / "out"
     code, seconds = _run(_export, old, "old")
     if code != 0:
-        raise RuntimeError(f"An export that nobody killed ended with {code}.")
+        raise RuntimeError(f"An uninterrupted export ended with {code}.")
     found = dict.fromkeys(("kills", "old", "new", "absent", "half", "failed_starts"), 0)
     while found["kills"] < kills:
         shutil.rmtree(out, ignore_errors=True)
@@ -233,7 +233,7 @@ def exporting(directory, kills, moments) -> dict:
             found["failed_starts"] += code != 0
             seconds = took  # other work on the machine comes and goes
     leftovers = len(list(directory.glob(".out-*")))
-    code, _ = _run(_export, out, "new")  # with all that the killed ones left beside it
+    code, _ = _run(_export, out, "new")  # with all that the killed exports left next to it
     found["failed_starts"] += code != 0 or _state(out) != "new"
     return {"what": "export", "seconds": round(seconds, 1), **found, "leftovers": leftovers}
 
@@ -252,7 +252,7 @@ def _rewrite(out):
 
 
 def _written(out):
-    """A function that says whether the folder was written anew since now."""
+    """A function that says whether the folder was written again since now."""
     before = out.stat().st_ino if out.exists() else None
     return lambda: out.exists() and out.stat().st_ino != before
 

@@ -1,4 +1,4 @@
-r"""A narrower network beside the compression of tensorflow-model-optimization.
+r"""A narrower network compared with the compression of tensorflow-model-optimization.
 
 A CNN is trained with TESLA on Fashion-MNIST. Rows start from its weights:
 
@@ -16,7 +16,7 @@ A CNN is trained with TESLA on Fashion-MNIST. Rows start from its weights:
     accuracy         of the .tflite file on the test split, which is read once
     bytes, zipped    of the .tflite file, and compressed by DEFLATE as in an app's package
     latency_ratio    a call over one of `full`'s file, one thread, median over the rounds of ratios
-                     of calls taken by turns
+                     of interleaved calls
 
     python benchmarks/model_compression.py --output model_compression.json --data_dir DIR
 """
@@ -29,7 +29,7 @@ import zlib
 
 import keras
 import numpy as np
-import timing  # the file beside this one
+import timing  # the file next to this one
 from absl import app, flags, logging
 
 import keras_tesla as kt

@@ -31,7 +31,7 @@ import tempfile
 import time
 
 import keras
-import networks  # the files beside this one
+import networks  # the files next to this one
 import numpy as np
 import timing
 from absl import app, flags, logging

@@ -8,7 +8,7 @@ is compared with Keras' at that percentage; the process's resident memory is rea
     max_difference      the largest difference, relative to the largest number
     memory              bytes: `first` and `last`, medians of the first and the last minute (of a
                         short run: its first and last fifth), and `slope`, bytes a minute, of the
-                        straight line through all samples behind the first minute
+                        straight line through all samples after the first minute
 
     python benchmarks/soak.py --output soak.json
 """
@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 
-import networks  # the files beside this one
+import networks  # the files next to this one
 import numpy as np
 import timing
 from absl import app, flags, logging

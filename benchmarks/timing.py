@@ -5,7 +5,7 @@ import time
 
 
 def interleaved(runs: dict, rounds: int) -> dict:
-    """Times several functions by turns, so that a slow moment of the machine hits all of them.
+    """Times several functions alternately, so that a slow moment of the machine hits all of them.
 
     Each is called once unmeasured: the first call compiles.
 
@@ -20,7 +20,7 @@ def interleaved(runs: dict, rounds: int) -> dict:
         run()
     seconds = {name: [] for name in runs}
     for number in range(rounds):
-        # Every other round goes backward: nobody always runs behind the same neighbour.
+        # Every other round goes backward: nothing always runs after the same neighbour.
         for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
             start = time.perf_counter()
             runs[name]()

@@ -19,7 +19,7 @@ import pathlib
 import subprocess
 import sys
 
-import timing  # the file beside this one
+import timing  # the file next to this one
 from absl import app, flags
 
 _BACKENDS = ("tensorflow", "tensorflow_xla", "jax", "torch")
@@ -89,7 +89,7 @@ def _peak(network, backend, count, method):
     run()
     gc.collect()
     before = _status("VmRSS")
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     for _ in range(3):
         run()
     return [{"method": method, "peak_bytes": _status("VmHWM") - before + sum(kept)}]

@@ -5,7 +5,7 @@ Each function of `TABLES` returns the lines of one table; `docs/make_tables.py` 
 
 import statistics
 
-import result_tables as results  # the file beside this one
+import result_tables as results  # the file next to this one
 
 COMPRESSION = results.DOCS.parent / "benchmarks" / "model_compression.json"
 # Row of examples/mnist_table.py: what one writes for it.
@@ -40,7 +40,7 @@ COMPRESSED = {
     ("full", 100): "full network",
     ("full_int8", 100): "full network, int8 after training",
     ("tesla", 50): "TESLA 50 %",
-    ("tesla_tuned", 50): "TESLA 50 %, tuned at 50 % only",
+    ("tesla_tuned", 50): "TESLA 50 %, fine-tuned at 50 % only",
     ("pruned", 50): "full network pruned to the same",
     ("tesla", 30): "TESLA 30 %",
     ("pruned", 30): "full network pruned to the same",
@@ -127,7 +127,7 @@ def _microseconds(seconds):
 
 
 def compressed():
-    """A percentage beside pruning, clustering and int8."""
+    """A percentage compared with pruning, clustering and int8."""
     measured, lines = results.read(COMPRESSION), []
     rows = {(row["method"], row["percentage"]): row for row in measured["rows"]}
     for key, label in COMPRESSED.items():

@@ -12,7 +12,7 @@ import json
 import pathlib
 import re
 
-import guide_tables  # the files beside this one
+import guide_tables  # the files next to this one
 import result_tables
 from absl import app, flags
 

@@ -184,7 +184,7 @@ def converted():
     """The converted and fine-tuned network."""
     (run,) = read(CONVERTED)
     points = list(run["multiply_adds"])
-    epochs = {"trained on": run["epochs"]["trained on"], "from scratch": run["epochs"]["plain"]}
+    epochs = {"fine-tuned": run["epochs"]["fine-tuned"], "from scratch": run["epochs"]["plain"]}
     rows = [
         ["multiply-adds, million", "", *(f"{x / 1e6:.2f}" for x in run["multiply_adds"].values())]
     ]

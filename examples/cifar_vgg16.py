@@ -5,17 +5,17 @@
         --percentages=100,90,80,70,60,50,40,30,25 --output_dir=out/vgg100
     python examples/cifar_vgg16.py --strategy=mirrored --batch_size=512 --output_dir=out/vgg_gpus
 
-At full width on two CPU cores, in hours instead of days: half precision, small images first, and
-not all percentages in each step:
+At full width on two CPU cores, in hours instead of days, with half precision, small images first
+and only some percentages in each step:
 
     python examples/cifar_vgg16.py --policy=mixed_bfloat16 --image_sizes=16:8,24:4,32:4 \
         --method=sandwich --drawn=1 --distillation --private_affine --warmup_epochs=2 \
         --dropout=0,0,0 --output_dir=out/vgg_cpu
 
 The output directory gets `results.json`, `calibrated.keras`, a model for each image size,
-`log.csv` and logs for TensorBoard. A run that was killed goes on where it was. Batch normalization
-statistics are computed again for all percentages that are evaluated, also those that were not
-trained (`kt.recalibrate`).
+`log.csv` and logs for TensorBoard. A killed run continues where it stopped. Batch normalization
+statistics are computed again for all evaluated percentages, including untrained ones
+(`kt.recalibrate`).
 """
 
 import contextlib
@@ -35,23 +35,23 @@ from keras_tesla.percentages import check_percentages
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "cifar10", ["cifar10", "cifar100"], "What to learn.")
 flags.DEFINE_string("data_dir", None, "Folder of TFDS; default: that of TFDS_DATA_DIR.")
-flags.DEFINE_float("width", 1.0, "Factor of all numbers of filters.")
+flags.DEFINE_float("width", 1.0, "Factor for all numbers of filters.")
 flags.DEFINE_enum(
     "method",
     "joint",
     ["idp", "tesla", "joint", "sandwich"],
     "idp: 100 % alone; tesla: task by task; joint: all at once; sandwich: the widest, the "
-    "narrowest and random ones a step.",
+    "narrowest and random ones per step.",
 )
 flags.DEFINE_integer("drawn", 2, "Random percentages of a step of the sandwich.")
 flags.DEFINE_list(
     "probabilities",
     None,
-    "How often the sandwich draws each percentage, as 70:1,50:2,30:1; default: all alike.",
+    "How often the sandwich draws each percentage, as 70:1,50:2,30:1; default: uniform.",
 )
 flags.DEFINE_bool("distillation", False, "Whether the widest percentage teaches the others.")
 flags.DEFINE_list("percentages", [100, 70, 50, 30, 20], "The percentages to train.")
-flags.DEFINE_list("evaluate", list(range(10, 101, 10)), "Those to evaluate, in addition.")
+flags.DEFINE_list("evaluate", list(range(10, 101, 10)), "Further percentages to evaluate.")
 flags.DEFINE_string("profile", "all_one", "Profile of the incomplete layers.")
 flags.DEFINE_bool(
     "private_affine", False, "Whether batch normalization has a gain and a shift per percentage."
@@ -64,11 +64,11 @@ flags.DEFINE_list(
     "Progressive image size, as 16:8,24:4,32:4: 8 epochs on images of 16x16 pixels, and so on. "
     "Replaces --epochs. Default: all epochs on 32x32.",
 )
-flags.DEFINE_integer("steps_per_epoch", None, "Batches an epoch; default: one pass of the images.")
-flags.DEFINE_integer("batch_size", 128, "Images a batch.")
+flags.DEFINE_integer("steps_per_epoch", None, "Batches per epoch; default: one pass of the images.")
+flags.DEFINE_integer("batch_size", 128, "Images per batch.")
 flags.DEFINE_float("learning_rate", 0.1, "Of SGD with Nesterov momentum .9.")
 flags.DEFINE_integer("warmup_epochs", 0, "In which the learning rate rises, before the cosine.")
-flags.DEFINE_float("label_smoothing", 0.0, "Share of a target that all classes get alike.")
+flags.DEFINE_float("label_smoothing", 0.0, "Share of a target that is spread over all classes.")
 flags.DEFINE_enum("schedule", "cosine", ["cosine", "constant"], "Of the learning rate.")
 flags.DEFINE_float("weight_decay", 5e-4, "L2 regularization.")
 flags.DEFINE_list("dropout", [0.3, 0.4, 0.5], "Rates; see `kt.literature.vgg16`.")

@@ -4,13 +4,13 @@
     python examples/convert_pretrained.py --model=mine.keras --dataset=cifar10
 
 Without `--model` a small network of inverted residual blocks, like MobileNetV2, is trained first.
-It is converted (`kt.to_idp`) as it is and with its channels ordered by importance
-(`kt.order_channels`), both are evaluated before any further training, and the ordered one is
-trained on at all percentages with in-place distillation for a tenth of the epochs, in smaller
-batches and on the images as they are: so short a training needs many steps and does not overfit.
-`--from_scratch` trains the same network at all percentages from the start, to compare. The output
-directory gets `results.json`, the models and the exported file. A run that was killed goes on
-behind the last model that it saved.
+It is converted (`kt.to_idp`) once as it is and once with its channels ordered by importance
+(`kt.order_channels`). Both are evaluated before any fine-tuning. The ordered one is fine-tuned at
+all percentages with in-place distillation for a tenth of the epochs, in smaller batches and on
+images without augmentation: so few epochs need many steps and do not overfit. `--from_scratch`
+trains the same network at all percentages from the start, for comparison. The output directory
+gets `results.json`, the models and the exported file. A killed run continues after the last model
+that it saved.
 """
 
 import json
@@ -29,17 +29,17 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string("data_dir", None, "Folder of TFDS; default: that of TFDS_DATA_DIR.")
 flags.DEFINE_string("model", None, "A trained .keras file that returns logits; default: train one.")
-flags.DEFINE_float("width", 1.0, "Factor of all numbers of filters of the network trained here.")
+flags.DEFINE_float("width", 1.0, "Factor for all numbers of filters of the network trained here.")
 flags.DEFINE_list("percentages", [100, 75, 50, 25], "The percentages to train.")
 flags.DEFINE_integer("epochs", 20, "Epochs of the first training.")
 flags.DEFINE_integer("tune_epochs", None, "Epochs at all percentages; default: a tenth as many.")
-flags.DEFINE_integer("steps_per_epoch", None, "Batches an epoch; default: one pass of the images.")
-flags.DEFINE_integer("batch_size", 128, "Images a batch of a training from the start.")
-flags.DEFINE_integer("tune_batch_size", 32, "Images a batch at all percentages after conversion.")
+flags.DEFINE_integer("steps_per_epoch", None, "Batches per epoch; default: one pass of the images.")
+flags.DEFINE_integer("batch_size", 128, "Images per batch of a training from the start.")
+flags.DEFINE_integer("tune_batch_size", 32, "Images per batch at all percentages after conversion.")
 flags.DEFINE_float("learning_rate", 3e-3, "Of Adam at the start; it falls to zero as a cosine.")
 flags.DEFINE_bool("augment", True, "Whether training from the start shifts and mirrors images.")
 flags.DEFINE_bool("tune_augment", False, "The same after the conversion.")
-flags.DEFINE_bool("from_scratch", False, "Whether to train at all percentages from the start, too.")
+flags.DEFINE_bool("from_scratch", False, "Whether to also train at all percentages from the start.")
 flags.DEFINE_integer("calibration_steps", 20, "Batches for the batch normalization statistics.")
 flags.DEFINE_integer("seed", 0, "Of weights, order, augmentation and splits.")
 flags.DEFINE_string("output_dir", "out/convert_pretrained", "Where the results go.")
@@ -157,7 +157,7 @@ def main(_):
     }
     tuning = tune_epochs, FLAGS.tune_batch_size, FLAGS.tune_augment
     tuned = fit(ordered, dataset, *tuning, output / "tuned")
-    rows["trained on"] = accuracies(tuned, dataset)
+    rows["fine-tuned"] = accuracies(tuned, dataset)
     if FLAGS.from_scratch:
         keras.utils.set_random_seed(FLAGS.seed)
         fresh = network(dataset.train.x.shape[1:], dataset.classes, FLAGS.width)
@@ -173,7 +173,7 @@ def main(_):
             for flag in FLAGS.get_key_flags_for_module(__name__)
             if flag.name != "model" and not flag.name.endswith("_dir")
         },
-        "epochs": {"plain": FLAGS.epochs, "trained on": tune_epochs},
+        "epochs": {"plain": FLAGS.epochs, "fine-tuned": tune_epochs},
         "multiply_adds": {str(p): kt.analysis.multiply_adds(tuned.at(p)) for p in percentages},
         "accuracy": rows,
     }

@@ -36,8 +36,8 @@ flags.DEFINE_float("min_delta", 0.002, "Least change that counts as an improveme
 flags.DEFINE_integer("patience", 1, "Epochs without improvement after which a task ends.")
 flags.DEFINE_integer("last_patience", 50, "The same for the last task, which trains all.")
 flags.DEFINE_integer("epochs", 50, "Epochs over all tasks.")
-flags.DEFINE_integer("steps_per_epoch", 200, "Batches an epoch.")
-flags.DEFINE_integer("batch_size", 28, "Images a batch.")
+flags.DEFINE_integer("steps_per_epoch", 200, "Batches per epoch.")
+flags.DEFINE_integer("batch_size", 28, "Images per batch.")
 flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.")
 flags.DEFINE_integer("seed", 0, "Of weights, order and splits.")
 flags.DEFINE_bool("export", True, "Whether to write .tflite files.")
@@ -100,7 +100,7 @@ def accuracies(tesla: kt.TESLA, split: data.Split, percentages) -> dict[int, flo
 
 
 def print_table(bundle, accuracy):
-    """Prints what each percentage costs and brings; a screen of 24 lines holds ten of them."""
+    """Prints the cost and accuracy of each percentage; ten of them fit a screen of 24 lines."""
     print(
         f"\n{'%':>4} {'multiply-adds':>14} {'bytes':>9} {'Keras %':>8} {'.tflite %':>9} {'us':>7}"
     )

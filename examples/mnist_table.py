@@ -5,9 +5,9 @@
     python docs/make_tables.py --mnist=out/mnist
 
 The network is 784-100-100-10 with ReLU, the layer between the hidden ones incomplete. Each run
-writes `ROW/SEED/results.json`, with `log.csv` and logs for TensorBoard beside it; what is there
-already is not run again, so a killed table goes on. The table is printed at the end. Every decision
-is made on the validation split; the test split is read once a run.
+writes `ROW/SEED/results.json`, with `log.csv` and logs for TensorBoard next to it. Existing results
+are not run again, so a killed table continues. The table is printed at the end. Every decision is
+made on the validation split; the test split is read once per run.
 """
 
 import dataclasses

@@ -1,13 +1,13 @@
-"""Trains a TESLA model on so that it runs in int8, and exports it without representative data.
+"""Fine-tunes a TESLA model to run in int8, and exports it without representative data.
 
     python examples/mnist_mlp.py --dataset=mnist --output_dir=out/mnist
     python examples/quantization_aware.py --model=out/mnist/tesla.keras --dataset=mnist
 
 The copy that `kt.quantization_aware` makes computes as int8 inference will. It is trained for a few
-epochs at all percentages, each of which uses slices of one set of int8 codes. The output directory
+epochs at all percentages, each of which uses slices of one set of int8 values. The output directory
 gets `results.json`, the trained copy `aware.keras` and `tflite/model.tflite`, a pure int8 file with
-a signature for each percentage. `--compare` also trains the model itself on for as many epochs, and
-quantizes it after that with representative data.
+a signature for each percentage. `--compare` also trains the float32 model for as many more epochs,
+and then quantizes it with representative data.
 """
 
 import json
@@ -26,8 +26,8 @@ flags.DEFINE_enum(
 flags.DEFINE_string("data_dir", None, "Folder of TFDS; default: that of TFDS_DATA_DIR.")
 flags.DEFINE_string("model", None, "A trained TESLA model, a .keras file; it returns logits.")
 flags.DEFINE_integer("epochs", 5, "Epochs of training in int8.")
-flags.DEFINE_integer("steps_per_epoch", None, "Batches an epoch; default: one pass of the images.")
-flags.DEFINE_integer("batch_size", 128, "Images a batch.")
+flags.DEFINE_integer("steps_per_epoch", None, "Batches per epoch; default: one pass of the images.")
+flags.DEFINE_integer("batch_size", 128, "Images per batch.")
 flags.DEFINE_float("learning_rate", 3e-4, "Of Adam at the start; it falls to zero as a cosine.")
 flags.DEFINE_bool("augment", False, "Whether images are shifted and mirrored.")
 flags.DEFINE_bool("compare", False, "Whether to train the float32 model on and quantize it, too.")
@@ -112,7 +112,7 @@ def main(_):
     rows["aware, int8 file"] = {str(e.percentage): e.accuracy for e in bundle.entries}
     if FLAGS.compare:
         train_on(tesla)
-        rows["float32, trained on"] = accuracies(tesla, test)
+        rows["float32, trained longer"] = accuracies(tesla, test)
         typical = next(iter(stream.unbatch().batch(256)))[0].numpy()
         after = exported(tesla, "post_training", representative_data=typical)
         rows["post-training, int8 file"] = {str(e.percentage): e.accuracy for e in after.entries}

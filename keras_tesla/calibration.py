@@ -21,18 +21,17 @@ from keras_tesla.training.tesla import TESLA
 def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
     """Returns a copy of a TESLA model with batch normalization statistics measured on data.
 
-    At each of `percentages` the network runs over the same batches, as in inference, but each
-    `IDPBatchNormalization` normalizes by the mean and variance of the batch. Its statistics are
-    then the mean of those over the B batches, of n_b examples each:
+    At each of `percentages` the network runs over the same batches, as in inference, except that
+    each `IDPBatchNormalization` normalizes by the mean and variance of the batch. Its statistics
+    are then the mean of those over the B batches, of n_b examples each:
 
     `mean_p = sum_b n_b * mean_pb / sum_b n_b`, `variance_p = sum_b n_b * variance_pb / sum_b n_b`
 
     So a network can be used at percentages that it was not trained at, and trained percentages get
     statistics of the final weights. Statistics at other percentages, and all other weights, are
-    copied. Where a layer has private numbers (`private_affine`, `private_bias`,
-    `private_profile`), a new percentage gets values between those of the next ones below and above,
-    or of the nearest. `keras.layers.BatchNormalization` has one set for all percentages, which
-    stays.
+    copied. If a layer has private numbers (`private_affine`, `private_bias`, `private_profile`), a
+    new percentage gets values between those of its two neighbours, or those of the nearest.
+    `keras.layers.BatchNormalization` has one set of statistics for all percentages, which stays.
 
     Args:
         tesla: A `TESLA` model whose network has an `IDPBatchNormalization` layer, or another one
@@ -50,7 +49,7 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
         percentage that is new to an aggregation by weights has weight 0 in it.
 
     Raises:
-        ValueError: If `tesla` is no `TESLA` model, it has neither an `IDPBatchNormalization` nor
+        ValueError: If `tesla` is not a `TESLA` model, has neither an `IDPBatchNormalization` nor
             private numbers, a percentage is invalid, `steps` or `batch_size` is not positive, or
             the data hold no batch.
 
@@ -94,7 +93,7 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
 
 
 def _extended(tesla, percentages):
-    """Returns a copy of `tesla` that has variables for the statistics at `percentages`, too."""
+    """Returns a copy of `tesla` that also has variables for the statistics at `percentages`."""
 
     def clone_layer(layer):
         if not _has_percentages(layer):
@@ -131,7 +130,7 @@ def _has_percentages(layer):
 
 
 def _common_variables(old, new):
-    """Yields (variable of `old`, that of `new` with the same meaning), but for private numbers.
+    """Yields (variable of `old`, that of `new` with the same meaning), except private numbers.
 
     Their names do not tell: the statistics without a percentage belong to the highest.
     """
@@ -198,7 +197,7 @@ def _measure(network, plans, data, steps, batch_size):
     model = _BatchStatistics(network, plans)
     try:
         with warnings.catch_warnings():
-            # Nobody has promised that a generator goes on.
+            # A generator may end early.
             warnings.filterwarnings("ignore", "Your input ran out of data")
             sizes, measured = model.predict(data, batch_size=batch_size, steps=steps, verbose=0)
     except UnboundLocalError as error:  # what Keras makes of data without a batch
@@ -255,7 +254,7 @@ def _run(live, inputs):
     for step in plan.steps:
         layer = step.call.operation
         measured = id(layer) in found
-        # Dropout and its like infer.
+        # Dropout and similar layers run as in inference.
         values = live.run(values, [step], lambda loss: None, training=measured)
         if measured:  # the sums are copies: the next run writes to the variables
             found[id(layer)].append([v + 0.0 for v in layer.statistics(plan.percentage)])

@@ -72,5 +72,5 @@ def leading(x, count: int | None, axis: int = 0):
 
 
 def indices(layout: Channels, have: int, want: int) -> np.ndarray:
-    """Returns the places on the axis that `take` keeps, ascending."""
+    """Returns the positions on the axis that `take` keeps, ascending."""
     return (np.arange(layout.repeats)[:, None] * have + np.arange(want)).ravel()

@@ -60,21 +60,21 @@ def to_idp(
 ):
     """Returns a copy of a Keras model whose layers are incomplete, with the same weights.
 
-    Each layer that `keras_tesla.layers` has an incomplete class for (`Dense`, `Conv2D` and its
-    like) and whose input channels come from other layers becomes one of that class: at percentage p
-    it reads the first `max(1, floor(p / 100 * n))` of its n input channels, and narrowing leaves
-    out what no layer reads. A `BatchNormalization` after one becomes an `IDPBatchNormalization`,
-    all of whose statistics start at those of the model. Layers that work channel by channel are
-    narrowed as they are: depthwise convolutions, group normalization, activations, pooling, merges.
-    All others read and compute all of their channels, which is always right and saves nothing. The
+    Each layer that `keras_tesla.layers` has an incomplete class for (`Dense`, `Conv2D` and others)
+    and whose input channels come from other layers becomes one of that class: at percentage p it
+    reads the first `max(1, floor(p / 100 * n))` of its n input channels, and narrowing leaves out
+    what no layer reads. A `BatchNormalization` after one becomes an `IDPBatchNormalization`, all of
+    whose statistics start at those of the model. Layers that work channel by channel are narrowed
+    as they are: depthwise convolutions, group normalization, activations, pooling, merges. All
+    others read and compute all of their channels, which is always right and saves nothing. The
     report says which layer is which.
 
-    At 100 % the copy computes what the model does, up to rounding. With another profile than all
-    ones its kernels are divided by the coefficients for that.
+    At 100 % the copy computes what the model does, up to rounding. If the profile is not all ones,
+    the kernels are divided by its coefficients to keep this true.
 
-    At a lower percentage it leaves out channels that were trained to matter, so its accuracy is
-    low at first: bring the important ones to the front (`order_channels`, before this), measure
-    statistics (`recalibrate`) and train on (`TESLA`).
+    At a lower percentage it leaves out channels that were trained to matter, so its accuracy is low
+    at first: move the important ones to the front (`order_channels`, before this), measure
+    statistics (`recalibrate`) and fine-tune (`TESLA`).
 
     Args:
         model: A built Functional or Sequential `keras.Model`, trained or not. It is not changed.
@@ -272,7 +272,7 @@ class _Reading:
         if not layer.weights:
             return None
         if inherited_kind_of(layer).depends:
-            return "depends on the percentage already"
+            return "already depends on the percentage"
         if ins[0] is not None:
             reads = kind.widths(call, 100, ins, outs, [1]).inputs[0]
             if reads is not None and reads < ins[0].count:

@@ -1,4 +1,4 @@
-"""Image data sets as arrays: TFDS's, and the digits that scikit-learn carries."""
+"""Image data sets as arrays: those of TFDS, and the digits of scikit-learn."""
 
 import dataclasses
 
@@ -107,11 +107,11 @@ def batches(
         augment: Bool, whether images are shifted by up to 4 pixels (the border is reflected) and
             half of them mirrored.
         flat: Bool, whether an image becomes one row of numbers.
-        size: Int, height and width that images are resized to after the augmentation. Default:
-            they keep theirs.
+        size: Int, height and width that images are resized to after the augmentation. Default: no
+            resizing.
 
     Returns:
-        A `tf.data.Dataset` of `(x, y)`; on JAX and PyTorch, too, TensorFlow reads the data.
+        A `tf.data.Dataset` of `(x, y)`; TensorFlow reads the data on JAX and PyTorch too.
     """
     import tensorflow as tf
 

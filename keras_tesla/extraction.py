@@ -120,7 +120,7 @@ def _weighed(x, layer, percentage, layout):
 
 
 def _take_masked(x, layout, have, want):
-    """`take` that hands on the Keras mask: a slice would drop it, a Dense layer keeps it."""
+    """`take` that passes on the Keras mask: a slice would drop it, a Dense layer keeps it."""
     if want == have or not _has_mask(x):
         return take(x, layout, have, want)
     # A kernel of columns of the identity: each output is one input, times 1, plus zeros.

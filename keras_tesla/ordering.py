@@ -1,7 +1,7 @@
 """Ordering channels, so that the important ones come first.
 
 Tensors whose channels must be permuted alike share a group. A producer (a layer with a kernel)
-starts a group; layers that treat each channel alone hand it on; an addition unites the groups of
+starts a group; layers that treat each channel alone pass it on; an addition unites the groups of
 its inputs; a concatenation holds one group after the other. A group that something else reads or
 writes keeps its order.
 """
@@ -31,17 +31,17 @@ def order_channels(model):
     convolution is the product of its two kernels. The readers are the incomplete layers, whose dot
     products are cut; in a model without one, to be made incomplete later, all layers with a kernel
     over all channels: `Dense`, convolutions, transposed and separable ones. The size of the channel
-    itself, such as the gamma of a batch normalization before it, does not enter.
+    itself, such as the gamma of a batch normalization before it, does not count.
 
     What the model computes does not change, up to rounding: the outputs of a layer and what reads
     them are permuted together, through activations, batch normalizations, depthwise convolutions,
     pooling, `Flatten`, merges and layers called twice. Channels that are added together are ordered
-    together, the parts of a concatenation each for itself. Inputs and outputs of the model, and
-    what a layer reads or writes that is not understood (a grouped convolution, or your own before
-    `register_kind`), keep their order.
+    together; each part of a concatenation is ordered separately. Inputs and outputs of the model,
+    and what a layer reads or writes that is not understood (a grouped convolution, or your own
+    before `register_kind`), keep their order.
 
-    At lower percentages other channels are left out than before: train on, or at least
-    `recalibrate` the batch normalizations.
+    Lower percentages leave out different channels than before: fine-tune, or at least `recalibrate`
+    the batch normalizations.
 
     Args:
         model: A trained, built Functional or Sequential `keras.Model`, with incomplete layers or
@@ -52,7 +52,7 @@ def order_channels(model):
 
     Raises:
         ValueError: If the model is subclassed or not built, or an incomplete layer has a profile,
-            shared or private, other than all ones: its coefficients belong to places, not to
+            shared or private, other than all ones: its coefficients belong to positions, not to
             channels.
 
     Example:
@@ -85,7 +85,7 @@ def _check_profile(layer):
         if ops.convert_to_numpy(profile).any():
             raise ValueError(
                 f"Layer {layer.name!r} has private profile coefficients that are not 0. They "
-                "belong to blocks of places, so a channel that moves would get another one and "
+                "belong to blocks of positions, so a channel that moves would get another and "
                 "the model would compute something else. Order the channels first and train then. "
                 f"Received: {profile.name} with {ops.convert_to_numpy(profile)}"
             )
@@ -95,7 +95,7 @@ def _check_profile(layer):
     if (coefficients != 1).any():
         raise ValueError(
             f"Layer {layer.name!r} has profile coefficients that are not all one. They belong to "
-            "places, so a channel that moves would get another one and the model would compute "
+            "positions, so a channel that moves would get another and the model would compute "
             "something else. Order the channels first and choose a profile then. "
             f"Received: {layer.profile!r} with {coefficients}"
         )

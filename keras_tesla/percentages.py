@@ -45,8 +45,8 @@ def check_percentages(percentages) -> tuple[int, ...]:
         A tuple of Python ints in descending order.
 
     Raises:
-        ValueError: If it is empty, not an iterable, holds a value that is no percentage, or holds
-            one twice.
+        ValueError: If it is empty, not an iterable, holds a value that is not a percentage, or
+            holds one twice.
 
     Example:
 

@@ -118,7 +118,7 @@ class Step(Profile):
         values: The coefficient of each run, non-increasing. Default: `(1, .75, .5, .25)`.
         fractions: The share of the terms in each run, positive, summing to 1. Default: equal runs.
 
-    The "impulse" with which TESLA did best on CIFAR-100 is `Step((1.0, 0.2), (0.3, 0.7))`, also
+    The "impulse" that was TESLA's best profile on CIFAR-100 is `Step((1.0, 0.2), (0.3, 0.7))`, also
     available by the name `"impulse"`.
 
     Example:

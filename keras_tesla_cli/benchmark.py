@@ -2,7 +2,7 @@
 
 keras-tesla benchmark out/tflite --json=out/benchmark.json --report=out/report.html
 
-Takes one or several .tflite files or folders of an export; they are measured by turns.
+Takes one or several .tflite files or folders of an export and measures them interleaved.
 """
 
 from absl import flags

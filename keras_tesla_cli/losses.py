@@ -102,10 +102,10 @@ def _made(name, logits, said) -> Chosen:
     import keras
 
     if name not in _CROSSENTROPIES:
-        own = keras.saving.get_registered_object(name)
-        if isinstance(own, type):  # of a class, as Keras does
-            own = own()
-        return Chosen(own or keras.losses.get(name), [], said)
+        registered = keras.saving.get_registered_object(name)
+        if isinstance(registered, type):  # of a class, as Keras does
+            registered = registered()
+        return Chosen(registered or keras.losses.get(name), [], said)
     loss, accuracy = _CROSSENTROPIES[name]
     # Keras' binary accuracy has no threshold for logits.
     known = not (logits and name == "binary_crossentropy")

@@ -1,4 +1,4 @@
-"""Writes one HTML page on what the benchmark measured: several files are set side by side.
+"""Writes one HTML page on what the benchmark measured, with several files side by side.
 
 keras-tesla report laptop.json phone.json --output=out/report.html
 """

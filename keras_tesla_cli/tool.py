@@ -1,7 +1,7 @@
-"""What the tools have in common: flags of their own, help, and errors in a line.
+"""What the tools have in common: their own flags, help, and one-line errors.
 
 A tool is a module with `FLAGS`, an `absl.flags.FlagValues` of its own, so that importing it adds
-nothing to the flags of a program; `main`, which takes the arguments that are no flags; and a
+nothing to the flags of a program; `main`, which takes the arguments that are not flags; and a
 docstring that is its help.
 """
 

@@ -11,7 +11,7 @@ from keras_tesla.narrowing.plan import narrow
 from tests.helpers import nightly_after, randomize
 
 BACKEND = keras.backend.backend()
-# 500 on TensorFlow, 100 of them on a push; JAX compiles each anew.
+# 500 on TensorFlow, 100 of them on a push; JAX compiles each again.
 BATCHES, BATCH = {"tensorflow": (20, 25), "torch": (10, 10), "jax": (5, 4)}[BACKEND]
 
 PROJECTIONS = ["project", "project", "shared", "nested"]

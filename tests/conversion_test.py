@@ -307,7 +307,7 @@ def test_skip_one_name():
 
 
 def test_incomplete_inputs():
-    """The channels of an image behind a Flatten are channels too."""
+    """The channels of an image after a Flatten are channels too."""
     x = keras.Input((4, 4, 3))
     y = layers.Flatten()(layers.Rescaling(2.0)(x))
     model = keras.Model(x, layers.Dense(2, name="only")(y))
@@ -349,7 +349,7 @@ class Scaled(layers.Dense):
         return ops.flip(super().call(inputs), axis=-1)
 
 
-def behind(layer, rank=1):
+def after(layer, rank=1):
     x = keras.Input((6,) if rank == 0 else (5, 6))
     y = layer(layers.Dense(8)(x))
     return keras.Model(x, layers.Dense(2, name="last")(y))
@@ -358,24 +358,24 @@ def behind(layer, rank=1):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: behind(layers.LSTM(8, name="left")), "is not understood"),
+        (lambda: after(layers.LSTM(8, name="left")), "is not understood"),
         (
-            lambda: behind(lambda y: layers.MultiHeadAttention(2, 4, name="left")(y, y)),
+            lambda: after(lambda y: layers.MultiHeadAttention(2, 4, name="left")(y, y)),
             "is not understood",
         ),
-        (lambda: behind(layers.LayerNormalization(name="left")), "is not understood"),
+        (lambda: after(layers.LayerNormalization(name="left")), "is not understood"),
         (
-            lambda: behind(layers.Lambda(lambda y: ops.flip(y, axis=-1), name="left")),
+            lambda: after(layers.Lambda(lambda y: ops.flip(y, axis=-1), name="left")),
             "is not understood",
         ),
-        (lambda: behind(Scaled(8, name="left")), "is not understood"),
+        (lambda: after(Scaled(8, name="left")), "is not understood"),
         (
-            lambda: behind(layers.TimeDistributed(layers.Dense(8), name="left")),
+            lambda: after(layers.TimeDistributed(layers.Dense(8), name="left")),
             "is not understood",
         ),
-        (lambda: behind(layers.Conv1D(8, 1, groups=2, name="left")), "is grouped"),
-        (lambda: behind(layers.SeparableConv1D(8, 1, name="left")), "reads all of its channels"),
-        (lambda: behind(layers.Permute((2, 1), name="left")), "is not understood"),
+        (lambda: after(layers.Conv1D(8, 1, groups=2, name="left")), "is grouped"),
+        (lambda: after(layers.SeparableConv1D(8, 1, name="left")), "reads all of its channels"),
+        (lambda: after(layers.Permute((2, 1), name="left")), "is not understood"),
     ],
 )
 def test_what_is_left_is_named(make, reason, assert_same_three_ways):
@@ -387,7 +387,7 @@ def test_what_is_left_is_named(make, reason, assert_same_three_ways):
 
 
 def test_a_layer_whose_channels_cannot_be_followed_is_left():
-    converted_or_not = behind(layers.LSTM(8))
+    converted_or_not = after(layers.LSTM(8))
     with pytest.raises(ValueError, match="last .*reads channels that could not be followed"):
         kt.to_idp(converted_or_not)
 
@@ -471,7 +471,7 @@ def test_the_report_knows_which_normalization_keeps_channels_out():
 def test_converting_twice_leaves_what_is_incomplete():
     converted = kt.to_idp(convert(cnn(), skip=["hidden"]))
     assert type(converted.get_layer("hidden")) is IDPDense
-    assert reasons(converted)["second"] == "depends on the percentage already"
+    assert reasons(converted)["second"] == "already depends on the percentage"
 
 
 # Bad input.

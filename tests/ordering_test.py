@@ -566,7 +566,7 @@ class RandomModel:
         return self.projection(a, self.choose([8, 4]))
 
 
-# JAX compiles anew for every shape.
+# JAX compiles again for every shape.
 SEEDS = range(12 if keras.backend.backend() == "jax" else 40)
 
 

@@ -100,7 +100,7 @@ def test_a_manifest_does_not_lead_out_of_its_folder(name, out):
         (lambda m: m.update(files=None), "is not a manifest"),
         (lambda m: m.pop("mode"), "is not a manifest.*mode"),
         (lambda m: m["percentages"][0].pop("signature"), "is not a manifest.*signature"),
-        (lambda m: m["files"][0].update(bytes=1), "is not the file of the manifest.*Expected 1 b"),
+        (lambda m: m["files"][0].update(bytes=1), "not the file that its manifest.*Expected 1 b"),
         (lambda m: m["files"][0].update(sha256="0" * 64), "Expected .* 0000"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_file_that_is_not_that_of_the_manifest_is_refused(out):
     content = (out / "model.tflite").read_bytes()
     for other in (content[:-1], content + b"\0", b"", content[:100] + b"?" + content[101:]):
         (out / "model.tflite").write_bytes(other)
-        with pytest.raises(kt.tflite.FileError, match=r"model.tflite' is not the file of the man"):
+        with pytest.raises(kt.tflite.FileError, match=r"tflite' is not the file that its man"):
             kt.tflite.read(out)
     (out / "model.tflite").unlink()
     with pytest.raises(FileNotFoundError, match="model.tflite"):

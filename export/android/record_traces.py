@@ -166,7 +166,7 @@ def after_heat():
 
 
 def limits(seed):
-    """Latencies and headrooms that are exactly at a limit, or one rounding beside it."""
+    """Latencies and headrooms that are exactly at a limit, or one rounding off."""
     noise = random.Random(seed)
     costs = {p: noise.random() + p for p in PERCENTAGES}
     settings = {**QUICK, "latency_budget": 0.016, "hold": 0.5, "window": 1, "margin": 0.15}

@@ -1,4 +1,4 @@
-"""Serves the page beside this file, an export and LiteRT.js to browsers on this machine.
+"""Serves the page next to this file, an export and LiteRT.js to browsers on this machine.
 
     python export/web/serve.py --model_dir=out/demo/tflite
 
@@ -17,7 +17,7 @@ flags.DEFINE_string("model_dir", "out/demo/tflite", "Folder of an export, mode p
 flags.DEFINE_string("node_modules", ".tools/web/node_modules", "Folder with @litertjs/core.")
 flags.DEFINE_integer("port", 8000, "Port; 0 takes a free one.", lower_bound=0, upper_bound=65535)
 
-PAGE = pathlib.Path(__file__).resolve().parent  # the other files lie there, not beside a link
+PAGE = pathlib.Path(__file__).resolve().parent  # the other files lie there, not next to a link
 TYPES = {
     ".css": "text/css",
     ".html": "text/html",

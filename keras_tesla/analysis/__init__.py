@@ -1,4 +1,4 @@
-"""What a model costs, what it brings and what it looks at."""
+"""What a model costs, how accurate it is and what it looks at."""
 
 from keras_tesla.analysis.activation_gallery import activation_gallery
 from keras_tesla.analysis.activation_maps import class_activation_maps

@@ -24,8 +24,8 @@ def activation_gallery(
     Args:
         tesla: A `TESLA` whose network `class_activation_maps` takes.
         images: Array `(n, height, width, channels)` or, for a network of channels first,
-            `(n, channels, height, width)`. Three channels are shown as red, green, blue; of
-            another number the mean is shown.
+            `(n, channels, height, width)`. Three channels are shown as red, green and blue, any
+            other number as their mean.
         percentages: Iterable of distinct ints, 1..100; the highest comes first.
         path: Where the PNG goes.
         labels: Integer array `(n,)`: the true classes.
@@ -36,8 +36,9 @@ def activation_gallery(
         The path.
 
     Raises:
-        ValueError: If `tesla` is no `TESLA` model, a percentage is invalid, the class names are not
-            one for each class, or what `class_activation_maps` and `TESLA.at` refuse.
+        ValueError: If `tesla` is not a `TESLA` model, a percentage is invalid, `class_names` does
+            not have one name for each class, or `class_activation_maps` or `TESLA.at` refuses its
+            input.
 
     Example:
 

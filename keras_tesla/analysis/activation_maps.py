@@ -1,4 +1,4 @@
-"""Class activation maps: which places of an image speak for a class."""
+"""Class activation maps: which positions of an image support a class."""
 
 import dataclasses
 

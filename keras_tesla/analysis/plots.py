@@ -1,4 +1,4 @@
-"""Plots of what a percentage costs and brings."""
+"""Plots of what a percentage costs and how accurate it is."""
 
 import pathlib
 

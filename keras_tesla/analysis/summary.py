@@ -24,10 +24,10 @@ def summary(model, percentages=None, print_fn=print):
     - parameters: the numbers in the weights, as `keras.Model.count_params` counts them,
     - bytes: parameters times the size of their dtype.
 
-    They are those of `TESLA.at(percentage)`. A layer called twice has its multiply-adds twice and
-    its parameters once, or twice where the two calls are of different widths: extraction then makes
-    two layers of it. Layers with neither are left out, and so are the selections that extraction
-    puts before a layer that reads a part of a masked tensor.
+    They are those of `TESLA.at(percentage)`. For a layer called twice, multiply-adds count twice
+    and parameters once; parameters count twice if the two calls have different widths, because
+    extraction then makes two layers of it. Layers with neither are left out, and so are the
+    selections that extraction puts before a layer that reads a part of a masked tensor.
 
     Args:
         model: A `TESLA`, or a built Functional or Sequential model with an `IDPDense` or

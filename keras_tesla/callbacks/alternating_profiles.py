@@ -1,4 +1,4 @@
-"""AlternatingProfiles: weights and profile coefficients are trained by turns."""
+"""AlternatingProfiles: weights and profile coefficients are trained alternately."""
 
 import keras
 import numpy as np
@@ -13,12 +13,12 @@ class AlternatingProfiles(keras.callbacks.Callback):
     """Trains the weights in one epoch and the trainable profiles in the next, and so on.
 
     In an even epoch (0, 2, ..) the coefficients are frozen, in an odd one everything else is. Each
-    has an optimizer of its own, whose slots stay over the other's epochs; the optimizer of the
-    coefficients is like the model's with half its learning rate. When other percentages become
-    active (`TaskWiseEarlyStopping`, put before this one in the list), the slots of both optimizers
-    start afresh, unless `reset_optimizer` is False: short random tasks learn more with slots that
-    stay. The coefficients stay non-increasing by the layers' constraint, a running minimum; those
-    of private profiles, which are trained in the same epochs, are free.
+    part has its own optimizer, whose slots are kept during the other's epochs; the coefficients'
+    optimizer is like the model's with half its learning rate. When other percentages become active
+    (`TaskWiseEarlyStopping`, put before this one in the list), the slots of both optimizers are
+    reset, unless `reset_optimizer` is False: short random tasks learn more with slots that are
+    kept. The coefficients stay non-increasing through the layers' constraint, a running minimum;
+    those of private profiles, which are trained in the same epochs, are free.
 
     To survive a kill put `BackupAndRestore` after it.
 
@@ -28,8 +28,8 @@ class AlternatingProfiles(keras.callbacks.Callback):
         reset_optimizer: Bool, whether a new task starts with fresh slots of both optimizers.
 
     Raises:
-        ValueError: When `fit` begins: a model that is no `TESLA`, one without a trainable profile,
-            or one whose optimizer has a learning rate schedule, with no `optimizer` given.
+        ValueError: When `fit` begins: a model that is not a `TESLA`, one without a trainable
+            profile, or one whose optimizer has a learning rate schedule, with no `optimizer` given.
 
     Reference:
         Chang, Lin, Ou Yang, Lei, Chen: TESLA, 2018, https://openreview.net/forum?id=H1K6Tb-AZ

@@ -1,4 +1,4 @@
-"""BackupAndRestore: training goes on after a kill, whatever moment it hit."""
+"""BackupAndRestore: training continues after a kill at any moment."""
 
 import os
 import pathlib
@@ -9,12 +9,12 @@ import keras
 
 
 class BackupAndRestore(keras.callbacks.Callback):
-    """Keras' callback of this name, with backups that are there whole or not at all.
+    """Keras' callback of this name, with backups that are always complete.
 
     `keras.callbacks.BackupAndRestore` writes weights and epoch in place and deletes one after the
-    other at the end. Killed in between it leaves weights that do not load, an epoch that is not
-    theirs or, worst, the last epoch without weights: the next run then ends at once, untrained and
-    without an error. Here each epoch gets a folder of its own that appears in one rename.
+    other at the end. A kill in between leaves weights that do not load, the epoch of other
+    weights or, worst, the last epoch without weights: the next run then ends at once, untrained
+    and without an error. Here each epoch gets its own folder, which appears in one rename.
 
     It belongs after all callbacks with a state, such as `TaskWiseEarlyStopping`.
 
@@ -53,7 +53,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         if self._directory.exists():
-            # It is gone in one step, too, unless it is a mount or its parent is not ours to change.
+            # It disappears in one step too, unless it is a mount or we may not change its parent.
             name, parent = self._directory.name, self._directory.parent
             try:
                 gone = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))

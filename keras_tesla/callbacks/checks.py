@@ -1,4 +1,4 @@
-"""What callbacks for TESLA models refuse alike, and where they keep their state."""
+"""The shared checks of callbacks for TESLA models, and where they keep their state."""
 
 from keras_tesla.percentages import check_percentages
 from keras_tesla.training.tesla import TESLA
@@ -8,7 +8,7 @@ def check_model(callback):
     """Refuses to drive a model that has no percentages.
 
     Raises:
-        ValueError: If the callback's model is no `TESLA`.
+        ValueError: If the callback's model is not a `TESLA`.
     """
     if not isinstance(callback.model, TESLA):
         raise ValueError(

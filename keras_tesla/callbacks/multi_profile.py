@@ -22,11 +22,11 @@ class MultiProfile(keras.callbacks.Callback):
     (`IDPDense.trained_range`). Where every percentage computes all outputs, because a complete
     layer reads them, the range cuts the inputs alone and the first stage trains the bias. Lower
     channels are used as they are, bit for bit. Of the `PerRange` layers only the one of the range
-    is used. So a range computes the same ever after its stage. Each begins with fresh optimizer
-    slots. After the last one training stops, and all percentages are active again.
+    is used. So what a range computes never changes after its stage. Each stage begins with fresh
+    optimizer slots. After the last one training stops, and all percentages are active again.
 
-    The stage follows from the number of the epoch, so a run that is killed goes on in its stage
-    with `BackupAndRestore`.
+    The stage follows from the number of the epoch, so with `BackupAndRestore` a killed run
+    continues in its stage.
 
     Args:
         epochs: Dict {highest percentage of the range: number of epochs}, such as
@@ -34,11 +34,11 @@ class MultiProfile(keras.callbacks.Callback):
             and trained percentages of the model.
 
     Raises:
-        ValueError: At construction: no such dict. When `fit` begins: a model that is no `TESLA`,
-            was not made for these ranges, concatenates channels of an incomplete layer, or has
-            weights that every stage would train (layers with weights other than incomplete ones and
-            PerRange; regularizers; constraints); an optimizer that moves weights without a gradient
-            (`weight_decay`, `use_ema`, Ftrl). When an epoch begins after the last range.
+        ValueError: At construction: not such a dict. When `fit` begins: a model that is not a
+            `TESLA`, was not made for these ranges, concatenates channels of an incomplete layer, or
+            has weights that every stage would train (layers with weights other than incomplete ones
+            and PerRange; regularizers; constraints); an optimizer that moves weights without a
+            gradient (`weight_decay`, `use_ema`, Ftrl). When an epoch begins after the last range.
 
     Example:
 
@@ -78,7 +78,7 @@ class MultiProfile(keras.callbacks.Callback):
             if epoch < end:
                 return trained
         raise ValueError(
-            f"The ranges take {sum(self.epochs.values())} epochs together. Received: a run that "
+            f"The ranges take {sum(self.epochs.values())} epochs in total. Received: a run that "
             f"begins with epoch {epoch + 1}. Give a range more epochs, or leave the callback out."
         )
 
@@ -180,7 +180,7 @@ def _check_widths(graph, highest):
                 raise ValueError(
                     f"At {percentage} % the model reads {width} outputs of layer "
                     f"{call.operation.name!r}, and its range has {trained}: a later range would "
-                    "change what this one learned. Ranges do not go with a concatenation of "
+                    "change what this one learned. Ranges cannot have a concatenation of "
                     "channels or a group normalization after an incomplete layer."
                 )
 

@@ -10,11 +10,11 @@ import keras
 class PercentageCSVLogger(keras.callbacks.Callback):
     """Writes what an epoch logs to a CSV file, one row for each percentage and metric.
 
-    `keras.callbacks.CSVLogger` has the columns of the first epoch; a `TESLA` model logs other names
-    when other percentages are active. Columns here: `epoch` (from 0), `split` (`train` or
+    `keras.callbacks.CSVLogger` keeps the columns of the first epoch; a `TESLA` model logs different
+    names when different percentages are active. Columns here: `epoch` (from 0), `split` (`train` or
     `validation`), `percentage` (empty for what belongs to none), `metric`, `value`.
 
-    A run that goes on at a later epoch appends to the file.
+    A run that continues at a later epoch appends to the file.
 
     Args:
         filename: Path of the file; its folder must exist.

@@ -1,4 +1,4 @@
-"""RandomPercentages: other percentages train in every step."""
+"""RandomPercentages: every step trains different percentages."""
 
 import keras
 import numpy as np
@@ -12,27 +12,28 @@ class RandomPercentages(keras.callbacks.Callback):
     """Trains some of a `TESLA` model's percentages in each step, drawn at random.
 
     With the defaults this is the sandwich rule of universally slimmable networks: the widest and
-    the narrowest percentage and two random ones a step, so that a model trains at every percentage
-    of `TESLA(model, percentages=range(10, 101))` for the price of four. `always=()` and `count=1`
-    is a random task each step, uniform or from the distribution that you expect in operation.
+    the narrowest percentage and two random ones per step, so that a model trains at every
+    percentage of `TESLA(model, percentages=range(10, 101))` for the price of four. `always=()`
+    with `count=1` draws one random task per step, uniformly or from the distribution that you
+    expect in use.
 
-    A set of percentages that trains together compiles once. So that there are few, the sets are
-    drawn when training begins, as shuffled decks: without `probabilities` each percentage is in as
-    many sets as any other. Each step takes one of them at random.
+    Each set of percentages that trains together is compiled once. To keep the number of sets small,
+    they are drawn when training begins, as shuffled decks: without `probabilities` each percentage
+    is in as many sets as any other. Each step takes one of them at random.
 
     Args:
         count: Int, at least 1, percentages drawn for a step.
         always: Percentages that train in every step. Default: the widest and the narrowest.
         probabilities: Dict {percentage: positive weight} of the drawn ones, for example how often
             each will run on the phone; need not sum to 1. Default: uniform over all others.
-        sets: Int, at least 1, how many sets are drawn at least.
+        sets: Int, at least 1, the minimum number of sets.
         validation_percentages: Iterable of ints that validation runs at. Default: all of the
             model's.
         seed: Int.
 
     Raises:
         ValueError: At construction: a count below 1, weights that are not positive. When `fit`
-            begins: a model that is no `TESLA`; percentages that are not among its own; more to
+            begins: a model that is not a `TESLA`; percentages that are not among its own; more to
             draw than there are.
 
     Reference:
@@ -77,7 +78,7 @@ class RandomPercentages(keras.callbacks.Callback):
         drawn = {p: w for p, w in drawn.items() if p not in always}
         if len(drawn) < self.count:
             raise ValueError(
-                f"{self.count} percentages are to be drawn from {sorted(drawn)}: pass a smaller "
+                f"{self.count} percentages must be drawn from {sorted(drawn)}: pass a smaller "
                 "`count`, or fewer in `always`."
             )
         rng = np.random.default_rng(self.seed)
@@ -100,7 +101,7 @@ class RandomPercentages(keras.callbacks.Callback):
         ]
 
     def on_epoch_begin(self, epoch, logs=None):
-        # From the epoch, so that a run that goes on after a kill draws what it would have drawn.
+        # From the epoch, so that a run that continues after a kill draws what it would have drawn.
         self._steps = np.random.default_rng((self.seed, epoch))
 
     def on_train_batch_begin(self, batch, logs=None):

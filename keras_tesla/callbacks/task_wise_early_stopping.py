@@ -16,17 +16,17 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
     The tasks are the percentages from the highest to the lowest. Task t optimizes the aggregated
     loss of the first t percentages, starting from the best weights of task t - 1 with fresh
     optimizer slots. With `order="random"` (R-TESLA) each task is one percentage, drawn again when
-    the last one has ended, until the epochs are used up. When a task has stopped improving its best
-    weights are kept and the next task begins; after the last one training ends. What
-    EarlyStopping's words mean is what they mean here, for each task on its own. Epochs are counted
-    over all tasks.
+    the last one has ended, until the epochs are used up. When a task stops improving, its best
+    weights are kept and the next task begins; training ends after the last one. The arguments mean
+    the same as in `keras.callbacks.EarlyStopping`, for each task separately. All tasks share the
+    epochs.
 
-    A run that is killed goes on in the middle of its task if `BackupAndRestore` comes
-    after this callback in the list: the state of the task is saved with the weights.
+    A killed run continues in the middle of its task if `BackupAndRestore` comes after this callback
+    in the list: the state of the task is saved with the weights.
 
     A loss that is not finite ends training if `keras.callbacks.TerminateOnNaN` is in the list. The
-    model then has the best weights of its task so far; where there are none, those that the task
-    began with, and the optimizer fresh slots.
+    model then has the best weights of its task so far or, if there are none, those that the task
+    began with, and the optimizer has fresh slots.
 
     Args:
         monitor: Name in the logs. `{percentage}` stands for the current task's:
@@ -35,10 +35,10 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         min_delta: Float, the least change that counts as an improvement.
         patience: Int, epochs without improvement after which a task ends.
         last_patience: Int, the same for the last task, which trains every percentage: more patience
-            there spends the epochs that are left where all percentages gain. Default: `patience`.
+            there spends the remaining epochs where all percentages gain. Default: `patience`.
         verbose: 0, or 1 for a line at the end of each task.
         mode: `"auto"`, `"min"` or `"max"`. `"auto"`: min for a loss, max for an accuracy or AUC.
-        restore_best_weights: Bool, whether a task hands on its best weights or its last ones.
+        restore_best_weights: Bool, whether a task passes on its best weights or its last ones.
         start_from_epoch: Int, epochs of each task before monitoring begins.
         reset_optimizer: Bool, whether each task starts with fresh optimizer slots (the step count
             included, so a learning rate schedule starts again).
@@ -50,7 +50,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
     Raises:
         ValueError: At construction: a monitor whose direction cannot be known from its name, with
             `mode="auto"`; an unknown order; probabilities that are not positive, or given for a
-            descending order. When `fit` begins: a model that is no `TESLA`; probabilities of
+            descending order. When `fit` begins: a model that is not a `TESLA`; probabilities of
             percentages that it does not train.
 
     Example:
@@ -121,7 +121,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
             return known[:count]
         weighted = self.probabilities or dict.fromkeys(known, 1)
         weights = np.array([weighted.get(p, 0) for p in known])
-        # Drawn from the start, so that a run that goes on after a kill draws the same.
+        # Drawn from the start, so that a run that continues after a kill draws the same.
         rng = np.random.default_rng(self.seed)
         return tuple(int(p) for p in rng.choice(known, count, p=weights / weights.sum()))
 
@@ -230,7 +230,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         return {name: np.asarray(value) for name, value in state.items()}
 
     def _resume(self, epoch):
-        """Begins the first task, or goes on with the one that was killed."""
+        """Begins the first task, or continues the one that was killed."""
         state = checks.state_of(self)
         self._start(int(state["task"]) if state else 0, epoch)
         if state:

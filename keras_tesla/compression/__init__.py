@@ -1,8 +1,9 @@
 """Compressing the network at one percentage with tensorflow-model-optimization.
 
 `tesla.at(p)` is a Keras 3 model; the tools take tf_keras (Keras 2) models. Every function here
-rebuilds the former as the latter, and returns tf_keras models: compile and fit them as any other. A
-call needs the TensorFlow backend and `pip install "keras-tesla[compression]"`; importing does not.
+rebuilds the former as the latter, and returns tf_keras models: compile and fit them like any other.
+A call needs the TensorFlow backend and `pip install "keras-tesla[compression]"`; importing does
+not.
 """
 
 from keras_tesla.compression.bridge import to_tf_keras

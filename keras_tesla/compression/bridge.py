@@ -168,8 +168,8 @@ def _twin(call, name, tf_keras) -> list:
     if type(operation).__name__ == "Reshape":
         return [layers.Reshape(result, name=name)]
     if type(operation).__name__ == "GetItem" and source[:-1] == result[:-1]:
-        # Stock layers, since the tools take no slices. If the key is another one than the leading
-        # channels, the numbers do not agree.
+        # Stock layers, since the tools take no slices. If the key is not that of leading channels,
+        # the numbers do not agree.
         rest = source[-1] - result[-1]
         return [
             layers.Reshape((math.prod(source[:-1]), source[-1], 1), name=f"{name}_positions"),

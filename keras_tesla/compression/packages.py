@@ -12,8 +12,8 @@ def load():
     """Returns the modules `(tf_keras, tensorflow_model_optimization)`.
 
     tensorflow-model-optimization sets `TF_USE_LEGACY_KERAS` when it is imported, which turns
-    `tf.keras` into Keras 2 for whoever looks at it next, and in child processes. Afterwards the
-    variable is here what it was, and so is `tf.keras`.
+    `tf.keras` into Keras 2 for all later code, and in child processes. This function restores the
+    variable and `tf.keras`.
 
     Raises:
         RuntimeError: Another backend than TensorFlow.

@@ -15,7 +15,7 @@ def prune(model, sparsity, steps=0):
     of SeparableConv are pruned; depthwise ones, biases and other layers are not. Zeros make
     a file smaller when it is zipped; a call takes as long as before.
 
-    Train it with `pruning_callback()`, remove the wrappers with `strip`.
+    Train it with `pruning_callback()` and remove the wrappers with `strip`.
 
     Args:
         model: As `to_tf_keras` takes it, or a Functional tf_keras model. It is not changed.
@@ -61,14 +61,14 @@ def prune(model, sparsity, steps=0):
 
 
 def prune_2_4(model):
-    """Returns a tf_keras model that keeps two of each four weights while it is trained.
+    """Returns a tf_keras model that keeps two of every four weights while it is trained.
 
     Of four weights in a row along the input channels of a Dense or Conv2D kernel the two of the
     smallest magnitude become zero: the pattern that hardware with sparse matrix units computes
     in half the time. Channels beyond the last multiple of 4 count as a group filled up by zeros.
     On a CPU a call takes as long as before.
 
-    Train it with `pruning_callback()`, remove the wrappers with `strip`.
+    Train it with `pruning_callback()` and remove the wrappers with `strip`.
 
     Args:
         model: As `to_tf_keras` takes it, or a Functional tf_keras model. It is not changed.

@@ -9,7 +9,7 @@ def quantization_aware(model, preserve_sparsity=False, preserve_clusters=False):
     Kernels and activations are rounded as in the int8 file; gradients pass through the rounding.
     Convolutions have a scale for each output channel. The range of an activation starts as -6..6
     and moves by a thousandth a step towards that of the batch, so a few thousand steps are needed
-    where it is another one. A batch normalization after a convolution is fused into it in the
+    where it differs. A batch normalization after a convolution is fused into it in the
     file.
 
     Train it for an epoch or a few with a small learning rate; `to_tflite` makes it an int8 file.

@@ -1,10 +1,10 @@
-"""What is known of each kind of layer, one file for a family.
+"""Everything known about each kind of layer, one file per family.
 
 A kind tells where a layer's channels lie, which of them it needs and computes at a percentage,
 which layer computes just those, what it costs, how its channels are permuted, and which incomplete
 layer can take its place. A layer of a class without a kind reads and computes all of its channels:
-always right, only dearer. Kinds hold for exactly the classes they are registered for: a subclass
-may compute something else.
+always correct, just more expensive. Kinds hold for exactly the classes they are registered for: a
+subclass may compute something else.
 """
 
 from keras_tesla.channels import Channels

@@ -71,12 +71,11 @@ def last_or_first(layer, rank) -> int:
 
 
 class Kind:
-    """What is known of a layer class: here nothing. The base class of all kinds.
+    """What is known about a layer class: here, nothing. The base class of all kinds.
 
     Such a layer reads all of its inputs and computes all of its outputs, which is always right and
-    saves nothing. A subclass says more; for most layers `Channelwise` is the one to begin with.
-    The methods are about one layer, or one call of it, of the classes that the kind is registered
-    for.
+    saves nothing. A subclass says more; for most layers, derive from `Channelwise`. The methods are
+    about one layer, or one call of it, of the classes that the kind is registered for.
 
     Attributes:
         weight_axes: {path of a weight, as in `weight_at`: (axis of the channels that are read, axis

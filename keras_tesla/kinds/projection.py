@@ -135,7 +135,7 @@ class Projection(Kind):
             **layer.get_config(),
             "profile": profile,
             "trainable_profile": trainable_profile,
-            "percentages": percentages,  # those that `TESLA` trains if it is not told others
+            "percentages": percentages,  # those that `TESLA` trains if it is given no others
             **self._arguments(channels),
         }
         return self.incomplete.from_config(config)

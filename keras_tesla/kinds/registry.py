@@ -12,12 +12,12 @@ _TAUGHT: set[type] = set()  # by `register_kind`
 
 
 def register(kind: Kind, *classes: type | str):
-    """Says that layers of exactly these classes are of a kind.
+    """Declares that layers of exactly these classes are of a kind.
 
     Args:
         kind: The kind.
-        *classes: Layer classes; a string for an operation class behind `x + y` and the like, which
-            has no public name but that.
+        *classes: Layer classes; a string for an operation class such as that of `x + y`, which has
+            no other public name.
     """
     _KINDS.update(dict.fromkeys(classes, kind))
 
@@ -34,17 +34,17 @@ def register_kind(cls, kind=None, *, like=None):
 
     Args:
         cls: A subclass of `keras.layers.Layer`.
-        kind: A `keras_tesla.kinds.Kind`. If it says too much, for example that each channel is
-            computed alone where they are mixed, results at a percentage are wrong: compare
-            `TESLA.at(p)` with the model in a `percentage_scope` once.
+        kind: A `keras_tesla.kinds.Kind`. If it is wrong, for example says that each channel is
+            computed alone although the layer mixes them, results at a percentage are wrong: compare
+            `TESLA.at(p)` once with the model in a `percentage_scope`.
         like: Instead of `kind`, a class whose kind `cls` shares, such as `keras.layers.ReLU`. Its
             attributes that the kind reads (`activation`, `kernel`, ..) must mean what they mean
-            there. `to_idp` leaves the layer as it is, whatever it makes of `like`.
+            there. `to_idp` leaves the layer as it is, even if it converts `like`.
 
     Raises:
-        ValueError: If `cls` is no layer class, or one that the library knows by itself; not exactly
-            one of `kind` and `like` is given; `kind` is no `Kind`; `like` has no kind, or depends
-            on the percentage, as the incomplete layers do.
+        ValueError: If `cls` is not a layer class, or is one that the library already knows; if not
+            exactly one of `kind` and `like` is given; if `kind` is not a `Kind`; if `like` has no
+            kind, or depends on the percentage, as the incomplete layers do.
 
     Example:
 
@@ -66,7 +66,7 @@ def register_kind(cls, kind=None, *, like=None):
         raise ValueError(f"`cls` must be a subclass of `keras.layers.Layer`. Received: {cls!r}")
     if cls in _KINDS and cls not in _TAUGHT:
         raise ValueError(
-            f"What {cls.__name__} does is known already; register a class of your own. "
+            f"What {cls.__name__} does is already known; register a class of your own. "
             f"Received: {cls!r}"
         )
     if (kind is None) == (like is None):

@@ -21,29 +21,30 @@ class IncompleteDotProduct(_Layer):
 
     `y_j = activation(b_j + b_pj + sum_{i < k} gamma_i * (1 + c_pm) * w_ij * x_i)`
 
-    where term i lies in block m: the percentages cut the terms into blocks, of which each reads one
-    more than the next lower one.
+    where term i lies in block m: the percentages divide the terms into blocks, and each percentage
+    reads one block more than the next lower one.
 
     Args:
         profile: What `keras_tesla.profiles.get` takes. Default: `"all_one"`.
         trainable_profile: Bool. If true the coefficients are a weight of shape `(terms,)` that
             starts at `profile` and is kept non-increasing.
-        percentages: Iterable of distinct ints, 1..100: what a `TESLA` model trains that is told no
-            others. Needed with `private_bias` and `private_profile`: those that get private
+        percentages: Iterable of distinct ints, 1..100: what a `TESLA` model trains if it is given
+            no others. Needed with `private_bias` and `private_profile`: those that get private
             numbers, which must include all that are trained.
-        private_bias: Bool, whether each percentage has a bias b_p of its own beside the shared one.
+        private_bias: Bool, whether each percentage has its own bias b_p in addition to the shared
+            one.
         private_profile: Bool, whether each percentage has coefficients c_p of its own, one for each
             block of terms that it reads.
-        complete: Bool, whether the layer reads all terms at every percentage, as a network's last
-            layer does that has private numbers.
+        complete: Bool, whether the layer reads all terms at every percentage, as the last layer of
+            a network with private numbers does.
 
     Attributes:
         trained_range: None (default), or two percentages `(low, high)`, 0 <= low < high <= 100. Of
-            n channels those from `active_terms(n, low)` (from 0 for low = 0) up to
-            `active_terms(n, high)`, exclusive, are then in the range, and gradients reach only: the
-            kernel where its input channel and its output channel are, the bias where the output
-            channel is, the trainable profile where the input channel is. It changes no output and
-            is not saved. A compiled function must be compiled again (`TESLA.activate`).
+            n channels, those from `active_terms(n, low)` (from 0 for low = 0) up to but excluding
+            `active_terms(n, high)` are then in the range, and gradients reach only: the kernel
+            where its input channel and its output channel are, the bias where the output channel
+            is, the trainable profile where the input channel is. It changes no output and is not
+            saved. A compiled function must be compiled again (`TESLA.activate`).
         complete_outputs: Bool, default False: whether `trained_range` cuts the inputs alone,
             because every percentage computes all outputs, as before a complete layer. The bias is
             then trained by a range that begins at 0.
@@ -82,7 +83,7 @@ class IncompleteDotProduct(_Layer):
     def _check_private(self):
         if (self.private_bias or self.private_profile) and self.percentages is None:
             raise ValueError(
-                f"Layer {self.name!r} has private numbers and must be told of which percentages: "
+                f"Layer {self.name!r} has private numbers and must know for which percentages: "
                 "pass `percentages=[100, 90, ..]`. Received: percentages=None"
             )
         if self.private_bias and not self.use_bias:
@@ -250,7 +251,7 @@ class IncompleteDotProduct(_Layer):
         return kernel
 
     def _further_variables(self):
-        """Returns {name: variable} of those that the Keras class has not."""
+        """Returns {name: variable} of those that the Keras class lacks."""
         private = [v for numbers in self._private.values() for v in numbers.values()]
         return {
             v.name: v for v in ([self.coefficients] if self.trainable_profile else []) + private

@@ -1,4 +1,4 @@
-"""PerRange: a layer of its own for each range of percentages."""
+"""PerRange: a separate layer for each range of percentages."""
 
 import keras
 
@@ -17,10 +17,9 @@ class PerRange(keras.layers.Layer):
 
     `y = f_i(x)`, with p_i the smallest key that is at least p
 
-    In a network with multiple profiles each range of percentages has a first and a last layer of
-    its own, and the incomplete layers between them are shared (`callbacks.MultiProfile`). All of
-    the layers are built and saved; only the chosen one runs. At a percentage it is the stock layer,
-    also in `TESLA.at`.
+    In a network with multiple profiles each range of percentages has its own first and last layer,
+    and the incomplete layers between them are shared (`callbacks.MultiProfile`). All of the layers
+    are built and saved; only the chosen one runs. `TESLA.at` contains only the chosen stock layer.
 
     Args:
         layers: Dict {highest percentage of the range: layer}. One key must be 100. The layers are
@@ -35,9 +34,9 @@ class PerRange(keras.layers.Layer):
         That of each layer.
 
     Raises:
-        ValueError: At construction: no dict, keys that are no percentages or without 100, layers of
-            another class (an IDP layer, a subclass) or of different ones, a quantized dtype, one
-            layer under two keys. At build: layers of different output shapes.
+        ValueError: At construction: not a dict; keys that are not percentages, or lack 100; layers
+            of another class (an IDP layer, a subclass) or of different classes; a quantized dtype;
+            one layer under two keys. At build: layers of different output shapes.
 
     Example:
 

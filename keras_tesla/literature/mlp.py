@@ -19,11 +19,11 @@ def mlp(
 ):
     """Returns the MLP of the IDP and TESLA papers, 784-100-100-10 with ReLU.
 
-    First and last layer are complete; the one between them is incomplete on its inputs.
+    The first and the last layer are complete; the one between them is incomplete on its inputs.
 
     With `private_percentages` there is a batch normalization before each ReLU, and each of these
-    percentages has numbers of its own: coefficients of the middle layer's blocks of terms; after
-    it statistics, a gain and a shift; and a bias of the logits.
+    percentages has private numbers: coefficients of the middle layer's blocks of terms; statistics,
+    a gain and a shift after that layer; and a bias of the logits.
 
     Args:
         features: Positive int, inputs of an example.

@@ -61,7 +61,7 @@ def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
         values: {index of a tensor: (value, computed width; None for all of it)}; not changed.
         steps: The steps to run, in order.
         call_step: Function `(step, args, kwargs) -> outputs` that computes one step.
-        take: `keras_tesla.channels.take` or its like, which also hands on the Keras mask.
+        take: `keras_tesla.channels.take` or a variant, which also passes on the Keras mask.
 
     Returns:
         `values` with the steps' outputs added.

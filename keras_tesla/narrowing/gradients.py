@@ -9,7 +9,7 @@ from keras import ops
 class Attenuated(keras.Layer):
     """The value of the first input; each input's gradient is a multiple of the output's.
 
-    A layer, because layers hand on the Keras mask.
+    A layer, because layers pass on the Keras mask.
 
     Args:
         factors: For each input an array, or a list of arrays whose maximum counts, that broadcasts
@@ -38,7 +38,7 @@ def attenuated(tensors, factors):
     def first(*tensors):
         def gradients(*arguments, upstream=None):
             if upstream is None:
-                (upstream,) = arguments  # PyTorch hands the tensors over, too, the others do not
+                (upstream,) = arguments  # PyTorch also passes the tensors, the others do not
             found = [_times(upstream, factor) for factor in factors]
             return tuple(found) if len(found) > 1 else found[0]
 
@@ -50,8 +50,8 @@ def attenuated(tensors, factors):
 def value_of(weight):
     """Returns the value that a variable has now, or a tensor itself.
 
-    On TensorFlow `convert_to_tensor` hands a Keras variable back: it is read only later, perhaps
-    when a stateless scope that lends it another value is over.
+    On TensorFlow `convert_to_tensor` returns a Keras variable itself: it is read only later,
+    perhaps after a stateless scope that lends it another value has ended.
     """
     return ops.cast(weight, weight.dtype) if isinstance(weight, keras.Variable) else weight
 

@@ -63,7 +63,7 @@ class LivePlan:
             values: {index of a tensor: (value, computed width)}.
             steps: Steps of this plan, in order.
             add_loss: Called with each activity loss of a narrowed layer.
-            training: Bool or None, handed to the layers that distinguish it.
+            training: Bool or None, passed to the layers that take it.
             lend: Function `(step, percentage) -> [(variable, value), ..]` for all variables of a
                 step's layer, which then runs with these values; none: with its own.
         """
@@ -114,7 +114,7 @@ def _takes_training(operation):
 
 
 class _Take(keras.Layer):
-    """`take` as a layer, because layers hand on the Keras mask."""
+    """`take` as a layer, because layers pass on the Keras mask."""
 
     def __init__(self, *arguments):
         super().__init__(autocast=False, name="take")

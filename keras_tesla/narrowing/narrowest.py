@@ -14,9 +14,9 @@ from keras_tesla.narrowing.plan import Plan, Step
 def narrowest_percentages(plans: list[Plan]) -> dict[int, dict[int, np.ndarray]]:
     """Returns {id of a weight: {axis: the narrowest percentage at each place on it}}.
 
-    Only axes are there of which not all percentages that read the weight read the same part. So
-    what only one percentage reads, or all read whole, is not. The narrowest percentage of an entry
-    is the largest of its axes': it is read where all of them are.
+    An axis is listed only if the percentages that read the weight read different parts of it. So
+    it is not listed if only one percentage reads the weight, or if all read the axis whole. The
+    narrowest percentage of an entry is the largest of its axes': it is read where all of them are.
 
     Args:
         plans: The plans of a graph at all percentages of a model.
@@ -67,7 +67,7 @@ def _reads(step: Step, percentage: int):
         for variable in getattr(layer, "variables", []):
             yield variable, (1,) * len(variable.shape), tuple(variable.shape)
         return
-    # What is read is asked of the kind itself: it may lend a percentage weights of a percentage.
+    # The kind itself says what is read: it may lend a percentage weights that only it uses.
     with _Reading() as reading:  # some are read only where their value is asked for
         extents_of = {path: tuple(value_of(w).shape) for path, w in narrowed.weights().items()}
     running = layer.layer_at(percentage) if isinstance(layer, PerRange) else layer

@@ -97,7 +97,7 @@ def dependent(graph: Graph, made_incomplete: Collection[int] = ()) -> set[int]:
 
     Args:
         graph: The calls of the model.
-        made_incomplete: The ids of layers that are taken to depend on it, too.
+        made_incomplete: The ids of layers that are also taken to depend on it.
     """
     found: set[int] = set()
     for call in graph.calls:
@@ -109,7 +109,7 @@ def dependent(graph: Graph, made_incomplete: Collection[int] = ()) -> set[int]:
 
 
 def narrow(graph: Graph, percentage: int) -> Plan:
-    """Plans the run of a graph at a percentage: nothing that no layer reads is computed.
+    """Plans the run of a graph at a percentage: it computes only what a layer reads.
 
     Going backward from the model's outputs, of which everything is needed, each call turns what is
     needed of its outputs into what is needed of its inputs; a tensor read by several calls needs

@@ -28,7 +28,7 @@ def run(lives: list, values: dict) -> dict[int, dict]:
 
     Returns:
         {percentage: {index of an output tensor: (value, computed width)}}, for as many of the
-        layers as can be run so.
+        layers as can be run this way.
     """
     done: dict[int, dict] = {live.plan.percentage: {} for live in lives}
     for step, widths in _steps(lives, values):
@@ -66,7 +66,7 @@ def _note(done, step, widths, outputs):
 
 
 def _steps(lives, values):
-    """Yields (step, {percentage: width of its output}) of what can run so."""
+    """Yields (step, {percentage: width of its output}) of what can run this way."""
     if len(lives) == 1:
         return
     for step in lives[0].plan.steps:
@@ -99,14 +99,14 @@ def _applies(step, values):
 def _products(x, kernel, ends) -> list:
     """Returns the product of each block of terms; `ends` says where the blocks end."""
     x = leading(x, ends[-1], -1)
-    if len(ends) == 1:  # TensorFlow refuses to split at no place
+    if len(ends) == 1:  # TensorFlow refuses an empty list of positions to split at
         return [ops.matmul(x, kernel)]
     parts = (ops.split(x, ends[:-1], axis=-1), ops.split(kernel, ends[:-1], axis=0))
     return [ops.matmul(terms, rows) for terms, rows in zip(*parts, strict=True)]
 
 
 class _PrefixSum(keras.Layer):
-    """A layer, because layers hand on the Keras mask.
+    """A layer, because layers pass on the Keras mask.
 
     Args:
         layer: The IDPDense layer.
@@ -166,18 +166,19 @@ class _AttenuatedSum(keras.Layer):
     """A prefix sum whose gradients are attenuated.
 
     With P_b = x_b K_b, the product of block b of terms, percentage p has Z_p = P_1 + .. + P_b(p).
-    Its gradient reaches K_b through P_b multiplied by S_p of the kernel, and the weights before x
-    by an S_p of theirs. Where these are equal, one product serves both; elsewhere each has one.
+    Its gradient reaches K_b through P_b, multiplied by S_p of the kernel, and the weights before x
+    multiplied by their own S_p. Where these are equal, one product serves both; elsewhere each has
+    its own.
 
     Args:
         layer: The IDPDense layer.
         widths: {percentage: width of its output that is needed; None for all of it}.
         attenuator: The factors.
-        narrowest: For each way on which the gradient of the input goes on, the narrowest
-            percentages of the channels, by which it is attenuated; None: it is not.
+        narrowest: For each path along which the gradient of the input continues, the narrowest
+            percentages of the channels, by which it is attenuated; None: it is not attenuated.
 
     Call arguments:
-        inputs: A list of the input and of its like on each of these ways.
+        inputs: A list of the input and of its counterpart on each of these paths.
     """
 
     def __init__(self, layer, widths, attenuator, narrowest):
@@ -231,7 +232,7 @@ class _AttenuatedSum(keras.Layer):
         return outputs
 
     def _is_one(self):
-        """Whether input and kernel are attenuated alike, whatever the output channel."""
+        """Whether input and kernel are attenuated equally, for every output channel."""
         of_kernel = self._attenuator.narrowest(self._layer[0].kernel)
         (first, *others) = self._narrowest
         one_way = first is not None and not others

@@ -47,8 +47,8 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
     (`keras_tesla.quantization.ranges.ActivationRange`). Layers that LiteRT fuses, such as a
     convolution with the batch normalization and the ReLU after it, are rounded once.
 
-    Train the copy with `TESLA`, best from a trained model and with a small learning rate; then
-    `keras_tesla.tflite.export(.., quantization="int8")` needs no representative data.
+    Train the copy with `TESLA`, preferably starting from a trained model and with a small learning
+    rate; then `keras_tesla.tflite.export(.., quantization="int8")` needs no representative data.
 
     Args:
         model: A built Functional or Sequential `keras.Model` with incomplete layers, in float32. It
@@ -83,7 +83,7 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
     graph = graphs.read(model)
     if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
         raise ValueError(
-            "The model has no incomplete layer (IDPDense, IDPConv2D and their like), so every "
+            "The model has no incomplete layer (IDPDense, IDPConv2D and others), so every "
             "percentage would be the same network. Convert it with `keras_tesla.to_idp` first. "
             f"Received layers: {[layer.name for layer in graph.layers]}"
         )

@@ -39,8 +39,8 @@ class ActivationRange(keras.layers.Layer):
         That of the input.
 
     Raises:
-        ValueError: At construction: invalid percentages, another momentum. When called at a
-            percentage without a range.
+        ValueError: At construction: invalid percentages or momentum. When called at a percentage
+            without a range.
 
     Example:
 
@@ -114,7 +114,7 @@ class ActivationRange(keras.layers.Layer):
             self._track(inputs, *variables)
         low, high = (ops.convert_to_tensor(v) for v in variables)
         empty = ops.equal(high, low)
-        # The branch that is not chosen must be finite, too, or its gradient is NaN.
+        # The branch that is not chosen must be finite too, or its gradient is NaN.
         rounded = fake_quantized(inputs, low, ops.where(empty, low + 1.0, high))
         return ops.where(empty, inputs, rounded)
 

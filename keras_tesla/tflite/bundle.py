@@ -23,7 +23,7 @@ class Entry:
         latency: Seconds of one call on the machine that exported it, one thread, median.
         max_abs_difference: Largest difference between the file's outputs and Keras'.
         standalone: How it becomes a standalone file, see `keras_tesla.tflite.storages.part`; None
-            if its file is one.
+            if its file already is one.
     """
 
     percentage: int

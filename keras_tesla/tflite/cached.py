@@ -13,7 +13,7 @@ class CachedRunner:
 
     Args:
         path: A .tflite file with one signature, `serving_default`.
-        cache: Path of the weight cache; XNNPACK writes it if there is none that fits.
+        cache: Path of the weight cache; XNNPACK writes it if none fits.
         threads: Int, number of CPU threads of a call.
     """
 

@@ -1,4 +1,4 @@
-"""Whether a model can be exported as it is asked for."""
+"""Whether a model can be exported as requested."""
 
 import re
 
@@ -48,7 +48,7 @@ def check_model(tesla: TESLA, settings: Settings) -> tuple[int, ...]:
     if settings.percentage_input and merge.PERCENTAGE in tesla.graph.input_names:
         raise ValueError(
             f"mode='percentage_input' adds an input {merge.PERCENTAGE!r}, and the model has one of "
-            "that name. Rename it, or take mode='signatures'."
+            "that name. Rename it, or use mode='signatures'."
         )
     unknown = [n for n in settings.normalization or () if n not in tesla.graph.input_names]
     if unknown:

@@ -28,7 +28,7 @@ class CompiledModelError(RuntimeError):
 
 
 def run(files: list[tuple[bytes, list[tuple[str, list[dict]]]]]) -> list[list[list[dict]]]:
-    """Runs signatures of files, all in one process: to start it takes longer than to run a file.
+    """Runs signatures of files, all in one process: starting it takes longer than running a file.
 
     Args:
         files: [(the bytes of a .tflite file, [(signature, [{input name: array}, ..]), ..]), ..].
@@ -53,7 +53,7 @@ def run(files: list[tuple[bytes, list[tuple[str, list[dict]]]]]) -> list[list[li
                 },
             )
         done = subprocess.run(
-            # -P: the modules beside this file must not be found in place of others.
+            # -P: the modules next to this file must not be found in place of others.
             [sys.executable, "-P", __file__, directory, str(len(files))],
             capture_output=True,
             encoding="utf-8",

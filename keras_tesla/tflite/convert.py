@@ -81,7 +81,7 @@ def run(converter, quantization, representative, int8_io) -> bytes:
         converter.inference_output_type = tf.int8
     converter.target_spec.supported_ops = [operations]
     with warnings.catch_warnings():
-        # The converter runs the interpreter that it asks others to leave.
+        # The converter itself runs the interpreter that it declares deprecated.
         warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
         return converter.convert()
 
@@ -118,8 +118,8 @@ def _constant(value, limit):
 def _concrete_function(model, limits):
     """Returns the model as a TensorFlow function of its named inputs.
 
-    The weights are constants of it. A Keras model has them in variables that the converter does not
-    freeze; to export a SavedModel first makes it do so, in five times the time.
+    Its weights are constants. A Keras model has them in variables that the converter does not
+    freeze; exporting a SavedModel first would freeze them, but takes five times as long.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""One percentage of a TESLA model, converted by itself, and what Keras computes at it."""
+"""One percentage of a TESLA model, converted separately, and what Keras computes at it."""
 
 import dataclasses
 

@@ -52,15 +52,15 @@ def export(
         mode: `"per_percentage"`: one file, `p30.tflite`, for each percentage. `"signatures"`: one
             file, `model.tflite`, with a signature `p30` for each percentage. `"percentage_input"`:
             the same with a signature `serving_default` that takes `percentage` (int32, shape
-            `(1,)`) beside the inputs; a value between two percentages is served by the next higher
-            one, a value beyond them by the nearest.
+            `(1,)`) in addition to the inputs; a value between two percentages is served by the next
+            higher one, a value outside their range by the nearest.
         percentages: Iterable of ints among those of `tesla`. Default: all of them.
         batch_size: Int, the fixed batch size of the files.
         inputs: {input name: array `(examples, ...)`}, or one array for a model with one input, on
             which files and Keras are compared. Default: the first of `representative_data`, else 16
             random examples.
         overwrite: Bool, whether an export in the folder may be replaced.
-        storage: Of the modes with one file. `"shared"`: each weight once for all percentages.
+        storage: For the modes with one file. `"shared"`: each weight once for all percentages.
             `"plain"`: the weights of each percentage, without operators that some delegates lack.
         quantization: None: float32. `"int8"`: int8 weights and activations. `"dynamic_range"`: int8
             weights, computed with as LiteRT's dynamic range kernels do; in shared storage they
@@ -78,7 +78,7 @@ def export(
         A `Bundle`; the same is written as `manifest.json`.
 
     Raises:
-        ValueError: An argument that does not fit, a percentage that was not trained.
+        ValueError: An invalid argument, or a percentage that was not trained.
         RuntimeError: Another backend than TensorFlow.
         VerificationError: The outputs of a file differ from those of Keras.
         OSError: The folder is a file, holds an export already, or cannot be written.

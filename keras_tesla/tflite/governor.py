@@ -30,7 +30,7 @@ class _Trial(NamedTuple):
 class Governor:
     """Chooses, call by call, the highest percentage that stays within the budgets.
 
-    At once down, slowly up. With the average of the last calls at the percentage p in force,
+    It steps down at once and up slowly. With the average of the last calls at percentage p,
 
         average = average + (measured - average) / min(calls at p, window),
 
@@ -39,44 +39,44 @@ class Governor:
 
         average / cost(p) * cost(q).
 
-    Averages of percentages that were left are not used: the load may have changed since.
+    Averages of earlier percentages are not used: the load may have changed since.
 
     - Down: as soon as one measurement is above `overshoot` times its budget (it then replaces the
       average), or the average of at least `window` calls is above the budget: to the highest
       percentage that is predicted to need at most `1 - margin` of every budget, or to the lowest if
       there is no such percentage.
-    - Up: one step at a time, when nothing was wrong for a wait: no average above its budget, and
-      the headroom below `hot - margin`. The wait is `hold` if all the while the next percentage was
-      predicted to need at most `1 - margin` of every budget. Otherwise it is `8 * hold`, because
-      costs may be wrong and only a trial can tell.
-    - A step up that does not last as long as it waited, and `window` calls, has failed. It returns
-      to where it came from, and the next one of its kind (predicted to fit or not) to that
-      percentage waits twice as long, `64 * hold` at most. One that lasts resets the waits; if it
-      was predicted not to fit, to `hold`.
-    - Heat: a reading of `hot` or more that is not below the last one is one step down, and another
-      after each `hold`; 1 or more leads to the lowest. The percentage that was too hot is not tried
-      again before `64 * hold`, nor is the next one above it that soon after.
+    - Up: one step at a time, after a wait in which nothing was wrong: no average above its budget,
+      and the headroom below `hot - margin`. The wait is `hold` if during all of it the next
+      percentage was predicted to need at most `1 - margin` of every budget. Otherwise it is
+      `8 * hold`, because costs may be wrong and only a trial can tell.
+    - A step up that does not last as long as its wait and `window` calls has failed. The governor
+      returns to the previous percentage, and the next step of the same kind (predicted to fit or
+      not) to that percentage waits twice as long, at most `64 * hold`. A step that lasts resets the
+      waits; if it was predicted not to fit, to `hold`.
+    - Heat: a reading of `hot` or more that is not below the last one causes one step down, and
+      another after each `hold`; 1 or more leads to the lowest. The percentage that was too hot is
+      not tried again before `64 * hold`, nor is the next one above it that soon after.
 
-    So a step up comes at least `hold` after the step before it, whatever is measured, and what
-    fails is tried ever more rarely. On a cool device on which every percentage always takes its own
-    time, a higher one more, the governor settles on the highest one within the budget, and makes of
-    n percentages at most `2 * (n - 1) + 2 * (6 + T / (64 * hold))` switches in the time T.
+    So a step up comes at least `hold` after the step before it, whatever is measured, and a failing
+    step is tried less and less often. On a cool device on which every percentage always takes the
+    same time, a higher one more, the governor settles on the highest one within the budget, and
+    with n percentages makes at most `2 * (n - 1) + 2 * (6 + T / (64 * hold))` switches in time T.
 
-    Nothing here reads a clock or draws a random number. Time is counted in calls, or in whatever
-    unit `record` is told as `elapsed`; `hold` is in the same unit. Not thread-safe.
+    Nothing here reads a clock or draws a random number. Time is counted in calls, or in the unit of
+    the `elapsed` that `record` receives; `hold` is in the same unit. Not thread-safe.
 
     Args:
         percentages: Iterable of distinct integers, 1..100: those the file holds.
-        costs: {percentage: positive number}, what each takes in relation to the others: latencies
+        costs: {percentage: positive number}, what each takes relative to the others: latencies
             measured anywhere, or multiply-adds. Default: the percentage itself.
         latency_budget: Seconds a call may take. At least one budget is needed.
         energy_budget: Joules a call may take. A power budget of P watts at r calls a second is
-            P / r joules. Never a step up before `record` was given `window` energies.
+            P / r joules. There is no step up before `record` has received `window` energies.
         hold: How long nothing may be wrong before a step up. Default: 30 calls.
         window: Int, calls in the moving average.
         margin: Share of a budget that a percentage must be predicted to leave unused before it is
             chosen, and how far below `hot` the headroom must fall before a step up.
-        overshoot: One measurement above this multiple of its budget is a reason to step down.
+        overshoot: One measurement above this multiple of its budget causes a step down.
         hot: Thermal headroom, as Android counts it (1: severe throttling), of a step down.
         start: The percentage to begin with. Default: the highest.
 
@@ -121,7 +121,7 @@ class Governor:
             )
         _at_least("overshoot", overshoot, 1.0)
         settings = (self._costs(costs), window, float(margin), float(overshoot))
-        seconds = math.inf  # without a budget for it the latency is averaged all the same
+        seconds = math.inf  # without a budget for it, the latency is still averaged
         if latency_budget is not None:
             seconds = _positive("latency_budget", latency_budget)
         self._latency = _Gauge(seconds, *settings)
@@ -172,15 +172,15 @@ class Governor:
         percentage: int | None = None,
         elapsed: float = 1.0,
     ) -> int:
-        """Takes note of a call and returns the percentage for the next one.
+        """Records a call and returns the percentage for the next one.
 
         Args:
             latency: Seconds the call took.
             energy: Joules it took, if they were measured.
             headroom: A new thermal headroom, 0 or more, if there is one. NaN, which Android returns
                 when it is asked more than about once a second, means none: the last one stays.
-            percentage: The one that the call ran at. Default: `percentage`. Of a call that was
-                under way during a switch only headroom and elapsed time are used.
+            percentage: The one that the call ran at. Default: `percentage`. If a switch happened
+                during the call, only headroom and elapsed time are used.
             elapsed: Time since the last record, in the unit of `hold`. Default: one call.
 
         Raises:
@@ -264,7 +264,7 @@ class Governor:
     def _has_lasted(self, trial: _Trial):
         expected, doubted = self._exponents[True], self._exponents[False]
         expected[self._at] = 0
-        # What lasts although it was doubted is no longer doubted: its cost is too high.
+        # A step that lasts against its prediction shows that the cost is too high.
         doubted[self._at] = min(doubted[self._at], _DOUBT) if trial.fits else 0
 
     def _fits(self, index: int) -> bool:

@@ -15,11 +15,11 @@ from keras_tesla.tflite.files import archive, reading
 
 
 class Model:
-    """An exported file, run by LiteRT at the percentage that each call asks for.
+    """An exported file; LiteRT runs it at the percentage that each call asks for.
 
-    A percentage is opened as a standalone file at the first call that asks for it, so only the
-    percentages that are used take memory. Calls from several threads are safe; those at one
-    percentage wait for each other.
+    A percentage is opened as a standalone file at its first call, so only the percentages that are
+    used take memory. Calls from several threads are safe; calls at the same percentage wait for
+    each other.
 
     Args:
         path: A .tflite file that `export` wrote.
@@ -51,7 +51,7 @@ class Model:
             An array; {output name: array} of a network with several outputs.
 
         Raises:
-            ValueError: A percentage that the file does not hold, inputs that do not fit.
+            ValueError: A percentage that the file does not hold, or inputs that do not fit.
         """
         percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
         if percentage not in self.percentages:

@@ -72,7 +72,7 @@ class ConversionSettings:
             raise ValueError(f"`{name}` must be one of {tuple(choices)}. Received: {value!r}")
 
     def _set(self, name, value):
-        object.__setattr__(self, name, value)  # frozen for everybody else
+        object.__setattr__(self, name, value)  # frozen for all other code
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -55,7 +55,7 @@ class Linear(Aggregation):
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class Sum(Linear):
-    """`L = l_1 + l_2 + .. + l_t`: every percentage counts alike."""
+    """`L = l_1 + l_2 + .. + l_t`: every percentage counts equally."""
 
     def coefficients(self, percentages):
         return dict.fromkeys(percentages, 1.0)

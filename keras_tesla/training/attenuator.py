@@ -1,11 +1,11 @@
-"""Attenuated gradients of a model's weights, exactly, in one forward run.
+"""Attenuated gradients of a model's weights, exactly, in one forward pass.
 
 At percentage p the layers that depend on the percentage get their weights with gradients multiplied
-by S_p. What does not depend on it runs once for all percentages, so its weights cannot be lent so.
-But a weight of channel i there reaches percentage p through channel i of the tensors at which the
-percentages part, and multiplying their gradients by S_p[i] comes to the same. For the layers before
-it does not, for their gradients are not attenuated: then the attenuated layers run a second time,
-on fixed inputs, with nothing but their weights to differentiate.
+by S_p. What does not depend on it runs once for all percentages, so its weights cannot be lent this
+way. But a weight of channel i there reaches percentage p through channel i of the tensors at which
+the percentages diverge, and multiplying their gradients by S_p[i] has the same effect. For trained
+layers before these it would be wrong, since their gradients are not attenuated: then the attenuated
+layers run a second time, on fixed inputs, and only their weights are differentiated.
 """
 
 import dataclasses

@@ -26,8 +26,8 @@ def check_graph(graph: Graph):
             )
     if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
         raise ValueError(
-            "The model has no incomplete layer (IDPDense, IDPConv2D and their like), so every "
-            "percentage would be the same network. Put one in, or convert the model with "
+            "The model has no incomplete layer (IDPDense, IDPConv2D and others), so every "
+            "percentage would be the same network. Add one, or convert the model with "
             "`keras_tesla.to_idp`. "
             f"Received layers: {[layer.name for layer in graph.layers]}"
         )

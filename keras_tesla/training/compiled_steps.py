@@ -1,4 +1,4 @@
-"""Keras' compiled steps, kept: percentages that come again find theirs again."""
+"""Keeps Keras' compiled steps, so that returning percentages need no new compilation."""
 
 
 class CompiledSteps:

@@ -24,11 +24,11 @@ class InPlaceDistillation:
     |---|---|
     | categorical cross-entropy (sparse, too), KL | `T^2 * KL(softmax(t / T), softmax(s / T))` |
     | binary cross-entropy | `T^2 * KL(sigmoid(t / T), sigmoid(s / T))`, mean over the units |
-    | squared, absolute, percentage or logarithmic error, Huber, log-cosh | refused: it loses |
+    | squared, absolute, percentage or logarithmic error, Huber, log-cosh | refused: gets worse |
     | any other, and your own | refused: pass `divergence` |
 
-    A regression lost at every percentage where it was measured (docs/decisions.md); with
-    `divergence="mean_squared_error"`, say, it learns from the teacher nevertheless.
+    A regression got worse at every percentage where it was measured (docs/decisions.md); pass a
+    divergence, such as `"mean_squared_error"`, to distill it anyway.
 
     Outputs that end in a softmax or a sigmoid have the divergence of their logits. In the logs
     `p50_loss` is l_50, `p50_distillation` is d_50, and `loss` is what is trained.

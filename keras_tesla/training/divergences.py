@@ -92,7 +92,7 @@ class BinaryKL(KL):
     """
 
     def logits(self, probabilities):
-        # Beside 1 there is no number between 1 and 1 - eps / 2.
+        # There is no number between 1 - eps / 2 and 1.
         rest = ops.maximum(1 - probabilities, float(np.finfo(self.dtype).eps) / 4)
         return ops.log(ops.maximum(probabilities, _LEAST)) - ops.log(rest)
 
@@ -141,7 +141,7 @@ def check(divergence):
         )
     if _is_one_of(loss, _ON_PROBABILITIES):
         raise ValueError(
-            "As a divergence this loss would take the teacher's output for probabilities, also "
+            "As a divergence this loss would treat the teacher's output as probabilities, even "
             "where it is logits. Pass 'kl_divergence' or 'binary_kl_divergence', which have the "
             f"gradient of a cross-entropy. Received: {divergence!r}"
         )
@@ -197,7 +197,7 @@ def fitting(output: Output, loss, divergence="auto", from_logits="auto", tempera
     axis = getattr(loss, "axis", -1)
     if kind is CategoricalKL and axis == -1 and output.units == 1:
         raise ValueError(
-            f"Output {output.name!r} has one unit, and of one class the divergence is always 0. "
+            f"Output {output.name!r} has one unit, and for one class the divergence is always 0. "
             "Train it on a binary cross-entropy, or pass `InPlaceDistillation(divergence="
             "'binary_kl_divergence')`."
         )
@@ -231,7 +231,7 @@ def _check_known(output, loss):
     if _is_one_of(loss, _REGRESSION):
         raise ValueError(
             f"Output {output.name!r} is trained on a regression loss, {_named(loss)}, and "
-            "in-place distillation made a regression lose at every percentage where it was "
+            "in-place distillation made a regression worse at every percentage where it was "
             "measured (Friedman's function, error in % of the variance: 10.2 -> 17.3 at 100 %, "
             "29.6 -> 42.3 at 25 %; see docs/decisions.md). Leave `distillation` out, or ask for "
             "it: `distillation=InPlaceDistillation(divergence='mean_squared_error', weight=...)`; "

@@ -6,7 +6,7 @@ import keras
 
 from keras_tesla.graph import Graph, Tensor
 
-# These hand their input's numbers on, or averages of them: probabilities stay probabilities.
+# These return their input's numbers, or averages of them: probabilities stay probabilities.
 _PASSING = {
     *("Cast ExpandDims Flatten Identity Permute Reshape Squeeze Transpose".split()),
     *(f"{kind}{d}D" for kind in ("AveragePooling", "GlobalAveragePooling") for d in (1, 2, 3)),
@@ -30,7 +30,7 @@ class Output:
         path: The keys and indices that lead to it in the structure of the outputs.
         units: Int, the length of its last axis, or None.
         activation: Name of the last activation, `"linear"` if a layer has none; None if the last
-            layer is one of which that cannot be told.
+            layer does not tell.
     """
 
     name: str
@@ -106,7 +106,7 @@ def assign(value, outputs: list[Output], argument: str) -> list:
         argument: Name of the argument, for the message.
 
     Raises:
-        ValueError: If the outputs that are meant cannot be told.
+        ValueError: If it is unclear which outputs are meant.
     """
     if not keras.tree.is_nested(value):
         return [value] * len(outputs)

@@ -14,9 +14,9 @@ _COLUMN = re.compile(r"(val_)?p(\d+)_(.+)")
 class Progress(keras.callbacks.ProgbarLogger):
     """Keras' bar with the columns of the widest and the narrowest active percentage only.
 
-    With `verbose=1` a table of all of them follows each epoch, with `verbose=2`, one line for each
-    epoch, the end of the training. It has to be the first of the callbacks, so that what others
-    print begins on a new line.
+    With `verbose=1`, a table of all of them follows each epoch. With `verbose=2`, one line is
+    printed for each epoch, and the table once at the end of training. It must be the first of the
+    callbacks, so that what others print begins on a new line.
     """
 
     def __init__(self):

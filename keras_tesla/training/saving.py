@@ -1,4 +1,4 @@
-"""How a TESLA model is saved: in Keras' own formats, with what its callbacks go on from."""
+"""How a TESLA model is saved: in Keras' own formats, with the state its callbacks resume from."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ class Saved(_Model):
     def callback_state(self) -> dict:
         """{callback: {name: NumPy array}} that callbacks find again; saved with the weights.
 
-        A run that `callbacks.BackupAndRestore` resumes goes on from it. A new `fit` does not.
+        A run that `callbacks.BackupAndRestore` resumes continues from it. A new `fit` does not.
         """
         return self._untracked.callback_state
 

@@ -1,9 +1,9 @@
 """The gradient of the aggregated loss, one percentage after the other.
 
-The gradient of a weighted sum is the weighted sum of the gradients. What one percentage computed on
-its way forward is therefore needed no longer once its own gradient is known, and a step takes about
-the memory of its widest percentage instead of that of all of them together. The multiply-adds are
-the same: what all percentages share runs forward once, and backward once, on the sum of their
+The gradient of a weighted sum is the weighted sum of the gradients. The activations of one
+percentage are therefore no longer needed once its own gradient is known, and a step takes about the
+memory of its widest percentage instead of that of all of them together. The multiply-adds are the
+same: what all percentages share runs forward once, and backward once, on the sum of their
 gradients.
 """
 
@@ -18,11 +18,11 @@ from keras_tesla.training.aggregation import Linear
 
 
 def possible(model) -> bool:
-    """Whether a TESLA model can be differentiated so.
+    """Whether a TESLA model can be differentiated this way.
 
-    It cannot if its aggregation is another function of all losses; if a layer may add losses of
-    its own, as any layer from elsewhere: those of all percentages are one list; or if an output
-    that all percentages compute together may be probabilities.
+    It cannot if its aggregation is not a weighted sum; if a layer may add losses of its own, as any
+    layer that is not from Keras may, because the losses of all percentages form one list; or if an
+    output that all percentages compute together may be probabilities.
     """
     aggregation = model.aggregation
     linear = isinstance(aggregation, Linear) and type(aggregation).__call__ is Linear.__call__
@@ -127,7 +127,7 @@ def tensorflow(model, tasks, x, y, sample_weight):
 def _order(percentages, distillation):
     """Returns the percentages with the widest one last, or first where it teaches.
 
-    It needs no slices beside the sum of gradients, so the peak of memory stays low. Of the others
+    It needs no slices besides the sum of gradients, so the peak of memory stays low. Of the others
     the widest is first, when there is no sum yet. Statistics of a stock BatchNormalization after an
     incomplete layer, which fit no percentage, end on the last one.
     """

@@ -59,7 +59,7 @@ class _TensorFlowStep(_Model):
 
 
 class _JAXStep(_Model):
-    """Keras' own steps for JAX, each compiled from a function of its own.
+    """Keras' own steps for JAX, each compiled from a new function.
 
     `jax.jit` finds the trace of an equal function again, and a method equals itself whatever
     percentages are active.

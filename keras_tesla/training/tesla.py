@@ -58,8 +58,8 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
     """Trains a model at several percentages of its dot-product terms, as tasks of one model.
 
     Each training step runs the network at every active percentage, aggregates the losses and
-    applies the gradient of the aggregated loss. What does not depend on the percentage, everything
-    before the first incomplete layer, runs once a step. All percentages are active at first (joint
+    applies the gradient of the aggregated loss. Everything before the first incomplete layer does
+    not depend on the percentage and runs once per step. All percentages are active at first (joint
     training); `callbacks.TaskWiseEarlyStopping` activates them one after the other, as in the
     paper.
 
@@ -161,7 +161,8 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
     def activate(self, percentages):
         """Makes some percentages the active ones; the next step uses them.
 
-        The first step with other percentages, variables to train or optimizer compiles again.
+        The first step with other percentages, trainable variables or another optimizer compiles
+        again.
 
         Args:
             percentages: Iterable of distinct ints, among those of the constructor.
@@ -221,7 +222,8 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
             metrics: As in Keras; each percentage gets its own.
             weighted_metrics: Likewise.
             jit_compile: Bool or `"auto"`. On TensorFlow without a GPU `"auto"` means XLA for a
-                model without convolutions: there it was measured to pay, with them to cost.
+                model without convolutions: measured steps were faster there, and slower with
+                convolutions.
             **kwargs: All others, as in Keras.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Which weights of a network get a gradient: what callbacks change for a while."""
+"""Which weights of a network get a gradient: what callbacks change temporarily."""
 
 
 def of(network, layers) -> list[tuple]:

@@ -17,7 +17,7 @@ class PercentageView(keras.Model):
     """
 
     def __init__(self, network, plan: Plan):
-        # The network's own layers cast; TESLA and its views hand everything through.
+        # The network's own layers cast; TESLA and its views pass everything through.
         super().__init__(
             name=f"{network.name}_p{plan.percentage}", dtype=network.dtype_policy, autocast=False
         )

@@ -251,7 +251,7 @@ def test_weights_that_are_in_no_dot_product_count():
 
 
 def test_the_selection_before_a_masked_layer_is_left_out():
-    """A stock layer that hands on the mask; `TESLA.predict` takes a slice instead."""
+    """A stock layer that passes on the mask; `TESLA.predict` takes a slice instead."""
     x = keras.Input((5,), dtype="int32")
     y = IDPDense(2, name="layer")(layers.Embedding(7, 6, mask_zero=True)(x))
     tesla = TESLA(keras.Model(x, y), [100, 50])

@@ -1,4 +1,4 @@
-"""BackupAndRestore: whatever moment a kill hits, the next run goes on or begins anew."""
+"""BackupAndRestore: after a kill at any moment, the next run continues or starts again."""
 
 import os
 import pathlib

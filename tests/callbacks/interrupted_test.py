@@ -96,7 +96,7 @@ def test_a_new_run_on_a_checkpoint_begins_with_the_first_task(tmp_path):
 
 
 def test_only_a_backup_goes_on_with_the_task(tmp_path):
-    """The oracle is the run that nobody interrupted; bits are equal."""
+    """The oracle is the uninterrupted run; bits are equal."""
 
     def train(directory, *others):
         tesla = compiled()

@@ -363,8 +363,8 @@ def test_no_warning_about_the_layers_of_other_ranges():
     assert not [str(w.message) for w in caught if "radient" in str(w.message)]
 
 
-def test_an_epoch_behind_the_last_range():
-    with pytest.raises(ValueError, match="take 2 epochs together. Received: a run that begins"):
+def test_an_epoch_after_the_last_range():
+    with pytest.raises(ValueError, match="take 2 epochs in total. Received: a run that begins"):
         fit(mlp(), {30: 1, 100: 1}, total=5, initial_epoch=2)
 
 

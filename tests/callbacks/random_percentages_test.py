@@ -181,8 +181,8 @@ def test_probabilities_are_positive(weight):
         ({"always": (100, 33)}, r"Received in addition: \[33\]"),
         ({"probabilities": {33: 1.0}}, r"Received in addition: \[33\]"),
         ({"validation_percentages": [33]}, r"Received in addition: \[33\]"),
-        ({"count": 4}, r"4 percentages are to be drawn from \[40, 60, 80\]"),
-        ({"probabilities": {100: 1.0}}, r"2 percentages are to be drawn from \[\]"),
+        ({"count": 4}, r"4 percentages must be drawn from \[40, 60, 80\]"),
+        ({"probabilities": {100: 1.0}}, r"2 percentages must be drawn from \[\]"),
     ],
 )
 def test_percentages_are_those_of_the_model(arguments, message):

@@ -1,4 +1,4 @@
-"""TaskWiseEarlyStopping: when tasks end, what they hand on, and going on after a kill."""
+"""TaskWiseEarlyStopping: when tasks end, what they pass on, and continuing after a kill."""
 
 from contextlib import nullcontext
 

@@ -184,7 +184,7 @@ def test_mixed_precision_becomes_float32():
 
 
 def sliced(rank):
-    """Layers that read different parts of a tensor: `at(50)` has slices, behind Flatten too."""
+    """Layers that read different parts of a tensor: `at(50)` has slices, after Flatten too."""
     if rank == 2:
         x = keras.Input((5,))
         y = layers.Dense(8)(x)

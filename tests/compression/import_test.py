@@ -31,7 +31,7 @@ for module in (tf.keras, tf.compat.v1.keras, tf.compat.v2.keras):
 assert tf.losses.MeanSquaredError is keras.losses.MeanSquaredError
 """
 CASES = {
-    # Nobody looked at `tf.keras` before.
+    # No code has used `tf.keras` before.
     "ours_first": (
         None,
         """

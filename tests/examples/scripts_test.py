@@ -155,7 +155,7 @@ def test_a_model_of_ones_own_is_converted_trained_on_and_exported(tmp_path):
     assert "IDPConv2D" in printed  # the report
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     before, after = (
-        results["accuracy"][k]["test"] for k in ("converted and ordered", "trained on")
+        results["accuracy"][k]["test"] for k in ("converted and ordered", "fine-tuned")
     )
     assert before["100"] > 0.8  # the function of the model that was given
     assert after["50"] > before["50"]
@@ -201,7 +201,7 @@ def test_a_trained_model_is_trained_on_in_int8(trained, tmp_path):
         # Of 359 images: what is trained in int8 is about as good, and the file computes the same
         # but for a rare sum that is rounded to the other side.
         assert rows["aware, in Keras"][percentage] > accuracy - 0.04
-        assert rows["float32, trained on"][percentage] > accuracy - 0.04
+        assert rows["float32, trained longer"][percentage] > accuracy - 0.04
         assert rows["aware, int8 file"][percentage] == pytest.approx(
             rows["aware, in Keras"][percentage], abs=0.01
         )

@@ -97,7 +97,7 @@ def test_a_part_of_the_percentages_without_the_delegate_over_an_older_result(fol
             (["flipped.tflite"], "flipped.tflite' is damaged"),
             (["crashing.tflite"], "LiteRT crashed on 'p100' of"),
             # A billion runs would not end: the refusal comes before the work.
-            (["one.tflite", "--runs=1000000000", "--json=mine.json"], "mine.json' exists already"),
+            (["one.tflite", "--runs=1000000000", "--json=mine.json"], "mine.json' already exists"),
         ],
     ),
 )

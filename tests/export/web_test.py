@@ -217,7 +217,7 @@ def test_drawing_with_the_mouse_shows_what_python_predicts_at_each_percentage(pa
         assert page.text("prediction") == str(chances.argmax())
         bars = page.run("return [...document.querySelectorAll('.value')].map((e) => e.innerText)")
         shown[percentage] = [float(bar.replace("\xa0%", "")) for bar in bars]
-        # Shown with one digit behind the point.
+        # Shown with one digit after the point.
         np.testing.assert_allclose(shown[percentage], 100 * chances, rtol=0, atol=0.051)
         assert page.text("confidence") == f"{max(shown[percentage]):.1f} %"
     assert shown[100] != shown[40] != shown[10]

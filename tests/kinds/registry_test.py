@@ -230,8 +230,8 @@ def test_it_may_be_registered_again():
         ((Shifted(), ShiftedKind()), "`cls` must be a subclass of `keras.layers.Layer`"),
         ((Channelwise, ShiftedKind()), "`cls` must be a subclass of `keras.layers.Layer`"),
         ((None, ShiftedKind()), "`cls` must be a subclass of `keras.layers.Layer`"),
-        ((layers.ReLU, ShiftedKind()), "What ReLU does is known already"),
-        ((IDPDense, ShiftedKind()), "What IDPDense does is known already"),
+        ((layers.ReLU, ShiftedKind()), "What ReLU does is already known"),
+        ((IDPDense, ShiftedKind()), "What IDPDense does is already known"),
     ],
 )
 def test_bad_input(arguments, message):

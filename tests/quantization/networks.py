@@ -17,7 +17,7 @@ def mlp():
 
 
 def private():
-    """Biases of each percentage, in the middle and behind a complete layer."""
+    """Biases of each percentage, in the middle and after a complete layer."""
     own = {"percentages": PERCENTAGES, "private_bias": True}
     inputs = keras.Input((16,), name="features")
     x = layers.Dense(32, activation="relu")(inputs)
@@ -39,7 +39,7 @@ def cnn():
 
 
 def normalized():
-    """Batch normalization behind a stock, an incomplete and a depthwise convolution."""
+    """Batch normalization after a stock, an incomplete and a depthwise convolution."""
     inputs = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(16, 3, padding="same", use_bias=False)(inputs)
     x = layers.ReLU(6.0)(layers.BatchNormalization()(x))

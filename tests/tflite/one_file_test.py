@@ -159,14 +159,14 @@ def test_a_batch_normalization_of_each_percentage_keeps_the_weights_shared(expor
 
 
 def test_private_numbers_keep_the_weights_shared(exported):
-    """A factor in front of a layer, one behind it, and biases: numbers, not kernels."""
+    """A factor before a layer, one after it, and biases: numbers, not kernels."""
     _, bundle = exported("private", "signatures")
     plain = exported("private", "signatures", "plain")[1]
     assert bundle.unshared_weights == []
     assert len(content(bundle)) < len(content(plain))
     multiplications = [operators.count("MUL") for operators in structure.check(content(bundle))]
     # At 10 % all terms have one factor, which the converter puts into a kernel. At 100 % the factor
-    # behind the layer is 1.
+    # after the layer is 1.
     assert multiplications == [1, 2, 1]
     # By itself a percentage has its factors in its kernels.
     assert all("MUL" not in operators for operators in structure.check(content(plain)))
@@ -271,7 +271,7 @@ def an_input_as_output():
 
 
 def one_weight_with_and_without_a_pool():
-    """A layer called twice: behind one call a factor is cheap, behind the other it is not."""
+    """A layer called twice: after one call a factor is cheap, after the other it is not."""
     inputs = keras.Input((8, 8, 4), name="x")
     x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
     convolution, normalization = IDPConv2D(24, 1), IDPBatchNormalization(PERCENTAGES)
@@ -312,7 +312,7 @@ def channels_without_weights():
 
 
 def private_convolutions():
-    """Private profiles that are 0 and below in places, on maps, groups and behind a Flatten."""
+    """Private profiles that are 0 and below in places, on maps, groups and after a Flatten."""
     private = {"percentages": PERCENTAGES, "private_bias": True, "private_profile": True}
     inputs = keras.Input((6, 6, 2), name="x")
     x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)

@@ -374,7 +374,7 @@ def test_weights_of_some_percentages_only(way, monkeypatch, gradients):
 
 
 def test_a_layer_called_twice(monkeypatch, gradients):
-    """Once for all percentages, and once behind an incomplete layer."""
+    """Once for all percentages, and once after an incomplete layer."""
     inputs = keras.Input((4,))
     twice = layers.Dense(10, activation="tanh", name="twice")
     x = twice(layers.Dense(10, name="first")(inputs))
@@ -551,7 +551,7 @@ def test_is_saved_with_the_model(tmp_path):
     for model in (tesla, loaded):
         model.fit(x, y, verbose=0)
     for a, b in zip(tesla.get_weights(), loaded.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)  # the same step, compiled anew
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)  # the same step, compiled again
     tesla = kt.TESLA(mlp(), PERCENTAGES)
     assert kt.TESLA.from_config(tesla.get_config()).gradient_attenuation is None
 

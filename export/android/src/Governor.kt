@@ -4,8 +4,8 @@ import kotlin.math.max
 import kotlin.math.min
 
 /**
- * Chooses, call by call, the highest percentage that stays within the budgets: at once down, slowly
- * up, never to and fro.
+ * Chooses, call by call, the highest percentage that stays within the budgets: it steps down at once
+ * and up slowly.
  *
  * The same policy as `keras_tesla.tflite.Governor` in Python, where its rules and what they guarantee
  * are written down. Both do the same double arithmetic in the same order; `traces.json` holds them
@@ -15,7 +15,7 @@ import kotlin.math.min
  * Not thread-safe.
  *
  * @param percentages those the file holds, distinct, 1..100
- * @param costs what each takes in relation to the others: latencies measured anywhere, or
+ * @param costs what each takes relative to the others: latencies measured anywhere, or
  *   multiply-adds; null: the percentage itself
  * @param latencyBudget seconds a call may take; at least one budget is needed
  * @param energyBudget joules a call may take
@@ -23,7 +23,7 @@ import kotlin.math.min
  * @param window calls in the moving average
  * @param margin share of a budget that must be predicted to stay unused before a percentage is
  *   chosen, and how far below [hot] the headroom must fall before a step up
- * @param overshoot one measurement above this multiple of its budget is a reason to step down
+ * @param overshoot one measurement above this multiple of its budget causes a step down
  * @param hot thermal headroom (1: severe throttling) of a step down
  * @param start the percentage to begin with; null: the highest
  * @throws IllegalArgumentException if there is no budget, or an argument is not as described above
@@ -67,7 +67,7 @@ class Governor(
         }
         atLeast("overshoot", overshoot, 1.0)
         val relative = checkedCosts(costs)
-        // Without a budget for it the latency is averaged all the same.
+        // Without a budget for it, the latency is still averaged.
         val seconds =
             if (latencyBudget == null) Double.POSITIVE_INFINITY
             else positive("latencyBudget", latencyBudget)
@@ -91,16 +91,16 @@ class Governor(
         get() = if (latency.count == 0) Double.NaN else latency.average
 
     /**
-     * Takes note of a call and returns the percentage for the next one.
+     * Records a call and returns the percentage for the next one.
      *
      * @param latency seconds the call took
      * @param energy joules it took, if they were measured
      * @param headroom a new thermal headroom; NaN: there is none, the last one stays
-     * @param percentage the one that the call ran at; of a call that was under way during a switch
-     *   only headroom and elapsed time are used
+     * @param percentage the one that the call ran at; if a switch happened during the call, only
+     *   headroom and elapsed time are used
      * @param elapsed time since the last record, in the unit of `hold`; default: one call
-     * @throws IllegalArgumentException if a value is negative, infinite or NaN (but headroom), or
-     *   the percentage is none of the governor's; nothing is recorded then
+     * @throws IllegalArgumentException if a value is negative, infinite or NaN (except headroom),
+     *   or the percentage is not one of the governor's; nothing is recorded then
      */
     fun record(
         latency: Double,
@@ -194,7 +194,7 @@ class Governor(
 
     private fun hasLasted(trial: Trial) {
         expected[at] = 0
-        // What lasts although it was doubted is no longer doubted: its cost is too high.
+        // A step that lasts against its prediction shows that the cost is too high.
         doubted[at] = if (trial.fits) min(doubted[at], DOUBT) else 0
     }
 

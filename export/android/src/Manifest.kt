@@ -24,7 +24,7 @@ class Manifest(json: String) {
      * @property file name of the file that holds it
      * @property signature its signature in that file
      * @property latency seconds, measured on the exporting machine; null if it was not
-     * @property standalone how it is made a standalone file, see [OnePercentage]; null if its file is one
+     * @property standalone how it becomes a standalone file, see [OnePercentage]; null if it already is
      */
     class Entry(
         val percentage: Int,
@@ -108,7 +108,7 @@ class Manifest(json: String) {
         get() = entries.map { it.percentage }
 
     /**
-     * What each percentage takes in relation to the others, for [Governor]: the latencies measured
+     * What each percentage takes relative to the others, for [Governor]: the latencies measured
      * at the export, or the multiply-adds if there are none.
      */
     val costs: Map<Int, Double>

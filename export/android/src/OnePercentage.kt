@@ -13,8 +13,8 @@ import java.util.zip.InflaterInputStream
 import kotlin.math.max
 
 /**
- * Makes one percentage of a file of several a standalone model: it needs the memory of that
- * percentage only, and every delegate takes its weights.
+ * Extracts one percentage of a file as a standalone model: it needs the memory of that percentage
+ * only, and every delegate accepts its weights.
  *
  * For each percentage the file holds a compressed flatbuffer without weights, and the manifest a
  * recipe: which bytes of the file to copy after it, and where to. `keras_tesla.tflite.storages` in

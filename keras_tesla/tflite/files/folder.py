@@ -26,7 +26,7 @@ def whole(directory, overwrite: bool) -> Iterator[pathlib.Path]:
     with a manifest always holds the files it names. Processes that write one folder at the same
     time wait for each other; without `overwrite` only the first one writes.
 
-    A killed process leaves a folder `.NAME-..` beside `directory`.
+    A killed process leaves a folder `.NAME-..` next to `directory`.
 
     Args:
         directory: The folder to be written; made if it does not exist.
@@ -45,7 +45,7 @@ def whole(directory, overwrite: bool) -> Iterator[pathlib.Path]:
     directory.parent.mkdir(parents=True, exist_ok=True)
     if directory.exists() and not os.access(directory, os.W_OK):
         raise PermissionError(f"The output directory is not writable: {str(directory)!r}")
-    # Beside the target, so that the rename stays on one file system.
+    # Next to the target, so that the rename stays on one file system.
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         yield temporary

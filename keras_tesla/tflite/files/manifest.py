@@ -42,7 +42,7 @@ def read(directory) -> dict:
         found = len(content), hashlib.sha256(content).hexdigest()
         if found != expected:
             raise FileError(
-                f"{str(directory / name)!r} is not the file of the manifest beside it. Expected "
+                f"{str(directory / name)!r} is not the file that its manifest names. Expected "
                 f"{expected[0]} bytes with the SHA-256 {expected[1]}. Received: {found[0]} bytes, "
                 f"{found[1]}"
             )

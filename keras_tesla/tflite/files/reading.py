@@ -84,5 +84,5 @@ def find_header(content, name: str = "The file") -> tuple[int, int]:
                 return content.find(data.tobytes()), len(data)
     # Whoever forges a file can forge its digest.
     except (AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
-        raise FileError(f"{name} is not a whole flatbuffer: {error}") from error
+        raise FileError(f"{name} is not a complete flatbuffer: {error}") from error
     raise FileError(f"{name} has no metadata entry {ENTRY!r}.")

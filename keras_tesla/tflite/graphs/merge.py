@@ -75,7 +75,7 @@ def merge(graphs: list[PercentageGraph], percentage_input: bool) -> Merged:
 
     Returns:
         A model with a signature for each percentage. With `percentage_input` its first signature,
-        `serving_default`, takes `percentage` (int32, shape `(1,)`) beside the inputs.
+        `serving_default`, takes `percentage` (int32, shape `(1,)`) and the inputs.
     """
     writer = _Writer()
     if not percentage_input:

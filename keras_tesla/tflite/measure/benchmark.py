@@ -27,7 +27,7 @@ _DELEGATES = ("xnnpack", "none")
 # Heads of `report.COLUMNS` that a terminal has room for.
 _TABLE = (
     *("%", "accuracy %", "median µs", "load ms"),
-    *("memory KiB", "standalone bytes", "multiply-adds"),
+    *("memory KiB", "standalone B", "multiply-adds"),
 )
 _PACKAGES = ("ai-edge-litert", "keras-tesla")
 

@@ -77,7 +77,7 @@ def measure(
     what = f"{signature!r} of {str(path)!r}"
     try:
         done = subprocess.run(
-            # -P: the modules beside this file must not be found in place of others.
+            # -P: the modules next to this file must not be found in place of others.
             [sys.executable, "-P", __file__],
             input=json.dumps(request),
             capture_output=True,

@@ -22,7 +22,7 @@ COLUMNS = (
     ("p99", lambda m: f"{1e6 * m.latency['p99']:,.2f}"),
     ("load ms", lambda m: f"{1e3 * m.load:,.2f}"),
     ("memory KiB", lambda m: _or_none(m.memory, lambda b: f"{b / 1024:,.0f}")),
-    ("standalone bytes", lambda m: f"{m.bytes:,}"),
+    ("standalone B", lambda m: f"{m.bytes:,}"),
     ("file bytes", lambda m: f"{m.file_bytes:,}"),
     ("multiply-adds", lambda m: f"{m.multiply_adds:,}"),
 )
@@ -45,7 +45,7 @@ def models(benchmark) -> dict[str, list[Measurement]]:
 
 
 def write(benchmarks, path, overwrite: bool = False) -> pathlib.Path:
-    """Writes benchmarks as one self-contained page: no script, no file and no address beside it.
+    """Writes benchmarks as one self-contained page: no script, and no other file or address.
 
     Args:
         benchmarks: Sequence of `Benchmark`; each model of each becomes a line in the plots.
@@ -184,7 +184,7 @@ _MEANINGS = {
     "in the system's cache.",
     "memory": "By how much resident memory grew at most in a process that opened the file, mapped "
     "parts of the file included.",
-    "standalone bytes": "Size of a file of this percentage only.",
+    "standalone B": "Size of a file of this percentage only.",
 }
 
 _LIGHT = ("#0b62a8", "#c2410c", "#0f7b54", "#a21caf", "#8a6100", "#0e7490", "#be123c", "#4b5563")

@@ -22,7 +22,7 @@ def plot(
 ) -> str:
     """Returns a plot with a line through the points of each series.
 
-    Names stand beside their points where they touch nothing else, and are left out elsewhere; the
+    Names stand next to their points where they touch nothing else, and are left out elsewhere; the
     details are in the tooltips.
 
     Args:

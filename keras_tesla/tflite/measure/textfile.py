@@ -21,7 +21,7 @@ def check(path, overwrite: bool) -> pathlib.Path:
         raise IsADirectoryError(f"Expected the name of a file. Received the folder {str(path)!r}")
     if path.exists() and not overwrite:
         raise FileExistsError(
-            f"{str(path)!r} exists already. Choose another name, or ask to overwrite it."
+            f"{str(path)!r} already exists. Choose another name, or ask to overwrite it."
         )
     return path
 

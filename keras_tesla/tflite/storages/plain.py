@@ -1,4 +1,4 @@
-"""Each percentage's weights by themselves."""
+"""Each percentage's weights, stored separately."""
 
 from keras_tesla.tflite.storages.storage import Storage
 

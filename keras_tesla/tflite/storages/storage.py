@@ -80,7 +80,7 @@ class Storage(abc.ABC):
             ValueError: If the recipe asks for what is not in the file; also other errors, if it is
                 no recipe.
         """
-        # Written in place: beside the result there is memory for one weight only.
+        # Written in place: besides the result, only one weight takes memory.
         made = without_constants(content, recipe)
         for target, data in self._weights(content, recipe, layouts):
             check_range(target, data.nbytes, recipe.bytes)

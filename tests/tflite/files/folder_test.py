@@ -86,7 +86,7 @@ def test_a_kill_at_any_step_leaves_the_old_folder_or_the_new_one(before, tmp_pat
         else:
             assert before != "an export"
             ends.append("nothing")
-        write(out, "next", 2)  # what the killed process left is in nobody's way
+        write(out, "next", 2)  # what the killed process left does no harm
         assert whole(out) == "next"
         if process.returncode == 0:
             break

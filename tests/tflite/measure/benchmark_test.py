@@ -214,9 +214,9 @@ def test_a_result_is_saved_and_loaded_and_not_overwritten_unasked(tmp_path):
     assert Benchmark.load(path) == measured
     before = path.read_bytes()
     other = result(model="other")
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         other.save(path)
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         other.report(path)
     assert path.read_bytes() == before
     other.save(path, overwrite=True)
@@ -247,9 +247,9 @@ def test_the_table_is_this_text():
 cpu a CPU, threads 1, runs 50, rounds 4
 
 mlp: percentage_input, shared, not quantized
-  %  accuracy %  median µs  load ms  memory KiB  standalone bytes  multiply-adds
-100       97.12       1.50    12.30       1,024            12,000          4,000
- 10           -       1.50    12.30           -               900             70
+  %  accuracy %  median µs  load ms  memory KiB  standalone B  multiply-adds
+100       97.12       1.50    12.30       1,024        12,000          4,000
+ 10           -       1.50    12.30           -           900             70
 """
     )
 

@@ -252,7 +252,7 @@ def test_no_benchmark_makes_no_page(tmp_path):
 def test_a_page_is_not_overwritten_unasked(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("mine")
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         benchmark(measurements()).report(path)
     assert path.read_text() == "mine"
     assert benchmark(measurements()).report(path, overwrite=True) == path
