@@ -117,6 +117,20 @@ def data_of(buffer: schema.BufferT) -> bytes:
     return b"" if buffer.data is None else np.asarray(buffer.data, np.uint8).tobytes()
 
 
+def called(operator: schema.OperatorT) -> dict[tuple[str, str], int]:
+    """Returns {(attribute of the operator, field of these options): index of a subgraph it runs}.
+
+    Those of WHILE, IF, CALL_ONCE and their like.
+    """
+    return {
+        (name, field): int(value)
+        for name in ("builtinOptions", "builtinOptions2")
+        if (options := getattr(operator, name)) is not None
+        for field, value in vars(options).items()
+        if field == "subgraph" or field.endswith("SubgraphIndex")
+    }
+
+
 def signature(key: str, subgraph: int, inputs: dict, outputs: dict) -> schema.SignatureDefT:
     """Returns a signature.
 
