@@ -11,7 +11,9 @@ import numpy as np
 from keras_tesla.percentages import check_percentage
 from keras_tesla.tflite import runtime, standalone
 from keras_tesla.tflite.cached import CachedRunner
+from keras_tesla.tflite.examples import cast
 from keras_tesla.tflite.files import archive, reading
+from keras_tesla.tflite.graphs import flatbuffer
 
 
 class Model:
@@ -44,22 +46,29 @@ class Model:
         """Returns the outputs of the network at a percentage.
 
         Args:
-            inputs: Array, or {input name: array}, of the shapes and types in `header["inputs"]`.
-            percentage: Int, one of `percentages`. Default: the highest.
+            inputs: Array or nested list of examples, or {input name: such}, of the shapes in
+                `header["inputs"]`, but with any number of examples. Numbers of another type are
+                cast where that changes none but by rounding.
+            percentage: Int, 1..100. One that the file does not hold is served by the next higher
+                one, beyond them by the nearest. Default: the highest.
 
         Returns:
-            An array; {output name: array} of a network with several outputs.
+            An array; {output name: array} of a network with several outputs. int8 outputs come as
+            float32.
 
         Raises:
-            ValueError: A percentage that the file does not hold, inputs that do not fit.
+            ValueError: No percentage, inputs that do not fit.
         """
         percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
-        if percentage not in self.percentages:
-            raise ValueError(f"The file holds {list(self.percentages)} %. Received: {percentage}")
-        feeds = self._checked(inputs)
-        runner, lock = self._open(percentage)
+        served = min((p for p in self.percentages if p >= percentage), default=self.percentages[0])
+        feeds, examples = self._checked(inputs)
+        runner, (details, output_details), lock = self._open(served)
         with lock:
-            outputs = runner(**feeds)
+            parts = [
+                {name: np.array(y) for name, y in runner(**batch).items()}
+                for batch in runtime.batches(details, runtime.encode(details, feeds))
+            ]
+            outputs = runtime.decode(output_details, parts, examples)
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     def __repr__(self):
@@ -99,20 +108,26 @@ class Model:
             )
         feeds = {}
         for name, spec in specs.items():
-            array = np.asarray(inputs[name])
-            if list(array.shape) != spec["shape"] or array.dtype != spec["dtype"]:
+            # int8 is how the file computes; its user has floats.
+            feeds[name] = cast(
+                name, inputs[name], "float32" if spec["dtype"] == "int8" else spec["dtype"]
+            )
+            shape = feeds[name].shape
+            if not shape or not shape[0] or list(shape[1:]) != spec["shape"][1:]:
                 raise ValueError(
-                    f"Input {name!r} must be a {spec['dtype']} array of shape {spec['shape']}. "
-                    f"Received: {array.dtype} of shape {list(array.shape)}"
+                    f"Input {name!r} must be a {spec['dtype']} array of shape "
+                    f"{['examples', *spec['shape'][1:]]}. Received one of shape {list(shape)}"
                 )
-            feeds[name] = array
-        return feeds
+        counts = {name: len(x) for name, x in feeds.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"The inputs must hold equally many examples. Received: {counts}")
+        return feeds, next(iter(counts.values()))
 
     def _open(self, percentage):
         with self._opening:
             if percentage not in self._runners:
                 opened = self._interpreter if self._cache is None else self._cached
-                self._runners[percentage] = opened(percentage), threading.Lock()
+                self._runners[percentage] = (*opened(percentage), threading.Lock())
             return self._runners[percentage]
 
     def _standalone(self, percentage) -> bytes:
@@ -122,8 +137,9 @@ class Model:
             return standalone.extract(_Slices(file), self.header, percentage)
 
     def _interpreter(self, percentage):
-        made = runtime.interpreter(self._standalone(percentage), threads=self._threads)
-        return made.get_signature_runner()
+        content = self._standalone(percentage)
+        made = runtime.interpreter(content, threads=self._threads)
+        return made.get_signature_runner(), flatbuffer.details(content)
 
     def _cached(self, percentage):
         folder = pathlib.Path(self._cache)
@@ -134,7 +150,8 @@ class Model:
             unfinished = folder / f"{path.name}.{os.getpid()}"
             unfinished.write_bytes(self._standalone(percentage))
             unfinished.replace(path)
-        return CachedRunner(path, path.with_suffix(".xnnpack"), self._threads)
+        runner = CachedRunner(path, path.with_suffix(".xnnpack"), self._threads)
+        return runner, flatbuffer.details(path.read_bytes())
 
 
 class _Slices:

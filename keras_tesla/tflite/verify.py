@@ -61,7 +61,7 @@ def example_inputs(model, count: int, seed: int = 0) -> dict[str, np.ndarray]:
     return examples.random_inputs(examples.specs_of(model), count, seed)
 
 
-def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> float:
+def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str, advice: str) -> float:
     """Returns by how much a quantized percentage may differ from Keras.
 
     Sharing one set of int8 weights must not cost more than quantization does. The limit is twice
@@ -73,6 +73,7 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> f
         inputs: {input name: array `(examples, ...)`}.
         expected: {output name: array}, from Keras.
         what: A name for messages.
+        advice: How to pass better inputs.
 
     Raises:
         VerificationError: If quantization itself changes what the network answers.
@@ -82,8 +83,7 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> f
     if not spread <= SPREAD:
         raise VerificationError(
             f"{what}: quantization changes the outputs by {spread:.2f} of their standard deviation,"
-            f" more than {SPREAD}. Give more typical `representative_data`, or leave "
-            "`quantization` out. Nothing was written."
+            f" more than {SPREAD}. {advice}, or leave `quantization` out. Nothing was written."
         )
     return max(2 * spread, 0.05)
 

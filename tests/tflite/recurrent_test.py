@@ -52,3 +52,11 @@ def test_the_weights_of_a_loop_are_stored_once(tmp_path):
     kernels = 4 * (6 + 16) * 4 * 16  # bytes
     # A percentage costs a description of its operators, which takes more than these few weights.
     assert size((100, 50, 25), "three") - size((100, 50), "two") < 3 * kernels
+
+
+def test_int8_is_refused_and_says_what_to_take(tmp_path):
+    tesla = networks.recurrent(layers.LSTM, PERCENTAGES)
+    x = verify.example_inputs(tesla.network, 32)["series"]
+    with pytest.raises(ValueError, match="has a loop.*dynamic_range.*unroll=True"):
+        kt.tflite.export(tesla, tmp_path / "out", quantization="int8", representative_data=x)
+    kt.tflite.export(tesla, tmp_path / "out", quantization="dynamic_range", mode="signatures")

@@ -107,6 +107,28 @@ def dtype(tensor: schema.TensorT) -> str:
     return _DTYPES[tensor.type]
 
 
+def details(content: bytes) -> tuple[dict, dict]:
+    """Returns the details of inputs and outputs of a file's only signature, as LiteRT names them.
+
+    Returns:
+        {input name: {"shape", "dtype", "quantization": (scale, zero point)}}, that of the outputs.
+    """
+    model = unpack(content)
+    (signature,) = model.signatureDefs
+    tensors = model.subgraphs[signature.subgraphIndex].tensors
+    return (
+        {text(x.name): _detail(tensors[x.tensorIndex]) for x in signature.inputs},
+        {text(x.name): _detail(tensors[x.tensorIndex]) for x in signature.outputs},
+    )
+
+
+def _detail(tensor):
+    quantization = tensor.quantization
+    scaled = quantization is not None and quantization.scale is not None
+    pair = (float(quantization.scale[0]), int(quantization.zeroPoint[0])) if scaled else (0.0, 0)
+    return {"shape": tensor.shape, "dtype": np.dtype(dtype(tensor)).type, "quantization": pair}
+
+
 def text(name) -> str:
     """Returns a name of the flatbuffer, which may be bytes or nothing, as a string."""
     return name.decode() if isinstance(name, bytes) else name or ""
