@@ -94,7 +94,9 @@ def convert_percentage(
     if settings.quantization is not None:
         spread = verify.spread_allowed(content, examples.inputs, outputs, what, examples.advice)
     allowed = verify.tolerance(tesla.network)
-    expectation = verify.Expectation(what, None, examples.inputs, outputs, allowed, spread)
+    expectation = verify.Expectation(
+        what, None, examples.inputs, outputs, allowed, spread, examples.advice
+    )
     return Converted(percentage, multiply_adds(model), content, floats, expectation)
 
 

@@ -1,6 +1,7 @@
 """Opening an exported file in Python."""
 
 import contextlib
+import dataclasses
 import mmap
 import os
 import pathlib
@@ -9,7 +10,7 @@ import threading
 import numpy as np
 
 from keras_tesla.percentages import check_percentage
-from keras_tesla.tflite import runtime, standalone
+from keras_tesla.tflite import bundle, runtime, standalone
 from keras_tesla.tflite.cached import CachedRunner
 from keras_tesla.tflite.examples import cast
 from keras_tesla.tflite.files import archive, reading
@@ -24,21 +25,29 @@ class Model:
     percentage wait for each other.
 
     Args:
-        path: A .tflite file that `export` wrote.
+        path: A .tflite file that `export` wrote, or its folder.
         threads: Int, number of CPU threads of a call.
         cache_dir: Folder or None, see `load`.
 
     Attributes:
-        percentages: The percentages that the file holds, from the highest to the lowest.
-        header: The header of the file; docs/export.md lists the keys.
+        percentages: Those that the file, or the folder, holds, from the highest to the lowest.
+        header: The header of the file; docs/export.md lists the keys. Of a folder with several
+            files that of the first, with the percentages of all of them.
     """
 
     def __init__(self, path, threads: int = 1, cache_dir=None):
-        self._path, self._threads, self._cache = os.fspath(path), threads, cache_dir
-        with _mapped(self._path) as content:
-            self.header = reading.read_header(content, f"{self._path!r}")
-            self._digest = content[archive.DIGITS].decode()
-        self.percentages = tuple(e["percentage"] for e in self.header["percentages"])
+        self._threads, self._cache = threads, cache_dir
+        self._files: dict[int, _File] = {}
+        headers = []
+        for name in _files(os.fspath(path)):
+            with _mapped(name) as content:
+                headers.append(reading.read_header(content, f"{name!r}"))
+                file = _File(name, headers[-1], content[archive.DIGITS].decode())
+            self._files |= {entry["percentage"]: file for entry in headers[-1]["percentages"]}
+        entries = [entry for header in headers for entry in header["percentages"]]
+        entries.sort(key=lambda entry: -entry["percentage"])
+        self.header = {**headers[0], "percentages": entries}
+        self.percentages = tuple(entry["percentage"] for entry in entries)
         self._opening = threading.Lock()
         self._runners: dict[int, tuple] = {}
 
@@ -131,10 +140,11 @@ class Model:
             return self._runners[percentage]
 
     def _standalone(self, percentage) -> bytes:
-        with open(self._path, "rb") as file:
-            if self.header["mode"] == "per_percentage":
+        of = self._files[percentage]
+        with open(of.path, "rb") as file:
+            if of.header["mode"] == "per_percentage":
                 return file.read()
-            return standalone.extract(_Slices(file), self.header, percentage)
+            return standalone.extract(_Slices(file), of.header, percentage)
 
     def _interpreter(self, percentage):
         content = self._standalone(percentage)
@@ -144,7 +154,7 @@ class Model:
     def _cached(self, percentage):
         folder = pathlib.Path(self._cache)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self._digest}-p{percentage}.tflite"
+        path = folder / f"{self._files[percentage].digest}-p{percentage}.tflite"
         if not path.exists():
             # Whole or not at all, also when two processes start together.
             unfinished = folder / f"{path.name}.{os.getpid()}"
@@ -152,6 +162,22 @@ class Model:
             unfinished.replace(path)
         runner = CachedRunner(path, path.with_suffix(".xnnpack"), self._threads)
         return runner, flatbuffer.details(path.read_bytes())
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A file of an export: its path, its header and the digits of its SHA-256."""
+
+    path: str
+    header: dict
+    digest: str
+
+
+def _files(path: str) -> list[str]:
+    """Returns the files of an export, or the file itself."""
+    if not os.path.isdir(path):
+        return [path]
+    return [os.path.join(path, file["file"]) for file in bundle.read(path).files]
 
 
 class _Slices:
@@ -182,7 +208,7 @@ def load(path, threads: int = 1, cache_dir=None) -> Model:
     """Opens an exported file; its SHA-256 is checked before LiteRT sees it.
 
     Args:
-        path: A .tflite file that `export` wrote.
+        path: A .tflite file that `export` wrote, or its folder.
         threads: Int, number of CPU threads of a call.
         cache_dir: Folder in which each percentage that is used is kept as a standalone file with
             XNNPACK's packed weights: later starts are faster and take less memory. It must be as

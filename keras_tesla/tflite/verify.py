@@ -31,6 +31,7 @@ class Expectation:
         allowed: Largest difference allowed, relative to the largest of `outputs` (at least 1).
         spread: Largest root mean square of the differences allowed, over the standard deviation of
             `outputs`; None where `allowed` decides, as in float32.
+        advice: What to do where the spread is larger: perhaps the inputs are not typical.
     """
 
     what: str
@@ -39,6 +40,7 @@ class Expectation:
     outputs: dict
     allowed: float
     spread: float | None = None
+    advice: str = ""
 
 
 def tolerance(model) -> float:
@@ -190,10 +192,12 @@ def _difference(expectation, got, runner):
         if expectation.spread is not None:
             measured, limit = _spread(got[name], reference), expectation.spread
         if not measured <= limit:  # also when it is NaN
-            unit = "" if expectation.spread is None else " of a standard deviation"
+            quantized = expectation.spread is not None
+            unit = " of a standard deviation" if quantized else ""
+            advice = f"{expectation.advice}. " if quantized and expectation.advice else ""
             raise VerificationError(
                 f"{expectation.what}: output {name!r} of {runner} differs from Keras by "
-                f"{measured:.3g}{unit}, more than {limit:.3g}. Nothing was written."
+                f"{measured:.3g}{unit}, more than {limit:.3g}. {advice}Nothing was written."
             )
         worst = max(worst, float(difference))
     return worst

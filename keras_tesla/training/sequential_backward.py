@@ -175,7 +175,7 @@ class _Prefix:
         """Returns the value with zeros for further channels, up to `width`."""
         import tensorflow as tf
 
-        if width == self.width:
+        if self.axis is None or width == self.width:
             return self.value
         ends = [0] * self.value.shape.rank
         ends[self.axis] = width - self.width

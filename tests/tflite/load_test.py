@@ -60,6 +60,12 @@ def test_a_file_of_one_percentage_opens_the_same_way(tesla, x, tmp_path):
     model = kt.tflite.load(bundle.path(10))
     assert model.percentages == (10,)
     np.testing.assert_allclose(model(x), tesla.predict(x, percentage=10, verbose=0), atol=1e-5)
+    whole = kt.tflite.load(tmp_path / "out", cache_dir=tmp_path / "cache")
+    assert whole.percentages == PERCENTAGES
+    for percentage in PERCENTAGES:
+        expected = kt.tflite.load(bundle.path(percentage))(x)
+        # CompiledModel, which a cache takes, may add in another order.
+        np.testing.assert_allclose(whole(x, percentage=percentage), expected, atol=1e-5)
 
 
 def test_a_model_says_what_it_holds(path):
@@ -190,7 +196,7 @@ def test_damaged_and_foreign_files_are_not_opened(path, tesla, tmp_path):
             kt.tflite.load(other)
     with pytest.raises(FileNotFoundError):
         kt.tflite.load(tmp_path / "missing.tflite")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(FileNotFoundError):  # a folder without a manifest
         kt.tflite.load(tmp_path)
 
 
