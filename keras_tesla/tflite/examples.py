@@ -61,9 +61,9 @@ class Examples:
                 "They were compared on random examples, standard normal floats and integers 0 and "
                 "1: pass typical `inputs`"
             )
-        return "Pass more typical `inputs`" + (
-            " and `representative_data`" if self.representative is not None else ""
-        )
+        if self.representative is not None:
+            return "Give more typical `representative_data`, and `inputs`"
+        return "Pass more typical `inputs`"
 
 
 def specs_of(model) -> list[InputSpec]:
