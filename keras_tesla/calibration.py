@@ -99,7 +99,7 @@ def _extended(tesla, percentages):
         if not _has_percentages(layer):
             return cloning.copy_of(layer)
         union = sorted({*layer.percentages, *percentages})
-        return type(layer).from_config({**layer.get_config(), "percentages": union})
+        return type(layer).from_config({**cloning.config_of(layer), "percentages": union})
 
     network, pairs = cloning.clone(tesla.network, clone_layer)
     for old, new in pairs:

@@ -64,11 +64,25 @@ def leading(x, count: int | None, axis: int = 0):
     if keras.backend.backend() == "tensorflow" and not keras.backend.is_keras_tensor(x):
         import tensorflow as tf
 
+        if is_sparse(x):
+            places = tf.range(len(x.shape)) == axis
+            return tf.sparse.slice(
+                x, [0] * len(x.shape), tf.where(places, tf.constant(count, tf.int64), x.dense_shape)
+            )
         # The gradient of an index expression takes eight times as long there.
         size = [-1] * len(x.shape)
         size[axis] = count
         return tf.slice(x, [0] * len(size), size)
     return x[(*[slice(None)] * axis, slice(count))]
+
+
+def is_sparse(x) -> bool:
+    """Whether a tensor is a sparse one of TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return isinstance(x, tf.SparseTensor)
 
 
 def indices(layout: Channels, have: int, want: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Copying a model layer by layer."""
 
+import inspect
+
 import keras
 import numpy as np
 
@@ -43,11 +45,144 @@ def clone(model, clone_layer):
     return copy, pairs
 
 
-def copy_of(layer):
-    """Returns a layer with the config of `layer` and weights of its own."""
+def copy_of(layer, name=None, dtype=None):
+    """Returns a layer like `layer`, with weights of its own.
+
+    It is made from the config. A class of the user's may have none, or a constructor that does not
+    take all of it: then the copy runs the layer itself, see `Copied`.
+
+    Args:
+        layer: The layer, built.
+        name: String, the copy's name. Default: that of the layer.
+        dtype: Dtype policy or its name. Default: that of the layer.
+
+    Raises:
+        ValueError: If a layer of Keras holds something of the user's that has no config.
+    """
     if type(layer) is keras.layers.Lambda:
-        return lambda_like(layer, layer.name, layer.dtype_policy)
-    return type(layer).from_config(layer.get_config())
+        return lambda_like(layer, name or layer.name, dtype or layer.dtype_policy)
+    changes = {key: value for key, value in (("name", name), ("dtype", dtype)) if value}
+    try:
+        config = {"name": layer.name, **config_of(layer), **changes}
+        return rebuilt(type(layer), config)
+    except ValueError:
+        if is_stock(layer):
+            raise
+        return Copied(layer, name=name or layer.name, dtype=dtype or layer.dtype_policy)
+
+
+def config_of(layer) -> dict:
+    """Returns the config of a layer from which another one is to be made.
+
+    Raises:
+        ValueError: If it has none; naming the layer and what it lacks.
+    """
+    try:
+        return layer.get_config()
+    except Exception as error:  # whatever a user's class raises
+        raise ValueError(
+            f"Layer {layer.name!r} ({type(layer).__name__}) must be built again, and its "
+            "`get_config` fails. Give it, and the regularizers, constraints and initializers that "
+            f"it holds, one that works. Received: {type(error).__name__}: {str(error).strip()}"
+        ) from error
+
+
+def rebuilt(cls, config):
+    """Returns a layer of a class from a config, also where its constructor takes a part of it.
+
+    Keras writes the config of a class that has no `get_config`. It holds what every layer has, too,
+    which such a constructor need not take.
+
+    Raises:
+        ValueError: If the constructor refuses the rest.
+    """
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    own = cls.from_config.__func__ is not keras.Layer.from_config.__func__
+    common = {"name", "trainable", "dtype"} - {p.name for p in parameters}
+    left = {} if takes_all or own else {k: v for k, v in config.items() if k in common}
+    try:
+        layer = cls.from_config({k: v for k, v in config.items() if k not in left})
+    except Exception as error:  # whatever a user's class raises
+        raise ValueError(
+            f"Layer {config.get('name')!r} ({cls.__name__}) must be built again, and cannot be from"
+            f" its config: {str(error).strip()}"
+        ) from error
+    if "dtype" in left:
+        layer.dtype_policy = keras.dtype_policies.get(left.pop("dtype"))
+    for attribute, value in left.items():
+        setattr(layer, attribute, value)
+    return layer
+
+
+def is_stock(layer) -> bool:
+    """Whether a layer is one of Keras or of keras_tesla, so that what it does is known."""
+    return type(layer).__module__.split(".")[0] in ("keras", "keras_tesla") and not isinstance(
+        layer, Copied
+    )
+
+
+class Copied(keras.Layer):
+    """Runs another layer with weights of its own.
+
+    For a layer that cannot be made from a config. A model with one cannot be saved, but for its
+    weights; nor can the model that the layer is from.
+
+    Args:
+        layer: The layer, built; it is not changed.
+        **kwargs: `name` and `dtype`.
+    """
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(trainable=layer.trainable, autocast=False, **kwargs)
+        self.supports_masking = layer.supports_masking
+        self._source = lambda: layer  # a function: not a sub-layer
+        self._takes_training = "training" in inspect.signature(layer.call).parameters
+        self._own = [self._like(variable) for variable in layer.variables]
+        self.built = True
+
+    def _like(self, variable):
+        made = self.add_weight(
+            name=variable.name,
+            shape=variable.shape,
+            dtype=variable.dtype,
+            initializer="zeros",
+            trainable=variable.trainable,
+            regularizer=variable.regularizer,
+            constraint=variable.constraint,
+        )
+        made.assign(np.array(keras.ops.convert_to_numpy(variable)))
+        return made
+
+    def call(self, *args, training=None, **kwargs):
+        layer = self._source()
+        if self._takes_training:
+            kwargs["training"] = training
+        mapping = [
+            (of, keras.ops.cast(own, own.dtype))
+            for of, own in zip(layer.variables, self._own, strict=True)
+        ]
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+            outputs = layer(*args, **kwargs)
+            after = [scope.get_current_value(of) for of, _ in mapping]
+        for own, (_, old), new in zip(self._own, mapping, after, strict=True):
+            if new is not old:
+                own.assign(new)
+        for loss in scope.losses:
+            self.add_loss(loss)
+        return outputs
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self._source().compute_output_spec(*args, **kwargs)
+
+    def compute_mask(self, *args, **kwargs):
+        return self._source().compute_mask(*args, **kwargs)
+
+    def get_config(self):
+        raise NotImplementedError(
+            f"The layer {self.name!r} runs one that has no config: give "
+            f"{type(self._source()).__name__} a `get_config`."
+        )
 
 
 def lambda_like(layer, name, dtype):
@@ -59,6 +194,8 @@ def lambda_like(layer, name, dtype):
 
 def copy_weights(source, target):
     """Gives the layer `target` the weights of its equal `source`."""
+    if isinstance(target, Copied):
+        return  # it has them
     # A copy: JAX would let the two share a buffer and give it away.
     target.set_weights([np.array(weight) for weight in source.get_weights()])
     for layer in (target, *inside(target)):

@@ -46,17 +46,15 @@ def extract(
 
     def make(step):
         operation, narrowed = step.call.operation, step.narrowed
-        cls, config = type(operation), operation.get_config()
-        if narrowed is not None:
-            cls, config = narrowed.cls, dict(narrowed.config)
-        if isinstance(operation, keras.Layer):
-            unique = unique_name(config["name"], taken)
-            config = {**config, "name": unique, **({"dtype": dtype} if dtype else {})}
-        else:
+        if not isinstance(operation, keras.Layer):
+            config = operation.get_config()
             config.pop("name", None)  # Keras finds one that the slices do not have
-        if cls is keras.layers.Lambda:
-            return cloning.lambda_like(operation, config["name"], dtype or operation.dtype_policy)
-        return cls.from_config(config)
+            return type(operation).from_config(config)
+        if narrowed is None:
+            return cloning.copy_of(operation, unique_name(operation.name, taken), dtype)
+        config = {**narrowed.config, **({"dtype": dtype} if dtype else {})}
+        config["name"] = unique_name(config.get("name", operation.name), taken)
+        return cloning.rebuilt(narrowed.cls, config)
 
     def call_step(step, args, kwargs):
         # A layer called twice stays one layer where both calls have the same width.
@@ -64,6 +62,8 @@ def extract(
         apart = private_apart and _has_private_profile(original) and not _has_mask(args[0])
         if apart:
             args = (_weighed(args[0], original, plan.percentage, step.widths.layouts[0]), *args[1:])
+        if step.call.output_tensors[0].index in unmerged:
+            return keras.tree.flatten((args, kwargs))[0]
         key = step.extracted_as
         if key in made and isinstance(original, keras.Layer):
             return made[key](*args, **kwargs)
@@ -87,7 +87,8 @@ def extract(
         return outputs
 
     graph = plan.graph
-    # A Concatenate with one remaining input is the identity; its input is already quantized.
+    # A Concatenate with one remaining input is the identity, and not in the model: other tools
+    # refuse it. Its input is already quantized.
     unmerged = {
         s.call.output_tensors[0].index
         for s in plan.steps

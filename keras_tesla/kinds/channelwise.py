@@ -5,6 +5,7 @@ import math
 from keras import layers
 
 from keras_tesla.channels import Channels
+from keras_tesla.cloning import config_of
 from keras_tesla.kinds.activations import is_elementwise
 from keras_tesla.kinds.kind import Channelwise, Narrowed, last_or_first
 from keras_tesla.kinds.registry import register
@@ -108,7 +109,7 @@ class _Reshape(Channelwise):
         if widths.outputs[0] is None:
             return None
         layer = call.operation
-        config = layer.get_config()
+        config = config_of(layer)
         config["target_shape"] = (*layer.target_shape[:-1], widths.outputs[0])
         return Narrowed(type(layer), config, dict, {})
 

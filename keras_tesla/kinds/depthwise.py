@@ -8,7 +8,7 @@ from keras import layers
 
 from keras_tesla.channels import Channels
 from keras_tesla.kinds.activations import is_elementwise
-from keras_tesla.kinds.kind import Axes, Channelwise, positions
+from keras_tesla.kinds.kind import Axes, Channelwise, positions, with_room_for_bias
 from keras_tesla.kinds.registry import register
 
 
@@ -25,10 +25,17 @@ class _Depthwise(Channelwise):
 
     def widths(self, call, percentage, inputs, outputs, demand):
         widths = super().widths(call, percentage, inputs, outputs, demand)
+        layer, shape = call.operation, call.output_tensors[0].shape
+        multiplier = layer.depth_multiplier
+        count = shape[self.channel_axis(layer, len(shape))]
         if widths.outputs[0] is None:
+            with_room_for_bias(call, None, count)
             return widths
-        multiplier = call.operation.depth_multiplier
         reads = -(-demand[0] // multiplier)
+        width = with_room_for_bias(call, reads * multiplier, count)
+        if width is None:
+            return super().widths(call, percentage, inputs, outputs, [count])
+        reads = -(-width // multiplier)
         return dataclasses.replace(widths, outputs=[reads * multiplier], inputs=[reads])
 
     def multiply_adds(self, call, weights):

@@ -7,10 +7,12 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_tesla.channels import Channels, leading
+from keras_tesla.cloning import config_of
 from keras_tesla.graph import Call
 
 # The axis of the channels that are read and that of those that are computed.
@@ -152,7 +154,7 @@ class Kind:
 
     def config(self, call, widths: Widths) -> dict:
         """Returns the config of the narrowed layer; here that of the layer."""
-        return call.operation.get_config()
+        return config_of(call.operation)
 
     # What a layer costs.
 
@@ -271,6 +273,40 @@ class Channelwise(Kind):
 def is_regularized(operation) -> bool:
     """Whether an activity regularizer sees every channel, so that all must be computed."""
     return getattr(operation, "activity_regularizer", None) is not None
+
+
+def with_room_for_bias(call, width: int | None, count: int) -> int | None:
+    """Returns how many channels of a biased layer are computed so that Keras adds the bias rightly.
+
+    On TensorFlow, Keras (3.15) adds a bias to the last axis wherever that is as long as the bias,
+    also in the format "channels_first", where the channels are on axis 1. One channel more is
+    another length.
+
+    Args:
+        call: The call of a convolution.
+        width: The channels that are needed; None: all.
+        count: All channels.
+
+    Raises:
+        ValueError: If that is so of the layer at full width, which Keras itself computes wrongly.
+    """
+    layer, size = call.operation, call.output_tensors[0].shape[-1]
+    if (
+        getattr(layer, "data_format", None) != "channels_first"
+        or not layer.use_bias
+        or keras.backend.backend() != "tensorflow"
+    ):
+        return width
+    if width is not None and width == size:
+        width = width + 1 if width + 1 < count else None
+    if width is None and count == size:
+        raise ValueError(
+            f"Layer {layer.name!r} has data_format='channels_first' and {count} channels, as many "
+            "as the last axis of its output is long: there Keras on TensorFlow adds the bias along "
+            "the last axis. Take data_format='channels_last', use_bias=False or another number of "
+            "channels."
+        )
+    return width
 
 
 def positions(layer, shape, axis) -> int:

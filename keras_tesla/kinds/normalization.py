@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_tesla.channels import leading
+from keras_tesla.cloning import config_of
 from keras_tesla.kinds.kind import Axes, Channelwise, Narrowed
 from keras_tesla.kinds.registry import register
 from keras_tesla.layers import IDPBatchNormalization
@@ -25,7 +26,7 @@ class _BatchNormalization(_Normalization):
 
     def narrow(self, call, percentage, widths):
         layer, width = call.operation, widths.outputs[0]
-        cls, config = type(layer), layer.get_config()
+        cls, config = type(layer), config_of(layer)
         names = ["moving_mean", "moving_variance"]
         if layer.renorm:
             names += ["moving_stddev", "renorm_mean", "renorm_stddev"]
@@ -56,7 +57,7 @@ class _BatchNormalization(_Normalization):
         return [(variable, None, 0) for variable in layer.weights]
 
     def make_incomplete(self, layer, channels, percentages, profile, trainable_profile):
-        return self.incomplete.from_config({**layer.get_config(), "percentages": percentages})
+        return self.incomplete.from_config({**config_of(layer), "percentages": percentages})
 
     def copy_weights(self, layer, incomplete):
         """Gives an IDPBatchNormalization the weights of the layer, at every percentage."""
@@ -88,7 +89,7 @@ class _GroupNormalization(_Normalization):
     def config(self, call, widths):
         layer = call.operation
         full = call.input_tensors[0].shape[layer.axis]
-        return {**layer.get_config(), "groups": widths.outputs[0] * layer.groups // full}
+        return {**config_of(layer), "groups": widths.outputs[0] * layer.groups // full}
 
     def permuted(self, layer):
         return None  # a channel that moves would come into another group

@@ -9,8 +9,17 @@ import numpy as np
 from keras import layers, ops
 
 from keras_tesla.channels import Channels, leading
+from keras_tesla.cloning import config_of
 from keras_tesla.kinds.activations import is_elementwise
-from keras_tesla.kinds.kind import Axes, Kind, Narrowed, Widths, is_regularized, positions
+from keras_tesla.kinds.kind import (
+    Axes,
+    Kind,
+    Narrowed,
+    Widths,
+    is_regularized,
+    positions,
+    with_room_for_bias,
+)
 from keras_tesla.kinds.registry import kind_of, register
 from keras_tesla.layers import (
     IDPConv1D,
@@ -66,6 +75,7 @@ class Projection(Kind):
             or getattr(layer, "groups", 1) > 1
         ):
             out = None
+        out = with_room_for_bias(call, out, getattr(layer, self.size))
         if not isinstance(layer, IncompleteDotProduct):
             return Widths([out], [None], [None])
         layout = layer.input_layout(call.input_tensors[0].shape)
@@ -81,7 +91,7 @@ class Projection(Kind):
         layer, width = call.operation, widths.outputs[0]
         self.check_weights(layer)
         incomplete = isinstance(layer, IncompleteDotProduct)
-        config = {k: v for k, v in layer.get_config().items() if k not in _NOT_STOCK}
+        config = {k: v for k, v in config_of(layer).items() if k not in _NOT_STOCK}
         if width is not None:
             config[self.size] = width
 
@@ -132,7 +142,7 @@ class Projection(Kind):
 
     def make_incomplete(self, layer, channels, percentages, profile, trainable_profile):
         config = {
-            **layer.get_config(),
+            **config_of(layer),
             "profile": profile,
             "trainable_profile": trainable_profile,
             "percentages": percentages,  # those that `TESLA` trains if it is given no others

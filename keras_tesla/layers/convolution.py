@@ -25,7 +25,9 @@ class IncompleteConvolution(IncompleteDotProduct):
             last = self.data_format == "channels_last"
             ones = (1,) * self.rank
             shape = (1, *ones, -1) if last else (1, -1, *ones)
-            outputs = ops.add(outputs, ops.reshape(self.trained_bias(percentage), shape))
+            # In this order: on TensorFlow Keras takes a vector that comes second for the bias of
+            # the last axis wherever that is as long.
+            outputs = ops.add(ops.reshape(self.trained_bias(percentage), shape), outputs)
         return self.activation(outputs)
 
     def input_layout(self, input_shape) -> Channels:

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_tesla.channels import take
+from keras_tesla.cloning import rebuilt
 from keras_tesla.kinds.kind import Narrowed, weight_at
 from keras_tesla.narrowing import executor
 from keras_tesla.narrowing.gradients import value_of
@@ -131,7 +132,7 @@ def _take_masked(x, layout, have, want):
 
 def _unallocated_layer(step: Step, narrowed: Narrowed):
     """Builds the layer of a step without giving its variables a value."""
-    layer = narrowed.cls.from_config(narrowed.config)
+    layer = rebuilt(narrowed.cls, narrowed.config)
     args, kwargs = step.input_shapes()
     with keras.StatelessScope(initialize_variables=False):
         names = inspect.signature(layer.build).parameters

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tesla.channels import leading
+from keras_tesla.channels import is_sparse, leading
 from keras_tesla.kinds.registry import kind_of
 from keras_tesla.layers import IDPDense
 from keras_tesla.narrowing.gradients import attenuated, value_of
@@ -93,6 +93,7 @@ def _applies(step, values):
         # A prefix sum of ten parts in half precision would round more than one product.
         and layer.compute_dtype in ("float32", "float64")
         and step.call.input_tensors[0].index in values
+        and not is_sparse(values[step.call.input_tensors[0].index][0])  # which are not split
     )
 
 

@@ -5,7 +5,7 @@ cache file, they are mapped at the next start: the system can reclaim their memo
 share it.
 """
 
-import numpy as np
+from keras_tesla.tflite.compiled import raw, read
 
 
 class CachedRunner:
@@ -35,11 +35,6 @@ class CachedRunner:
 
     def __call__(self, **feeds):
         for name, array in feeds.items():
-            self._into[name].write(np.ascontiguousarray(array))
+            self._into[name].write(raw(array))
         self._model.run_by_name(self._key, self._into, self._out)
-        results = {}
-        for name, detail in self._outputs.items():
-            shape = [int(n) for n in detail["shape"]]
-            flat = self._out[name].read(int(np.prod(shape)), np.dtype(detail["dtype"]))
-            results[name] = np.array(flat).reshape(shape)
-        return results
+        return {name: read(self._out[name], detail) for name, detail in self._outputs.items()}

@@ -13,6 +13,8 @@ import tempfile
 
 import numpy as np
 
+_RAW = {"int64": "int32", "int16": "int8"}
+
 
 class CompiledModelError(RuntimeError):
     """A file that CompiledModel refused, or in which the process crashed.
@@ -80,6 +82,28 @@ def _outputs(path, calls) -> list[list[dict]]:
     return results
 
 
+def raw(array: np.ndarray) -> np.ndarray:
+    """Returns a contiguous array in a type that CompiledModel's buffers take, the bytes unchanged.
+
+    In Python they take neither int64 nor int16, which LiteRT itself runs.
+    """
+    array = np.ascontiguousarray(array)
+    return array.view(_RAW.get(array.dtype.name, array.dtype))
+
+
+def read(buffer, detail: dict) -> np.ndarray:
+    """Returns the content of an output buffer.
+
+    Args:
+        buffer: The buffer.
+        detail: What CompiledModel says of the tensor.
+    """
+    shape, dtype = [int(n) for n in detail["shape"]], np.dtype(detail["dtype"])
+    taken = np.dtype(_RAW.get(dtype.name, dtype))
+    flat = buffer.read(int(np.prod(shape)) * dtype.itemsize // taken.itemsize, taken)
+    return np.array(flat).view(dtype).reshape(shape)
+
+
 def _run_file(folder, file):
     from ai_edge_litert.compiled_model import CompiledModel
 
@@ -93,14 +117,12 @@ def _run_file(folder, file):
     for (number, signature, batch), feed in feeds.items():
         into = {n: model.create_input_buffer_by_name(signature, n) for n in feed}
         for name, array in feed.items():
-            into[name].write(np.ascontiguousarray(array))
+            into[name].write(raw(array))
         details = model.get_output_tensor_details(signature)
         out = {n: model.create_output_buffer_by_name(signature, n) for n in details}
         model.run_by_name(signature, into, out)
         for name, detail in details.items():
-            shape = [int(n) for n in detail["shape"]]
-            flat = out[name].read(int(np.prod(shape)), np.dtype(detail["dtype"]))
-            outputs[f"{number}/{batch}/{name}"] = np.array(flat).reshape(shape)
+            outputs[f"{number}/{batch}/{name}"] = read(out[name], detail)
     np.savez(folder / f"{file}.outputs.npz", **outputs)
 
 

@@ -48,12 +48,23 @@ class Traced:
         """Returns a .tflite file; see `convert`."""
         import tensorflow as tf
 
+        if quantization == "int8" and representative is not None and self._has_loop():
+            raise ValueError(
+                f"{self._name!r} has a loop, as a recurrent layer makes it, and TensorFlow's "
+                "converter crashes where it measures the ranges of one. Take "
+                "quantization='dynamic_range' or None, or give the layer `unroll=True`."
+            )
         with self._noted():
             # The function holds constants only, so nothing needs to be kept alive for it.
             converter = tf.lite.TFLiteConverter.from_concrete_functions(
                 [self._function], tf.Module()
             )
             return run(converter, quantization, representative, int8_io)
+
+    def _has_loop(self):
+        graph = self._function.graph.as_graph_def()
+        nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+        return any(node.op in ("While", "StatelessWhile") for node in nodes)
 
     @contextlib.contextmanager
     def _noted(self):

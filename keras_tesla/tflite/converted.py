@@ -63,6 +63,7 @@ def convert_percentage(
 
     Raises:
         ValueError: If the converter left float32 numbers in a quantization-aware model.
+        ValueError: If Keras itself gives NaN or infinite numbers.
         VerificationError: If quantization itself changes what the network answers.
         Exception: The converter's.
     """
@@ -71,6 +72,14 @@ def convert_percentage(
     storage = settings.stored
     apart = storage is not None and storage.private_apart
     model = extraction.extract(plan, name, size, dtype="float32", private_apart=apart)
+    what = f"{percentage} %"
+    outputs = _outputs(tesla, percentage, examples.inputs, convert.output_names(model))
+    strange = [name for name, y in outputs.items() if not np.isfinite(y).all()]
+    if strange:
+        raise ValueError(
+            f"{what}: Keras itself gives NaN or infinite numbers in {strange}. {examples.advice}. "
+            "Nothing was written."
+        )
     traced = convert.Traced(model, settings.trained_ranges)
     content = traced.convert(settings.quantization, examples.representative, settings.int8_io)
     if settings.trained_ranges:
@@ -81,12 +90,13 @@ def convert_percentage(
             unrounded = extraction.extract(plan, name, size, dtype="float32", ranges=False)
             traced = convert.Traced(unrounded)
         floats = traced.convert()
-    outputs = _outputs(tesla, percentage, examples.inputs, convert.output_names(model))
-    what, spread = f"{percentage} %", None
+    spread = None
     if settings.quantization is not None:
-        spread = verify.spread_allowed(content, examples.inputs, outputs, what)
+        spread = verify.spread_allowed(content, examples.inputs, outputs, what, examples.advice)
     allowed = verify.tolerance(tesla.network)
-    expectation = verify.Expectation(what, None, examples.inputs, outputs, allowed, spread)
+    expectation = verify.Expectation(
+        what, None, examples.inputs, outputs, allowed, spread, examples.advice
+    )
     return Converted(percentage, multiply_adds(model), content, floats, expectation)
 
 

@@ -1,6 +1,9 @@
 """The inputs that a file is calibrated on and compared on."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,6 +11,7 @@ import numpy as np
 from keras_tesla.tflite.settings import ConversionSettings
 
 _EXAMPLES = 16
+_BATCHES = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +46,24 @@ class Examples:
     Args:
         inputs: {input name: array `(examples, ...)`} to compare on.
         representative: [{input name: array of one batch}, ..] to measure ranges on, or None.
+        random: Bool, whether `inputs` are random, for want of data.
     """
 
     inputs: dict[str, np.ndarray]
     representative: list[dict[str, np.ndarray]] | None
+    random: bool = False
+
+    @property
+    def advice(self) -> str:
+        """What to do where these inputs are not like those of the network."""
+        if self.random:
+            return (
+                "They were compared on random examples, standard normal floats and integers 0 and "
+                "1: pass typical `inputs`"
+            )
+        if self.representative is not None:
+            return "Give more typical `representative_data`, and `inputs`"
+        return "Pass more typical `inputs`"
 
 
 def specs_of(model) -> list[InputSpec]:
@@ -69,9 +87,10 @@ def choose(specs: list[InputSpec], settings: ConversionSettings) -> Examples:
         representative = list(batches(arrays, size))
         if inputs is None:
             inputs = {name: x[: max(size, _EXAMPLES)] for name, x in arrays.items()}
+    random = inputs is None
     if inputs is None:
         inputs = random_inputs(specs, size * max(1, _EXAMPLES // size))
-    return Examples(checked("inputs", inputs, specs, size), representative)
+    return Examples(checked("inputs", inputs, specs, size), representative, random)
 
 
 def checked(what: str, given, specs: list[InputSpec], batch_size: int) -> dict[str, np.ndarray]:
@@ -79,7 +98,8 @@ def checked(what: str, given, specs: list[InputSpec], batch_size: int) -> dict[s
 
     Args:
         what: Name of the argument, for the message.
-        given: {input name: array `(examples, ...)`}, or one array for a model with one input.
+        given: {input name: array `(examples, ...)`}, or one array for a model with one input; or
+            what `gathered` takes.
         specs: The model's inputs.
         batch_size: Int.
 
@@ -87,6 +107,7 @@ def checked(what: str, given, specs: list[InputSpec], batch_size: int) -> dict[s
         ValueError: Other names or shapes, fewer examples than a batch, or unequal numbers of them.
     """
     names = [spec.name for spec in specs]
+    given = gathered(what, given, specs)
     if not isinstance(given, dict) and len(names) == 1:
         given = {names[0]: given}
     if not isinstance(given, dict) or set(given) != set(names):
@@ -110,6 +131,84 @@ def checked(what: str, given, specs: list[InputSpec], batch_size: int) -> dict[s
             f"`{what}` must hold equally many examples for each input. Received: {counts}"
         )
     return arrays
+
+
+def gathered(what: str, given, specs: list[InputSpec]):
+    """Returns the batches of a stream of data as {input name: array}; other data as they are.
+
+    Args:
+        what: Name of the argument, for the message.
+        given: A `tf.data.Dataset`, a `keras.utils.PyDataset`, an iterator, or a function that
+            returns one. A batch is a list of an array for each input, as TensorFlow's converter
+            takes it, a dict of them, an array, or a tuple (inputs, targets). Of a longer stream the
+            first 1024 batches are taken.
+        specs: The model's inputs.
+
+    Raises:
+        ValueError: A stream without a batch, or batches of other inputs.
+    """
+    if callable(given) and not isinstance(given, type):
+        given = given()
+    if isinstance(given, keras.utils.PyDataset):
+        count = min(given.num_batches or _BATCHES, _BATCHES)
+        stream: Any = (given[place] for place in range(count))
+    elif isinstance(given, Iterator) or hasattr(given, "element_spec"):  # that of a Dataset
+        stream = itertools.islice(iter(given), _BATCHES)
+    else:
+        return given
+    found = [_named(what, batch, specs) for batch in stream]
+    if not found:
+        raise ValueError(f"`{what}` must hold at least one batch. Received: none")
+    return {spec.name: np.concatenate([batch[spec.name] for batch in found]) for spec in specs}
+
+
+def _named(what, batch, specs):
+    """Returns a batch of a stream as {input name: array}."""
+    names = [spec.name for spec in specs]
+    if isinstance(batch, tuple):
+        # With several inputs, a tuple of arrays holds them; else the first is all of the inputs.
+        together = len(names) > 1 and len(batch) == len(names)
+        structured = isinstance(batch[0], (dict, list, tuple))
+        batch = list(batch) if together and not structured else batch[0]
+    if not isinstance(batch, (dict, list, tuple)):
+        batch = [batch]
+    if not isinstance(batch, dict) and len(batch) == len(names):
+        batch = dict(zip(names, batch, strict=True))
+    if not isinstance(batch, dict) or set(batch) != set(names):
+        raise ValueError(
+            f"Each batch of `{what}` must be a list or dict of an array for each of {names}. "
+            f"Received: {type(batch).__name__} of {len(batch)}"
+        )
+    return {name: np.asarray(x) for name, x in batch.items()}
+
+
+def cast(name: str, given, dtype: str) -> np.ndarray:
+    """Returns numbers as an array of a type, refused where that is another value but by rounding.
+
+    Args:
+        name: Of the input, for the message.
+        given: Array or nested list.
+        dtype: NumPy name of the type.
+
+    Raises:
+        ValueError: No numbers, or such as the type does not hold.
+    """
+    try:
+        array = np.asarray(given)
+        with np.errstate(all="ignore"):
+            made = array if array.dtype.kind == "c" else array.astype(dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Input {name!r} must be a {dtype} array. Received: {type(given).__name__}: {error}"
+        ) from error
+    floats = array.dtype.kind == "f" and made.dtype.kind == "f"
+    kept = np.isfinite(made) | ~np.isfinite(array) if floats else made == array
+    if array.dtype.kind not in "biuf" or not np.all(kept):
+        raise ValueError(
+            f"Input {name!r} must be a {dtype} array. Received: {array.dtype}, with values that "
+            f"{dtype} does not hold"
+        )
+    return made
 
 
 def random_inputs(specs: list[InputSpec], count: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Opening an exported file in Python."""
 
 import contextlib
+import dataclasses
 import mmap
 import os
 import pathlib
@@ -9,9 +10,11 @@ import threading
 import numpy as np
 
 from keras_tesla.percentages import check_percentage
-from keras_tesla.tflite import runtime, standalone
+from keras_tesla.tflite import bundle, runtime, standalone
 from keras_tesla.tflite.cached import CachedRunner
+from keras_tesla.tflite.examples import cast
 from keras_tesla.tflite.files import archive, reading
+from keras_tesla.tflite.graphs import flatbuffer
 
 
 class Model:
@@ -22,21 +25,29 @@ class Model:
     each other.
 
     Args:
-        path: A .tflite file that `export` wrote.
+        path: A .tflite file that `export` wrote, or its folder.
         threads: Int, number of CPU threads of a call.
         cache_dir: Folder or None, see `load`.
 
     Attributes:
-        percentages: The percentages that the file holds, from the highest to the lowest.
-        header: The header of the file; docs/export.md lists the keys.
+        percentages: Those that the file, or the folder, holds, from the highest to the lowest.
+        header: The header of the file; docs/export.md lists the keys. Of a folder with several
+            files that of the first, with the percentages of all of them.
     """
 
     def __init__(self, path, threads: int = 1, cache_dir=None):
-        self._path, self._threads, self._cache = os.fspath(path), threads, cache_dir
-        with _mapped(self._path) as content:
-            self.header = reading.read_header(content, f"{self._path!r}")
-            self._digest = content[archive.DIGITS].decode()
-        self.percentages = tuple(e["percentage"] for e in self.header["percentages"])
+        self._threads, self._cache = threads, cache_dir
+        self._files: dict[int, _File] = {}
+        headers = []
+        for name in _files(os.fspath(path)):
+            with _mapped(name) as content:
+                headers.append(reading.read_header(content, f"{name!r}"))
+                file = _File(name, headers[-1], content[archive.DIGITS].decode())
+            self._files |= {entry["percentage"]: file for entry in headers[-1]["percentages"]}
+        entries = [entry for header in headers for entry in header["percentages"]]
+        entries.sort(key=lambda entry: -entry["percentage"])
+        self.header = {**headers[0], "percentages": entries}
+        self.percentages = tuple(entry["percentage"] for entry in entries)
         self._opening = threading.Lock()
         self._runners: dict[int, tuple] = {}
 
@@ -44,22 +55,29 @@ class Model:
         """Returns the outputs of the network at a percentage.
 
         Args:
-            inputs: Array, or {input name: array}, of the shapes and types in `header["inputs"]`.
-            percentage: Int, one of `percentages`. Default: the highest.
+            inputs: Array or nested list of examples, or {input name: such}, of the shapes in
+                `header["inputs"]`, but with any number of examples. Numbers of another type are
+                cast where that changes none but by rounding.
+            percentage: Int, 1..100. One that the file does not hold is served by the next higher
+                one, beyond them by the nearest. Default: the highest.
 
         Returns:
-            An array; {output name: array} of a network with several outputs.
+            An array; {output name: array} of a network with several outputs. int8 outputs come as
+            float32.
 
         Raises:
-            ValueError: A percentage that the file does not hold, or inputs that do not fit.
+            ValueError: If `percentage` is not one, or the inputs do not fit.
         """
         percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
-        if percentage not in self.percentages:
-            raise ValueError(f"The file holds {list(self.percentages)} %. Received: {percentage}")
-        feeds = self._checked(inputs)
-        runner, lock = self._open(percentage)
+        served = min((p for p in self.percentages if p >= percentage), default=self.percentages[0])
+        feeds, examples = self._checked(inputs)
+        runner, (details, output_details), lock = self._open(served)
         with lock:
-            outputs = runner(**feeds)
+            parts = [
+                {name: np.array(y) for name, y in runner(**batch).items()}
+                for batch in runtime.batches(details, runtime.encode(details, feeds))
+            ]
+            outputs = runtime.decode(output_details, parts, examples)
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     def __repr__(self):
@@ -99,42 +117,67 @@ class Model:
             )
         feeds = {}
         for name, spec in specs.items():
-            array = np.asarray(inputs[name])
-            if list(array.shape) != spec["shape"] or array.dtype != spec["dtype"]:
+            # int8 is how the file computes; its user has floats.
+            feeds[name] = cast(
+                name, inputs[name], "float32" if spec["dtype"] == "int8" else spec["dtype"]
+            )
+            shape = feeds[name].shape
+            if not shape or not shape[0] or list(shape[1:]) != spec["shape"][1:]:
                 raise ValueError(
-                    f"Input {name!r} must be a {spec['dtype']} array of shape {spec['shape']}. "
-                    f"Received: {array.dtype} of shape {list(array.shape)}"
+                    f"Input {name!r} must be a {spec['dtype']} array of shape "
+                    f"{['examples', *spec['shape'][1:]]}. Received one of shape {list(shape)}"
                 )
-            feeds[name] = array
-        return feeds
+        counts = {name: len(x) for name, x in feeds.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"The inputs must hold equally many examples. Received: {counts}")
+        return feeds, next(iter(counts.values()))
 
     def _open(self, percentage):
         with self._opening:
             if percentage not in self._runners:
                 opened = self._interpreter if self._cache is None else self._cached
-                self._runners[percentage] = opened(percentage), threading.Lock()
+                self._runners[percentage] = (*opened(percentage), threading.Lock())
             return self._runners[percentage]
 
     def _standalone(self, percentage) -> bytes:
-        with open(self._path, "rb") as file:
-            if self.header["mode"] == "per_percentage":
+        of = self._files[percentage]
+        with open(of.path, "rb") as file:
+            if of.header["mode"] == "per_percentage":
                 return file.read()
-            return standalone.extract(_Slices(file), self.header, percentage)
+            return standalone.extract(_Slices(file), of.header, percentage)
 
     def _interpreter(self, percentage):
-        made = runtime.interpreter(self._standalone(percentage), threads=self._threads)
-        return made.get_signature_runner()
+        content = self._standalone(percentage)
+        made = runtime.interpreter(content, threads=self._threads)
+        return made.get_signature_runner(), flatbuffer.details(content)
 
     def _cached(self, percentage):
         folder = pathlib.Path(self._cache)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self._digest}-p{percentage}.tflite"
+        path = folder / f"{self._files[percentage].digest}-p{percentage}.tflite"
         if not path.exists():
             # Whole or not at all, also when two processes start together.
             unfinished = folder / f"{path.name}.{os.getpid()}"
             unfinished.write_bytes(self._standalone(percentage))
             unfinished.replace(path)
-        return CachedRunner(path, path.with_suffix(".xnnpack"), self._threads)
+        runner = CachedRunner(path, path.with_suffix(".xnnpack"), self._threads)
+        return runner, flatbuffer.details(path.read_bytes())
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A file of an export: its path, its header and the digits of its SHA-256."""
+
+    path: str
+    header: dict
+    digest: str
+
+
+def _files(path: str) -> list[str]:
+    """Returns the files of an export, or the file itself."""
+    if not os.path.isdir(path):
+        return [path]
+    return [os.path.join(path, file["file"]) for file in bundle.read(path).files]
 
 
 class _Slices:
@@ -165,7 +208,7 @@ def load(path, threads: int = 1, cache_dir=None) -> Model:
     """Opens an exported file; its SHA-256 is checked before LiteRT sees it.
 
     Args:
-        path: A .tflite file that `export` wrote.
+        path: A .tflite file that `export` wrote, or its folder.
         threads: Int, number of CPU threads of a call.
         cache_dir: Folder in which each percentage that is used is kept as a standalone file with
             XNNPACK's packed weights: later starts are faster and take less memory. It must be as

@@ -31,6 +31,7 @@ class Expectation:
         allowed: Largest difference allowed, relative to the largest of `outputs` (at least 1).
         spread: Largest root mean square of the differences allowed, over the standard deviation of
             `outputs`; None where `allowed` decides, as in float32.
+        advice: What to do where the spread is larger: perhaps the inputs are not typical.
     """
 
     what: str
@@ -39,6 +40,7 @@ class Expectation:
     outputs: dict
     allowed: float
     spread: float | None = None
+    advice: str = ""
 
 
 def tolerance(model) -> float:
@@ -61,7 +63,7 @@ def example_inputs(model, count: int, seed: int = 0) -> dict[str, np.ndarray]:
     return examples.random_inputs(examples.specs_of(model), count, seed)
 
 
-def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> float:
+def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str, advice: str) -> float:
     """Returns by how much a quantized percentage may differ from Keras.
 
     Sharing one set of int8 weights must not cost more than quantization does. The limit is twice
@@ -73,6 +75,7 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> f
         inputs: {input name: array `(examples, ...)`}.
         expected: {output name: array}, from Keras.
         what: A name for messages.
+        advice: How to pass better inputs.
 
     Raises:
         VerificationError: If quantization itself changes what the network answers.
@@ -82,8 +85,7 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str) -> f
     if not spread <= SPREAD:
         raise VerificationError(
             f"{what}: quantization changes the outputs by {spread:.2f} of their standard deviation,"
-            f" more than {SPREAD}. Give more typical `representative_data`, or leave "
-            "`quantization` out. Nothing was written."
+            f" more than {SPREAD}. {advice}, or leave `quantization` out. Nothing was written."
         )
     return max(2 * spread, 0.05)
 
@@ -190,10 +192,12 @@ def _difference(expectation, got, runner):
         if expectation.spread is not None:
             measured, limit = _spread(got[name], reference), expectation.spread
         if not measured <= limit:  # also when it is NaN
-            unit = "" if expectation.spread is None else " of a standard deviation"
+            quantized = expectation.spread is not None
+            unit = " of a standard deviation" if quantized else ""
+            advice = f"{expectation.advice}. " if quantized and expectation.advice else ""
             raise VerificationError(
                 f"{expectation.what}: output {name!r} of {runner} differs from Keras by "
-                f"{measured:.3g}{unit}, more than {limit:.3g}. Nothing was written."
+                f"{measured:.3g}{unit}, more than {limit:.3g}. {advice}Nothing was written."
             )
         worst = max(worst, float(difference))
     return worst

@@ -7,11 +7,14 @@ same: what all percentages share runs forward once, and backward once, on the su
 gradients.
 """
 
+import dataclasses
+from typing import Any
+
 import keras
 
 from keras_tesla import cloning
 from keras_tesla import graph as graphs
-from keras_tesla.narrowing.plan import narrow
+from keras_tesla.narrowing.plan import layouts, narrow
 from keras_tesla.training import outputs as network_outputs
 from keras_tesla.training import replicas
 from keras_tesla.training.aggregation import Linear
@@ -55,8 +58,7 @@ def _shares_probabilities(model):
 
 
 def _may_add_losses(layer):
-    stock = type(layer).__module__.split(".")[0] in ("keras", "keras_tesla")
-    return not stock or layer.activity_regularizer is not None
+    return not cloning.is_stock(layer) or layer.activity_regularizer is not None
 
 
 def tensorflow(model, tasks, x, y, sample_weight):
@@ -75,25 +77,26 @@ def tensorflow(model, tasks, x, y, sample_weight):
     coefficients = model.aggregation.coefficients(tasks.active)
     scale = model.optimizer.scale_loss
     inputs = {t.index for t in graphs.tensors(model.graph.inputs)}
+    where = layouts(model.graph)
     with tf.GradientTape() as shared_tape:
         known = tasks.shared_part(x, model.add_loss, training=True)
         regularization = replicas.regularization(model)
         scaled_regularization = scale(regularization) if model.losses else None
     outputs, total = {}, regularization
     gradients = [tf.zeros((), v.dtype) for v in variables]
-    shared: dict[int, tuple] = {}  # {id of a shared tensor: (it, the gradient by it so far)}
+    shared: dict[int, tuple] = {}  # {id of a shared tensor: (it, its width, gradient so far)}
     for percentage in _order(tasks.active, model.distillation):
         # The graph's executor would start all percentages at once and hold what each of them needs.
-        with tf.control_dependencies([*gradients, *(g for _, g in shared.values())]):
+        with tf.control_dependencies([*gradients, *(g.value for _, _, g in shared.values())]):
             cut = tasks.cut(percentage, known[percentage])
             # By identity: a layer may return its input, as a Dropout of 0 does, and a tape gives a
             # tensor that it is asked for twice its whole gradient twice. Inputs need none.
             found = {
-                id(t): (t, known[percentage][i][0])
-                for i, (t, _) in cut.items()
-                if i not in inputs and isinstance(t, tf.Tensor) and t.dtype.is_floating
+                id(t): (key, t, width)
+                for key, (t, width) in cut.items()
+                if key not in inputs and isinstance(t, tf.Tensor) and t.dtype.is_floating
             }
-            tensors = [t for t, _ in found.values()]
+            tensors = [t for _, t, _ in found.values()]
             with tf.GradientTape() as tape:
                 tape.watch(tensors)
                 outputs[f"p{percentage}"] = tasks.outputs(percentage, cut, model.add_loss, True)
@@ -104,12 +107,17 @@ def tensorflow(model, tasks, x, y, sample_weight):
             gradients = _added(gradients, by_variables)
             total += weighted
         with tf.control_dependencies(gradients):  # when little else is held: these may be copied
-            for (_, whole), gradient in zip(found.values(), by_tensors, strict=True):
+            for (key, _, width), gradient in zip(found.values(), by_tensors, strict=True):
                 if gradient is not None:
-                    _, so_far = shared.get(id(whole), (whole, None))
-                    shared[id(whole)] = whole, _sum_of_prefixes(so_far, gradient)
-    targets = [whole for whole, _ in shared.values()]
-    by_targets = [_padded(gradient, whole.shape) for whole, gradient in shared.values()]
+                    whole, whole_width = known[percentage][key]
+                    # The key of what runs again for attenuated gradients ends with the index.
+                    layout = where[key[-1] if isinstance(key, tuple) else key]
+                    prefix = _Prefix.of(gradient, layout, width)
+                    if id(whole) in shared:
+                        prefix += shared[id(whole)][2]
+                    shared[id(whole)] = whole, _Prefix.of(None, layout, whole_width).width, prefix
+    targets = [whole for whole, _, _ in shared.values()]
+    by_targets = [prefix.padded(width) for _, width, prefix in shared.values()]
     if scaled_regularization is not None:
         targets.append(scaled_regularization)
         by_targets.append(tf.ones_like(scaled_regularization))
@@ -135,19 +143,43 @@ def _order(percentages, distillation):
     return [*others, widest] if distillation is None else [widest, *others]
 
 
-def _sum_of_prefixes(a, b):
-    """Adds two tensors of which one may have only leading channels of the other."""
-    if a is None:
-        return b
-    return _padded(a, b.shape) + _padded(b, a.shape)
+@dataclasses.dataclass(frozen=True)
+class _Prefix:
+    """The gradient by the first channels of a tensor.
 
+    Its width is that of the plan: TensorFlow does not know the shape of every tensor before it
+    runs, such as that of a transposed convolution.
 
-def _padded(x, shape):
-    """Appends zeros up to a shape; dimensions that are unknown are equal."""
-    import tensorflow as tf
+    Args:
+        value: The gradient.
+        axis: Int, of the channels; None where they are never cut.
+        width: Int, the number of channels; 0 where they are never cut.
+    """
 
-    ends = [max(0, b - a) if a and b else 0 for a, b in zip(x.shape, shape, strict=True)]
-    return tf.pad(x, [[0, end] for end in ends]) if any(ends) else x
+    value: Any
+    axis: int | None
+    width: int
+
+    @classmethod
+    def of(cls, value, layout, width):
+        """Returns a gradient by the first `width` channels (None: all) of a layout."""
+        if layout is None or layout.repeats > 1:
+            return cls(value, None, 0)
+        return cls(value, layout.axis, layout.count if width is None else width)
+
+    def __add__(self, other):
+        width = max(self.width, other.width)
+        return _Prefix(self.padded(width) + other.padded(width), self.axis, width)
+
+    def padded(self, width):
+        """Returns the value with zeros for further channels, up to `width`."""
+        import tensorflow as tf
+
+        if self.axis is None or width == self.width:
+            return self.value
+        ends = [0] * self.value.shape.rank
+        ends[self.axis] = width - self.width
+        return tf.pad(self.value, [[0, end] for end in ends])
 
 
 def _added(gradients, more):

@@ -4,6 +4,7 @@ import keras
 import pytest
 from keras import layers
 
+import keras_tesla as kt
 from keras_tesla.layers import (
     IDPBatchNormalization,
     IDPConv2D,
@@ -37,7 +38,7 @@ def skip_if_keras_cannot(model):
 def test_channels_first(between, check):
     x = image(2, FIRST)
     y = CHANNELS_FIRST[between]()(wide(2, data_format=FIRST)(x))
-    model = keras.Model(x, IDPConv2D(3, 1, data_format=FIRST)(y))
+    model = keras.Model(x, IDPConv2D(2, 1, data_format=FIRST)(y))
     skip_if_keras_cannot(model)
     assert width(check(model)) == 4
 
@@ -72,6 +73,35 @@ def test_channels_first_concatenated(check):
     y = layers.Concatenate(axis=1)(
         [layers.Conv2D(4, 1, data_format=FIRST, name=f"branch_{i}")(x) for i in range(3)]
     )
-    model = keras.Model(x, IDPConv2D(3, 1, data_format=FIRST)(y))
+    model = keras.Model(x, IDPConv2D(2, 1, data_format=FIRST)(y))
     skip_if_keras_cannot(model)
     assert branch_widths(check(model)) == [4, 2]
+
+
+def _convolutions(kind, filters):
+    """Two convolutions of images 4 high and wide."""
+    arguments = {"padding": "same", "data_format": FIRST, "bias_initializer": "normal"}
+    x = keras.Input((3, 4, 4))
+    y = layers.Conv2D(filters, 3, **arguments)(x)
+    if kind is not layers.Conv2D:
+        sizes = (3,) if kind is layers.DepthwiseConv2D else (filters, 3)
+        y = kind(*sizes, **arguments)(y)
+    return keras.Model(x, IDPConv2D(5, 1, data_format=FIRST, bias_initializer="normal")(y))
+
+
+_KINDS = [layers.Conv2D, layers.Conv2DTranspose, layers.SeparableConv2D, layers.DepthwiseConv2D]
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_a_narrowed_bias_is_not_added_to_an_axis_of_its_length(kind, check):
+    """At 50 % four of eight channels are read, and the images are four wide."""
+    model = _convolutions(kind, 8)
+    skip_if_keras_cannot(model)
+    check(model)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", _KINDS)
+def test_a_bias_that_keras_itself_adds_to_another_axis_is_refused(kind):
+    with pytest.raises(ValueError, match="adds the bias along the last axis"):
+        kt.TESLA(_convolutions(kind, 4), [100, 50])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
 
-from keras_tesla import active_terms, percentage_scope, profiles
+from keras_tesla import TESLA, active_terms, percentage_scope, profiles
 from keras_tesla.layers import IDPDense
 from tests.helpers import normal, to_numpy
 
@@ -118,3 +118,23 @@ def test_input_channels_divides_the_features():
     message = r"of layer 'late' must divide its input features. Received: input_channels=4, .*10\)"
     with pytest.raises(ValueError, match=message):
         layer.build((None, 10))
+
+
+@pytest.mark.tensorflow
+def test_sparse_inputs_are_cut_as_dense_ones():
+    import tensorflow as tf
+
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32") * (np.arange(6) % 2)
+    sparse = tf.sparse.from_dense(x)
+    inputs = keras.Input((6,), sparse=True)
+    model = keras.Model(inputs, IDPDense(3)(IDPDense(8, activation="relu")(inputs)))
+    for percentage in (100, 50):
+        with percentage_scope(percentage):
+            # The same sums in another order.
+            np.testing.assert_allclose(model(sparse), model(x), rtol=1e-5, atol=1e-6)
+    tesla = TESLA(model, [100, 50])
+    tesla.compile("sgd", "mse", jit_compile=False)
+    tesla.fit(sparse, np.zeros((8, 3)), batch_size=4, verbose=0)
+    expected, got = tesla(x), tesla(sparse)
+    for name, y in expected.items():
+        np.testing.assert_allclose(got[name], y, rtol=1e-5, atol=1e-6)

@@ -1,7 +1,11 @@
 """Which inputs a file is compared on, and which its ranges are measured on."""
 
+import itertools
+
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_tesla.tflite import examples
 from keras_tesla.tflite.examples import InputSpec
@@ -76,3 +80,52 @@ def test_data_that_do_not_fit_are_refused(given, message):
 def test_an_unknown_dimension_is_refused():
     with pytest.raises(ValueError, match="'sound'.*every dimension but the batch"):
         InputSpec("sound", (None, 4), "float32")
+
+
+class _Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, place):
+        return images(8)[2 * place : 2 * place + 2], np.zeros(2)
+
+
+def _stream():
+    for place in range(8):
+        yield [images(8)[place : place + 1]]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _stream,
+        lambda: _stream(),
+        lambda: _Batches(),
+        lambda: tf.data.Dataset.from_tensor_slices(images(8)).batch(3),
+        lambda: tf.data.Dataset.from_tensor_slices((images(8), range(8))).batch(3),
+        lambda: iter([{"image": images(8)}]),
+    ],
+)
+def test_a_stream_of_batches_is_read_as_one_array(make):
+    arrays = examples.checked("x", make(), [IMAGE], 2)
+    np.testing.assert_array_equal(arrays["image"], images(8))
+
+
+def test_a_batch_of_several_inputs_is_a_list_a_dict_or_a_tuple():
+    ids = np.zeros((4, 3), "int32")
+    by_name = {"image": images(4), "ids": ids}
+    for batch in ([images(4), ids], by_name, (images(4), ids), (by_name, np.zeros(4))):
+        arrays = examples.checked("x", iter([batch]), [IMAGE, IDS], 1)
+        np.testing.assert_array_equal(arrays["image"], images(4))
+
+
+def test_a_stream_without_a_batch_or_of_other_inputs_is_refused():
+    with pytest.raises(ValueError, match="`x` must hold at least one batch"):
+        examples.checked("x", iter([]), [IMAGE], 1)
+    with pytest.raises(ValueError, match=r"Each batch of `x` must be a list or dict"):
+        examples.checked("x", iter([[images(1), images(1)]]), [IMAGE], 1)
+
+
+def test_an_endless_stream_ends():
+    endless = itertools.repeat([images(1)])
+    assert len(examples.checked("x", endless, [IMAGE], 1)["image"]) == 1024

@@ -105,3 +105,10 @@ def two_inputs_two_outputs(percentages=PERCENTAGES):
 ALL = {
     f.__name__: f for f in (mlp, cnn, cnn_bn, private, residual, depthwise, two_inputs_two_outputs)
 }
+
+
+def recurrent(cell=layers.LSTM, percentages=PERCENTAGES, **arguments):
+    """A recurrent layer, which LiteRT runs as a loop, before incomplete ones."""
+    inputs = keras.Input((10, 6), name="series")
+    x = IDPDense(24, activation="relu")(cell(16, **arguments)(inputs))
+    return _tesla(keras.Model(inputs, IDPDense(5, name="logits")(x), name="recurrent"), percentages)

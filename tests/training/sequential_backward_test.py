@@ -1,5 +1,7 @@
 """One percentage after the other gives the step that all of them together give."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -40,7 +42,7 @@ def compiled(model, aggregation="sum", distillation=None, **kwargs):
     return tesla
 
 
-def trained(monkeypatch, sequential, weights=None, make=None, **kwargs):
+def trained(monkeypatch, sequential, weights=None, make=None, batch_size=8, **kwargs):
     """Returns (logs, weights) after a short training."""
     keras.utils.set_random_seed(3)
     tesla = compiled(make() if make else network(keras.regularizers.L2(0.01)), **kwargs)
@@ -50,7 +52,7 @@ def trained(monkeypatch, sequential, weights=None, make=None, **kwargs):
     random = np.random.default_rng(0)
     x, y = random.normal(size=(24, 8, 8, 3)), random.integers(5, size=24)
     history = tesla.fit(
-        x, y, batch_size=8, epochs=2, shuffle=False, sample_weight=weights, verbose=0
+        x, y, batch_size=batch_size, epochs=2, shuffle=False, sample_weight=weights, verbose=0
     )
     monkeypatch.undo()
     return history.history, tesla.get_weights()
@@ -95,6 +97,36 @@ def _incomplete_in_the_image():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.GlobalAveragePooling2D()(IDPConv2D(10, 3, activation="relu")(inputs))
     return keras.Model(inputs, IDPDense(5)(x))
+
+
+def _enlarged(enlarge, order):
+    """A skip connection beside a tensor whose size TensorFlow knows only when it runs."""
+
+    def make():
+        inputs = keras.Input((8, 8, 3))
+        skip = keras.layers.Conv2D(10, 3, padding="same", activation="relu")(inputs)
+        x = IDPConv2D(10, 3, padding="same")(keras.layers.MaxPooling2D()(skip))
+        x = keras.layers.Concatenate()([enlarge()(x), skip][::order])
+        x = IDPConv2D(6, 3, padding="same", activation="relu")(x)
+        return keras.Model(inputs, IDPDense(5)(keras.layers.GlobalAveragePooling2D()(x)))
+
+    return make
+
+
+_TRANSPOSED = functools.partial(kt.layers.IDPConv2DTranspose, 10, 2, strides=2)
+
+
+@not_on_jax
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("enlarge", [_TRANSPOSED, keras.layers.UpSampling2D])
+def test_a_skip_connection_beside_an_enlarged_tensor(monkeypatch, enlarge, order):
+    # The last batch is smaller, so that TensorFlow does not know the size of a batch either.
+    arguments = {"make": _enlarged(enlarge, order), "batch_size": 7}
+    logs, actual = trained(monkeypatch, True, **arguments)
+    expected_logs, expected = trained(monkeypatch, False, **arguments)
+    np.testing.assert_allclose(logs["loss"], expected_logs["loss"], rtol=1e-4)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 @not_on_jax

@@ -107,6 +107,28 @@ def dtype(tensor: schema.TensorT) -> str:
     return _DTYPES[tensor.type]
 
 
+def details(content: bytes) -> tuple[dict, dict]:
+    """Returns the details of inputs and outputs of a file's only signature, as LiteRT names them.
+
+    Returns:
+        {input name: {"shape", "dtype", "quantization": (scale, zero point)}}, that of the outputs.
+    """
+    model = unpack(content)
+    (signature,) = model.signatureDefs
+    tensors = model.subgraphs[signature.subgraphIndex].tensors
+    return (
+        {text(x.name): _detail(tensors[x.tensorIndex]) for x in signature.inputs},
+        {text(x.name): _detail(tensors[x.tensorIndex]) for x in signature.outputs},
+    )
+
+
+def _detail(tensor):
+    quantization = tensor.quantization
+    scaled = quantization is not None and quantization.scale is not None
+    pair = (float(quantization.scale[0]), int(quantization.zeroPoint[0])) if scaled else (0.0, 0)
+    return {"shape": tensor.shape, "dtype": np.dtype(dtype(tensor)).type, "quantization": pair}
+
+
 def text(name) -> str:
     """Returns a name of the flatbuffer, which may be bytes or nothing, as a string."""
     return name.decode() if isinstance(name, bytes) else name or ""
@@ -115,6 +137,20 @@ def text(name) -> str:
 def data_of(buffer: schema.BufferT) -> bytes:
     """Returns the bytes that a buffer holds inside the flatbuffer."""
     return b"" if buffer.data is None else np.asarray(buffer.data, np.uint8).tobytes()
+
+
+def called(operator: schema.OperatorT) -> dict[tuple[str, str], int]:
+    """Returns {(attribute of the operator, field of these options): index of a subgraph it runs}.
+
+    Those of WHILE, IF, CALL_ONCE and their like.
+    """
+    return {
+        (name, field): int(value)
+        for name in ("builtinOptions", "builtinOptions2")
+        if (options := getattr(operator, name)) is not None
+        for field, value in vars(options).items()
+        if field == "subgraph" or field.endswith("SubgraphIndex")
+    }
 
 
 def signature(key: str, subgraph: int, inputs: dict, outputs: dict) -> schema.SignatureDefT:

@@ -11,8 +11,14 @@ from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 
 def float_tensors(graph: PercentageGraph) -> list[str]:
     """Returns the names of the float32 tensors of a graph that are not its inputs or outputs."""
-    subgraph = graph.subgraph
     boundary = {*graph.inputs.values(), *graph.outputs.values()}
+    found = _float_tensors(graph.subgraph, boundary)
+    for subgraph in graph.callees:
+        found += _float_tensors(subgraph, set())
+    return list(dict.fromkeys(found))
+
+
+def _float_tensors(subgraph, boundary):
     found = []
     for operator in subgraph.operators:
         converts = subgraph.op(operator) in (Op.QUANTIZE, Op.DEQUANTIZE)
@@ -22,4 +28,4 @@ def float_tensors(graph: PercentageGraph) -> list[str]:
             tensor = subgraph.tensors[index]
             if tensor.type == Type.FLOAT32 and not (converts and index in boundary):
                 found.append(flatbuffer.text(tensor.name))
-    return list(dict.fromkeys(found))
+    return found

@@ -41,16 +41,27 @@ class Merged:
         subgraphs: {percentage: its subgraph}. Tensors keep the index that they have in the
             percentage's graph; those that store nested weights follow, in the order of
             `PercentageGraph.nested`.
+        callees: {percentage: the subgraphs that it runs, in the order of its graph}.
     """
 
     model: schema.ModelT
     pool: Constants
     external: dict[int, External]
     subgraphs: dict[int, Subgraph]
+    callees: dict[int, list[Subgraph]]
 
-    def source(self, percentage: int, tensor: int) -> External | None:
-        """Returns where the value of a tensor comes from, None if it is inside the flatbuffer."""
-        return self.external.get(self.subgraphs[percentage].tensors[tensor].buffer)
+    def source(self, percentage: int, tensor: int | tuple[int, int]) -> External | None:
+        """Returns where the value of a tensor comes from, None if it is inside the flatbuffer.
+
+        Args:
+            percentage: Int.
+            tensor: Its index in the percentage's subgraph; for one of a subgraph that this runs
+                (number of the callee, index).
+        """
+        subgraph = self.subgraphs[percentage]
+        if isinstance(tensor, tuple):
+            subgraph, tensor = self.callees[percentage][tensor[0]], tensor[1]
+        return self.external.get(subgraph.tensors[tensor].buffer)
 
     def offset(self, external: External) -> int:
         """Returns the offset of a constant in the file, once `pool.place` was called."""
@@ -97,7 +108,7 @@ def standalone(graph: PercentageGraph) -> Merged:
     """Returns the model of one percentage only, its weights written out and not nested."""
     writer = _Writer()
     subgraph = writer.add_percentage(graph, nested=False)
-    for tensor in subgraph.tensors:
+    for tensor in (t for each in (subgraph, *writer.callees(graph)) for t in each.tensors):
         tensor.name = None  # the signature names what matters; names would be half of the bytes
     writer.add_signature(DEFAULT, subgraph, graph.inputs, graph.outputs)
     return writer.done()
@@ -111,12 +122,17 @@ class _Writer:
         self.model = flatbuffer.new_model("keras_tesla")
         self._external: dict[int, External] = {}
         self._subgraphs: dict[int, Subgraph] = {}
+        self._callees: dict[int, list[Subgraph]] = {}
         self._small: dict[bytes, int] = {}
         self._buffers: dict[External, int] = {}
         self._descriptions = Descriptions()
 
     def done(self) -> Merged:
-        return Merged(self.model, self._pool, self._external, self._subgraphs)
+        return Merged(self.model, self._pool, self._external, self._subgraphs, self._callees)
+
+    def callees(self, graph: PercentageGraph) -> list[Subgraph]:
+        """Returns the subgraphs that an added percentage runs."""
+        return self._callees[graph.percentage]
 
     def add_subgraph(self, name) -> Subgraph:
         return flatbuffer.add_subgraph(self.model, name)
@@ -159,6 +175,17 @@ class _Writer:
         source = graph.subgraph
         subgraph = self.add_subgraph(key(graph.percentage))
         self._subgraphs[graph.percentage] = subgraph
+        callees = [self.add_subgraph(flatbuffer.text(c.table.name)) for c in graph.callees]
+        self._callees[graph.percentage] = callees
+        places = [self.index(each) for each in (subgraph, *callees)]
+        for callee, added in zip(graph.callees, callees, strict=True):
+            for tensor in callee.tensors:
+                tensor = copy.copy(tensor)
+                tensor.buffer = self.buffer(flatbuffer.data_of(callee.model.buffers[tensor.buffer]))
+                added.tensors.append(tensor)
+            added.table.inputs = list(callee.table.inputs)
+            added.table.outputs = list(callee.table.outputs)
+            self._add_operators(callee, added, places)
         used = {*graph.inputs.values(), *graph.outputs.values()}
         used.update(t for o in source.operators for t in (*o.inputs, *o.outputs))
         for index, tensor in enumerate(source.tensors):
@@ -181,12 +208,20 @@ class _Writer:
                 weight.layout, weight.level, tensor.shape
             )
             subgraph.add_operator(Op.DENSIFY, [stored], [index], schema.DensifyOptionsT())
+        self._add_operators(source, subgraph, places)
+        return subgraph
+
+    def _add_operators(self, source: Subgraph, subgraph: Subgraph, places: list[int]):
+        """Copies operators; `places` says where in the model the subgraphs of the graph are."""
         for operator in source.operators:
             operator = copy.copy(operator)
             code = source.model.operatorCodes[operator.opcodeIndex]
             operator.opcodeIndex = flatbuffer.add_code(self.model, code)
+            for (name, field), index in flatbuffer.called(operator).items():
+                options = copy.copy(getattr(operator, name))
+                setattr(options, field, places[index])
+                setattr(operator, name, options)
             subgraph.operators.append(operator)
-        return subgraph
 
 
 class _Selector:

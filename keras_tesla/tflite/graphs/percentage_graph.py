@@ -32,10 +32,12 @@ class PercentageGraph:
 
     Args:
         percentage: Int, 1..100.
-        content: Bytes of a .tflite file with one subgraph and one signature.
+        content: Bytes of a .tflite file with one signature.
 
     Attributes:
         subgraph: Its operators and tensors.
+        callees: The further subgraphs that its operators run, such as the body of a WHILE, in the
+            order of the file: they are subgraphs 1, 2, ..
         inputs: {name: index of a tensor}.
         outputs: Likewise.
         nested: {index of a weight's tensor: `NestedWeight`}.
@@ -47,8 +49,7 @@ class PercentageGraph:
     def __init__(self, percentage: int, content: bytes):
         model = flatbuffer.unpack(content)
         self.percentage = percentage
-        (table,) = model.subgraphs
-        self.subgraph = Subgraph(model, table)
+        self.subgraph, *self.callees = (Subgraph(model, table) for table in model.subgraphs)
         (signature,) = model.signatureDefs
         self.inputs = _named(signature.inputs)
         self.outputs = _named(signature.outputs)
@@ -56,8 +57,9 @@ class PercentageGraph:
         self.nested: dict[int, NestedWeight] = {}
         self.unshared: set[int] = set()
         for tensor in self.subgraph.tensors:
+            tensor.shapeSignature = None  # the batch size is fixed; what a loop collects grows
+        for tensor in (t for each in (self.subgraph, *self.callees) for t in each.tensors):
             tensor.name = _short(flatbuffer.text(tensor.name))
-            tensor.shapeSignature = None  # the batch size is fixed
             if tensor.quantization is not None and tensor.quantization.scale is None:
                 tensor.quantization = None  # the converter writes an empty table
 

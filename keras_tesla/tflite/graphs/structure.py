@@ -7,8 +7,6 @@ import numpy as np
 from keras_tesla.tflite.graphs import flatbuffer
 from keras_tesla.tflite.graphs.flatbuffer import Op
 
-_BRANCHES = ("thenSubgraphIndex", "elseSubgraphIndex")
-
 
 class StructureError(ValueError):
     """A flatbuffer that no runtime should open."""
@@ -44,8 +42,8 @@ def check(content: bytes) -> list[list[str]]:
         indices = [*table.inputs, *table.outputs]
         for operator in table.operators:
             indices += [t for t in [*operator.inputs, *operator.outputs] if t != -1]
-            for branch in _BRANCHES:
-                _check_index(getattr(operator.builtinOptions, branch, 0), model.subgraphs, branch)
+            for (_, field), index in flatbuffer.called(operator).items():
+                _check_index(index, model.subgraphs, field)
             _check_index(operator.opcodeIndex, model.operatorCodes, "operator code")
         for index in indices:
             _check_index(index, table.tensors, "tensor")

@@ -35,12 +35,12 @@ class Constant(NamedTuple):
     """A constant after the flatbuffer of a part.
 
     Args:
-        tensor: Index of its tensor in the percentage's graph.
+        tensor: Of the percentage's graph, as `Merged.source` takes it.
         offset: In the part.
         size: Bytes.
     """
 
-    tensor: int
+    tensor: int | tuple[int, int]
     offset: int
     size: int
 
@@ -92,10 +92,10 @@ def make(graph: PercentageGraph) -> Part:
     complete = bytearray(size)
     complete[: len(packed)] = packed
     merged.pool.write(complete)
-    sources = [
-        (tensor, merged.source(graph.percentage, tensor))
-        for tensor in range(len(graph.subgraph.tensors))
-    ]
+    tensors: list = list(range(len(graph.subgraph.tensors)))
+    for number, callee in enumerate(graph.callees):
+        tensors += [(number, index) for index in range(len(callee.tensors))]
+    sources = [(tensor, merged.source(graph.percentage, tensor)) for tensor in tensors]
     return Part(
         graph,
         zlib.compress(packed, 9),

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from keras_tesla.tflite.files.header import Recipe
 from keras_tesla.tflite.graphs.merge import External
@@ -54,14 +54,14 @@ class Storage(abc.ABC):
         return []
 
     def recipe(
-        self, part: Part, source: Callable[[int], External | None], offset: Callable, layouts: list
+        self, part: Part, source: Callable[[Any], External | None], offset: Callable, layouts: list
     ) -> Recipe:
         """Returns how a file makes a percentage standalone.
 
         Args:
             part: The percentage.
-            source: Function of the index of a tensor that returns where the file has its bytes;
-                a nested weight's are at the index after those of the graph, in their order.
+            source: Function of a tensor, as in `Constant`, that returns where the file has its
+                bytes; a nested weight's are at the index after those of the graph, in their order.
             offset: Function of an `External` that returns its offset in the file.
             layouts: From `nested_layouts`.
         """
