@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -64,3 +65,21 @@ def test_the_imports_are_seen():
 
 def test_kinds_stand_on_these_alone():
     assert IMPORTS["kinds"] == {"channels", "cloning", "graph", "layers"}
+
+
+def test_a_package_imports_only_those_below_it_on_the_page():
+    """The table of docs/how_it_is_built.md."""
+    page = ROOT.parent / "docs" / "how_it_is_built.md"
+    table = page.read_text().split("## What is where")[1].split("\n\n`literature/`")[0]
+    rows = [re.findall(r"`(\w+)(?:/|\.py)`", line.split("|")[1]) for line in table.splitlines()[6:]]
+    row_of = {name: number for number, names in enumerate(rows) for name in names}
+    assert {"tflite", "training", "conversion", "kinds", "channels"} <= set(row_of)
+    for name, number in row_of.items():
+        above = {other for other in IMPORTS.get(name, ()) if row_of.get(other, number) < number}
+        assert not above, (name, above)
+
+
+def test_no_module_is_long():
+    """One idea a file; what grows beyond this holds two."""
+    lines = {path: len(path.read_text().splitlines()) for path in ROOT.rglob("*.py")}
+    assert max(lines.values()) <= 400, max(lines, key=lambda path: lines[path])
