@@ -5,6 +5,9 @@ from typing import Any
 
 import keras
 
+# What a class may do to train and to predict, beside its graph.
+_STEPS = ("compute_loss", "compute_metrics", "train_step", "test_step", "predict_step")
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -146,6 +149,35 @@ def is_graph_model(layer) -> bool:
         isinstance(layer, keras.Model) and isinstance(layer, keras.Function)
     )
     return by_kind and type(layer).call.__module__.split(".")[0] == "keras"
+
+
+def check_class(model):
+    """Refuses a model whose own class does something that its graph does not say.
+
+    Args:
+        model: The model. Its class may add methods to Keras' ones; it may not replace these.
+
+    Raises:
+        ValueError: Naming the methods that a copy of the graph would drop.
+    """
+    own = [
+        name
+        for name in _STEPS
+        if getattr(type(model), name, None) is not None
+        and getattr(type(model), name).__module__.split(".")[0] != "keras"
+    ]
+    if own:
+        plain = (
+            "inputs, model.outputs"
+            if isinstance(model, keras.Sequential)
+            else "input, model.output"
+        )
+        raise ValueError(
+            f"Model {model.name!r} is of the class {type(model).__name__}, whose own "
+            f"{', '.join(own)} would be dropped: only what the graph computes is used. Put a loss "
+            "or a metric in `compile`, or the method in a subclass of `keras_tesla.TESLA`, and "
+            f"pass `keras.Model(model.{plain})`, which has the same layers."
+        )
 
 
 class _Shadow(keras.Operation):

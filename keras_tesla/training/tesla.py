@@ -81,10 +81,10 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
         {"p100": outputs, .., "p10": outputs} for the active percentages.
 
     Raises:
-        ValueError: At construction: a model without an IDP layer, subclassed, not built, or with
-            an IDP layer hidden in another layer; an `IDPDense` that would leave out pixels after a
-            `Flatten`; invalid percentages, or some for which a layer has no statistics or
-            private numbers.
+        ValueError: At construction: a model without an IDP layer, subclassed, of a class with its
+            own training step, not built, or with an IDP layer hidden in another; an `IDPDense`
+            that would leave out pixels after a `Flatten`; invalid percentages, or some for which a
+            layer has no statistics or private numbers.
 
     Example:
 
@@ -119,6 +119,7 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
         if isinstance(aggregation, aggregations.Weighted):
             aggregation.check(percentages)
         graph = graphs.read(model)
+        graphs.check_class(model)
         checks.check_graph(graph)
         checks.check_statistics(graph, percentages)
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
@@ -353,11 +354,11 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
             self._untracked.aggregation = self.aggregation
             self._set_active(active)
 
-    def predict(self, x, percentage=None, **kwargs):
+    def predict(self, *args, percentage=None, **kwargs):
         """Returns the predictions of the network at one percentage, as `keras.Model.predict` does.
 
         Args:
-            x: As in Keras.
+            *args: As in Keras: the second one is the batch size, not the percentage.
             percentage: Int, 1..100. Default: the highest trained one.
             **kwargs: As in Keras.
 
@@ -366,7 +367,7 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
                 numbers for it.
         """
         percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
-        return self._tasks.view(percentage).predict(x, **kwargs)
+        return self._tasks.view(percentage).predict(*args, **kwargs)
 
     def at(self, percentage):
         """Returns the network at a percentage as a plain Keras model with its own weights.

@@ -137,3 +137,83 @@ def test_columns_of_several_outputs_are_those_of_keras(given):
         if name.endswith("loss") and name.removeprefix("val_") == "loss":
             expected[name] = value
     assert tesla == pytest.approx(expected, rel=1e-5)
+
+
+# What a model's own class does.
+
+
+def own_class(method, base=keras.Model):
+    """A class of a user with a method of its own, which does what Keras' does."""
+
+    def own(self, *args, **kwargs):
+        return getattr(base, method)(self, *args, **kwargs)
+
+    return type("Physics", (base,), {method: own})
+
+
+COPIES = {
+    "TESLA": lambda model: kt.TESLA(model, [100, 50]),
+    "to_idp": lambda model: kt.to_idp(model, [100, 50]),
+    "order_channels": kt.order_channels,
+    "quantization_aware": lambda model: kt.quantization_aware(model, [100, 50]),
+}
+
+
+def mixed():
+    """A network that is still to be converted in part."""
+    return keras.Sequential([keras.Input((6,)), layers.Dense(8), IDPDense(8), layers.Dense(3)])
+
+
+STEPS = ["compute_loss", "compute_metrics", "train_step", "test_step", "predict_step"]
+
+
+@pytest.mark.parametrize("copy", COPIES)
+@pytest.mark.parametrize("method", STEPS)
+def test_a_class_with_its_own_step_is_refused(copy, method):
+    plain = mixed()
+    message = rf"of the class Physics, whose own {method} would be dropped.*`compile`.*TESLA"
+    for model in (
+        own_class(method)(plain.inputs, plain.outputs),
+        own_class(method, keras.Sequential)([keras.Input((6,)), *plain.layers]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            COPIES[copy](model)
+    COPIES[copy](keras.Model(plain.inputs, plain.outputs))  # the way out
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_class_with_its_own_call_is_refused(copy):
+    plain = mixed()
+    model = own_class("call")(plain.inputs, plain.outputs)
+    with pytest.raises(ValueError, match="must be a Functional or Sequential one"):
+        COPIES[copy](model)
+
+
+def test_a_class_that_only_adds_methods_is_taken():
+    class Named(keras.Model):
+        def describe(self):
+            return "mine"
+
+    plain = mixed()
+    kt.TESLA(Named(plain.inputs, plain.outputs), [100, 50])
+
+
+# Predictions.
+
+
+def test_the_second_argument_of_predict_is_the_batch_size():
+    tesla = kt.TESLA(network(), [100, 50])
+
+    class Batches(keras.callbacks.Callback):
+        count = 0
+
+        def on_predict_batch_end(self, batch, logs=None):
+            self.count += 1
+
+    batches = Batches()
+    outputs = tesla.predict(X, 10, 0, callbacks=[batches])
+    assert batches.count == 4
+    np.testing.assert_allclose(outputs, tesla.network.predict(X, 10, 0), rtol=1e-5)
+    np.testing.assert_allclose(
+        tesla.predict(X, 10, 0, percentage=50), tesla.at(50).predict(X, verbose=0), rtol=1e-5
+    )
