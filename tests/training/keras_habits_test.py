@@ -217,3 +217,231 @@ def test_the_second_argument_of_predict_is_the_batch_size():
     np.testing.assert_allclose(
         tesla.predict(X, 10, 0, percentage=50), tesla.at(50).predict(X, verbose=0), rtol=1e-5
     )
+
+
+# Logs.
+
+
+def test_a_list_of_results_has_each_column_once():
+    tesla = kt.TESLA(network(), [100, 50])
+    tesla.compile("sgd", LOSS, metrics=["accuracy"])
+    results = tesla.evaluate(X, Y, verbose=0)
+    assert tesla.metrics_names == ["loss", "p100_loss", "p100_accuracy", "p50_loss", "p50_accuracy"]
+    logs = tesla.evaluate(X, Y, verbose=0, return_dict=True)
+    assert list(logs) == tesla.metrics_names
+    assert results == pytest.approx(list(logs.values()), rel=1e-6)
+    at_50 = tesla.evaluate(X, Y, verbose=0, percentages=[50])
+    assert at_50 == pytest.approx([results[3], results[3], results[4]], rel=1e-6)
+    for take in (tesla.test_on_batch, tesla.train_on_batch):
+        tesla.reset_metrics()
+        assert take(X, Y) == pytest.approx(results, rel=1e-5)
+    assert list(tesla.test_on_batch(X, Y, return_dict=True)) == tesla.metrics_names
+
+
+CALLBACKS = {
+    "EarlyStopping": lambda monitor: keras.callbacks.EarlyStopping(monitor),
+    "ReduceLROnPlateau": lambda monitor: keras.callbacks.ReduceLROnPlateau(monitor),
+}
+
+
+@pytest.mark.parametrize("callback", CALLBACKS)
+@pytest.mark.parametrize(
+    ("column", "better"),
+    [("accuracy", 1), ("loss", -1), ("distillation", -1)],
+)
+def test_callbacks_know_which_way_a_column_gets_better(callback, column, better):
+    tesla = kt.TESLA(network(), [100, 50], distillation="in_place")
+    tesla.compile("sgd", LOSS, metrics=["accuracy"])
+    made = CALLBACKS[callback](f"val_p50_{column}")
+    tesla.fit(X, Y, validation_data=(X, Y), verbose=0, callbacks=[made])
+    assert bool(made.monitor_op(better * 2.0, better * 1.0))
+    assert not bool(made.monitor_op(better * 1.0, better * 2.0))
+
+
+def test_a_column_that_does_not_say_so_needs_a_mode():
+    def fit(**mode):
+        tesla = kt.TESLA(network(), [100, 50])
+        tesla.compile("sgd", LOSS, metrics=[WithoutConfig(1.0)])
+        tesla.fit(X, Y, verbose=0, callbacks=keras.callbacks.EarlyStopping("p50_scaled", **mode))
+
+    with pytest.raises(ValueError, match="Pass `mode='max'`"):
+        fit()
+    fit(mode="max")
+
+
+def test_the_best_epoch_of_a_percentage_is_kept(tmp_path):
+    tesla = kt.TESLA(network(), [100, 50])
+    tesla.compile(keras.optimizers.SGD(5.0), LOSS)
+    path = str(tmp_path / "best.weights.h5")
+    keep = keras.callbacks.ModelCheckpoint(
+        path, "val_p50_loss", save_best_only=True, save_weights_only=True
+    )
+    history = tesla.fit(X, Y, validation_data=(X, Y), epochs=4, verbose=0, callbacks=[keep])
+    tesla.load_weights(path)
+    best = tesla.evaluate(X, Y, verbose=0, return_dict=True)["p50_loss"]
+    assert best == pytest.approx(min(history.history["val_p50_loss"]), rel=1e-5)
+
+
+def test_the_state_tree_has_a_place_for_each_metric_and_comes_back():
+    def compiled():
+        tesla = kt.TESLA(network(), [100, 50], distillation="in_place")
+        tesla.compile("adam", LOSS, metrics=["accuracy", WithoutConfig(1.0)])
+        tesla.fit(X, Y, verbose=0)
+        return tesla
+
+    tesla = compiled()
+    tree = tesla.get_state_tree(value_format="numpy_array")
+    metrics = tree["metrics_variables"]
+    assert set(metrics) == {"loss", "p100", "p50", "p50_distillation", "scaled"}
+    assert set(metrics["p50"]) == {"accuracy", "loss", "scaled"}
+    assert set(metrics["p100"]) == {"accuracy", "loss"}  # "scaled" is the user's own object
+    other = compiled()
+    other.fit(X, Y, verbose=0)
+    other.set_state_tree(tree)
+    again = other.get_state_tree(value_format="numpy_array")
+    for a, b in zip(keras.tree.flatten(tree), keras.tree.flatten(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# What a network is.
+
+
+def test_a_tesla_model_has_the_places_of_its_network(tmp_path):
+    tesla = kt.TESLA(network(), [100, 50])
+    plain = tesla.network
+    assert tesla.input_shape == plain.input_shape == (None, 6)
+    assert tesla.output_shape == plain.output_shape == (None, 3)
+    assert tesla.inputs == plain.inputs
+    assert tesla.outputs == plain.outputs
+    assert tesla.get_layer(index=1) is plain.layers[1]
+    assert tesla.get_layer(plain.layers[0].name) is plain.layers[0]
+    features = keras.Model(tesla.inputs[0], tesla.get_layer(index=1).output)
+    assert features(X).shape == (40, 8)
+
+
+def test_what_keras_does_for_one_network_names_the_way_out(tmp_path):
+    tesla = kt.TESLA(network(), [100, 50])
+    with pytest.raises(ValueError, match=r"`keras_tesla.tflite.export\(tesla, ..\)`"):
+        tesla.export(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match="quantization_aware"):
+        tesla.quantize("int8")
+    for name in ("x.h5", "x.hdf5"):
+        with pytest.raises(ValueError, match=r"`.keras` file.*x\.h"):
+            tesla.save(tmp_path / name)
+    tesla.save(tmp_path / "x.keras")
+    loaded = keras.saving.load_model(tmp_path / "x.keras")
+    np.testing.assert_allclose(loaded.predict(X, verbose=0), tesla.predict(X, verbose=0))
+
+
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_a_quantized_network_is_refused(mode):
+    plain = network()
+    tesla = kt.TESLA(plain, [100, 50])
+    plain.layers[0].quantize(mode)
+    message = rf"`keras_tesla.quantization_aware`.*\['{plain.layers[0].name}'\]"
+    for use in (
+        lambda: kt.TESLA(plain, [100, 50]),
+        lambda: tesla.predict(X, percentage=50, verbose=0),
+        lambda: tesla.compile("sgd", LOSS),
+        lambda: tesla.at(50),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+
+
+# Steps.
+
+
+def test_a_loss_of_a_subclass_may_lack_the_argument_training():
+    class Own(kt.TESLA):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+            return 2 * super().compute_loss(x, y, y_pred, sample_weight)
+
+    def loss(cls):
+        tesla = cls(network(), [100, 50])
+        tesla.compile(keras.optimizers.SGD(0.0), LOSS)
+        return tesla.fit(X, Y, verbose=0).history["loss"][0]
+
+    assert loss(Own) == pytest.approx(2 * loss(kt.TESLA), rel=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", False])
+@pytest.mark.parametrize("freeze", ["tesla", "network"])
+def test_a_frozen_model_is_evaluated_in_fit(freeze, jit_compile):
+    tesla = kt.TESLA(network(), [100, 50])
+    setattr(tesla if freeze == "tesla" else tesla.network, "trainable", False)
+    tesla.compile("sgd", LOSS, jit_compile=jit_compile)
+    before = tesla.get_weights()
+    with pytest.warns(UserWarning, match="does not have any trainable weights"):
+        logs = tesla.fit(X, Y, verbose=0).history
+    evaluated = tesla.evaluate(X, Y, verbose=0, return_dict=True)
+    assert logs["p50_loss"][0] == pytest.approx(evaluated["p50_loss"], rel=1e-5)
+    for a, b in zip(before, tesla.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class SumOfSquares(layers.Layer):
+    def call(self, inputs):
+        self.add_loss(keras.ops.mean(keras.ops.square(inputs)))
+        return inputs
+
+
+def test_a_loss_may_come_from_layers_alone():
+    def logs_of(wrap):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((6,))
+        y = SumOfSquares()(IDPDense(3)(layers.Dense(8, activation="relu")(x)))
+        model = wrap(keras.Model(x, y))
+        model.compile(keras.optimizers.SGD(0.1))
+        return model.fit(X, epochs=2, verbose=0, shuffle=False).history, model.get_weights()
+
+    expected, weights = logs_of(lambda model: model)
+    logs, found = logs_of(lambda model: kt.TESLA(model, [100]))
+    assert logs["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert set(logs) == {"loss"}
+    for a, b in zip(found, weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="Keras takes a loss of 0 on JAX")
+def test_no_loss_at_all_is_refused_as_in_keras():
+    tesla = kt.TESLA(network(), [100, 50])
+    tesla.compile("sgd")
+    with pytest.raises(ValueError, match="No loss to compute"):
+        tesla.fit(X, Y, verbose=0)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch alone")
+def test_torch_compile_is_refused():
+    with pytest.raises(ValueError, match="`jit_compile=True` does not work.*PyTorch"):
+        kt.TESLA(network(), [100, 50]).compile("sgd", LOSS, jit_compile=True)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("place", ["loss", "metrics", "weighted_metrics", "wrapped"])
+def test_a_loss_or_a_metric_in_python_counts_as_in_keras(place):
+    import tensorflow as tf
+
+    def share(y_true, y_pred):
+        def compute(a, b):
+            return np.float32(np.mean(a == b.argmax(-1)))
+
+        result = tf.numpy_function(compute, [y_true, y_pred], tf.float32)
+        result.set_shape(())
+        return result
+
+    wrapped = keras.metrics.MeanMetricWrapper(share, name="share")
+    arguments = {
+        "loss": {"loss": lambda y, p: share(y, p) + 0 * tf.reduce_sum(p)},
+        "metrics": {"loss": LOSS, "metrics": [share]},
+        "weighted_metrics": {"loss": LOSS, "weighted_metrics": [share]},
+        "wrapped": {"loss": LOSS, "metrics": [wrapped]},
+    }[place]
+
+    def logs_of(model):
+        model.compile(keras.optimizers.SGD(0.1), **arguments)
+        return model.fit(X, Y.astype("int32"), shuffle=False, verbose=0).history
+
+    column = "loss" if place == "loss" else "share"
+    expected = logs_of(network())[column]
+    assert logs_of(kt.TESLA(network(), [100]))[f"p100_{column}"] == pytest.approx(expected)
