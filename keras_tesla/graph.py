@@ -143,6 +143,17 @@ def read(model) -> Graph:
     return _Reader().read(model)
 
 
+def input_names(model) -> list[str]:
+    """Returns the names of the inputs of a Functional or Sequential model, flat.
+
+    They are those of the input layers. The tensors of inputs without a name of their own would have
+    other names once the model has been saved and loaded.
+    """
+    layers = keras.Model(model.inputs, model.outputs).layers
+    of_layers = {id(x.output): x.name for x in layers if isinstance(x, keras.layers.InputLayer)}
+    return [of_layers.get(id(tensor), tensor.name) for tensor in model.inputs]
+
+
 def is_graph_model(layer) -> bool:
     """Whether `layer` is a Functional or Sequential model that computes what its graph says."""
     by_kind = isinstance(layer, keras.Sequential) or (
@@ -249,7 +260,7 @@ class _Reader:
             call_function=record,
         )
         outputs = keras.tree.map_structure(lambda t: known[id(t)], clone.output)
-        return Graph(inputs, outputs, [t.name for t in model.inputs], calls)
+        return Graph(inputs, outputs, input_names(model), calls)
 
 
 def _inlined(inner: Graph, arguments):

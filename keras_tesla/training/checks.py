@@ -21,6 +21,11 @@ def check_graph(graph: Graph):
     """
     check_not_quantized(graph.layers)
     for layer in graph.layers:
+        if type(layer).__module__.startswith("keras") and getattr(layer, "activation", "") is None:
+            raise ValueError(
+                f"Layer {layer.name!r} has `activation=None`, which was set after it was made: "
+                "Keras can neither save nor copy it. Set `keras.activations.linear`."
+            )
         hidden = next((x for x in cloning.inside(layer) if _is_idp(x)), None)
         if hidden is not None:
             raise ValueError(

@@ -14,6 +14,8 @@ _Model: Any = keras.Model if TYPE_CHECKING else object
 class Fitting(_Model):
     """The part of `TESLA` that trains over epochs."""
 
+    optimizer: Any  # Keras sets it
+
     def fit(self, *args, **kwargs):
         """Trains, as `keras.Model.fit` does.
 

@@ -113,7 +113,6 @@ class TESLA(
         Chang, Lin, Ou Yang, Lei, Chen: TESLA, 2018, https://openreview.net/forum?id=H1K6Tb-AZ
     """
 
-    optimizer: Any  # Keras sets it
     _SUM = aggregations.Sum()  # of percentages for which the aggregation may have no weight
 
     def __init__(

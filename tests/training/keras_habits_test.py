@@ -283,22 +283,18 @@ def test_the_best_epoch_of_a_percentage_is_kept(tmp_path):
 
 
 def test_the_state_tree_has_a_place_for_each_metric_and_comes_back():
-    def compiled():
-        tesla = kt.TESLA(network(), [100, 50], distillation="in_place")
-        tesla.compile("adam", LOSS, metrics=["accuracy", WithoutConfig(1.0)])
-        tesla.fit(X, Y, verbose=0)
-        return tesla
-
-    tesla = compiled()
+    tesla = kt.TESLA(network(), [100, 50], distillation="in_place")
+    tesla.compile("adam", LOSS, metrics=["accuracy", WithoutConfig(1.0)])
+    tesla.fit(X, Y, verbose=0)
     tree = tesla.get_state_tree(value_format="numpy_array")
     metrics = tree["metrics_variables"]
     assert set(metrics) == {"loss", "p100", "p50", "p50_distillation", "scaled"}
     assert set(metrics["p50"]) == {"accuracy", "loss", "scaled"}
     assert set(metrics["p100"]) == {"accuracy", "loss"}  # "scaled" is the user's own object
-    other = compiled()
-    other.fit(X, Y, verbose=0)
-    other.set_state_tree(tree)
-    again = other.get_state_tree(value_format="numpy_array")
+    tree = keras.tree.map_structure(np.copy, tree)
+    tesla.fit(X, Y, verbose=0)
+    tesla.set_state_tree(tree)
+    again = tesla.get_state_tree(value_format="numpy_array")
     for a, b in zip(keras.tree.flatten(tree), keras.tree.flatten(again), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -369,7 +365,7 @@ def test_a_loss_of_a_subclass_may_lack_the_argument_training():
 @pytest.mark.parametrize("freeze", ["tesla", "network"])
 def test_a_frozen_model_is_evaluated_in_fit(freeze, jit_compile):
     tesla = kt.TESLA(network(), [100, 50])
-    setattr(tesla if freeze == "tesla" else tesla.network, "trainable", False)
+    (tesla if freeze == "tesla" else tesla.network).trainable = False
     tesla.compile("sgd", LOSS, jit_compile=jit_compile)
     before = tesla.get_weights()
     with pytest.warns(UserWarning, match="does not have any trainable weights"):
@@ -445,3 +441,110 @@ def test_a_loss_or_a_metric_in_python_counts_as_in_keras(place):
     column = "loss" if place == "loss" else "share"
     expected = logs_of(network())[column]
     assert logs_of(kt.TESLA(network(), [100]))[f"p100_{column}"] == pytest.approx(expected)
+
+
+# Inputs.
+
+
+def two_inputs(structure):
+    """A network of "a" and "b", which it reads differently."""
+    keras.utils.set_random_seed(0)
+    a, b = keras.Input((6,), name="a"), keras.Input((6,), name="b")
+    y = layers.Concatenate()([layers.Dense(4)(a), layers.Dense(5)(b)])
+    given = {"list": [a, b], "dict": {"a": a, "b": b}, "unsorted dict": {"b": b, "a": a}}
+    return keras.Model(given[structure], IDPDense(3)(y))
+
+
+A, B = X, X[::-1].copy()
+
+
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`")  # Keras', of the last ones
+@pytest.mark.parametrize(
+    ("structure", "given"),
+    [
+        ("list", [A, B]),
+        ("list", (A, B)),
+        ("list", [B, A]),
+        ("list", {"a": A, "b": B}),
+        ("list", {"b": B, "a": A, "unused": A}),
+        ("dict", {"b": B, "a": A}),
+        ("unsorted dict", {"a": A, "b": B}),
+        ("dict", [A, B]),
+        ("dict", {"a": A, "b": B, "unused": A}),
+        ("unsorted dict", {"a": A, "b": B, "unused": A}),
+    ],
+)
+def test_inputs_are_found_as_in_keras(structure, given):
+    plain = two_inputs(structure)
+    expected = plain.predict(given, verbose=0)
+    tesla = kt.TESLA(plain, [100, 50])
+    np.testing.assert_allclose(tesla.predict(given, verbose=0), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_key_before_the_others_does_not_shift_them():
+    """Keras warns and takes the values in order."""
+    plain = two_inputs("dict")
+    tesla = kt.TESLA(plain, [100, 50])
+    expected = plain.predict({"a": A, "b": B}, verbose=0)
+    outputs = tesla.predict({"_": B, "a": A, "b": B}, verbose=0)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`")
+@pytest.mark.parametrize(
+    ("structure", "given", "message"),
+    [
+        ("list", {"a": A}, r"\['b'\] are missing"),
+        ("dict", {"a": A, "x": B}, r"\['b'\] are missing"),
+        ("list", [A], "takes 2 inputs. Received: 1"),
+        ("dict", [A, B, B], "takes 2 inputs. Received: 3"),
+        ("unsorted dict", [A, B], r"keys \['b', 'a'\], and a list could mean another order"),
+        ("list", [A, B[:, :5]], r"Input 'b' must have the shape \(None, 6\).*\(.*, 5\)"),
+        ("list", [A, B[:, None]], r"Input 'b' must have the shape \(None, 6\).*\(.*, 1, 6\)"),
+        ("list", [A, None], "Input 'b' is None"),
+    ],
+)
+def test_inputs_that_keras_refuses_are_refused(structure, given, message):
+    plain = two_inputs(structure)
+    tesla = kt.TESLA(plain, [100, 50])
+    with pytest.raises(ValueError, match="(?i)input"):
+        plain(given)
+    with pytest.raises(ValueError, match=message):
+        tesla(given)
+
+
+def test_images_of_another_size_are_refused():
+    x = keras.Input((8, 8, 3), name="image")
+    y = kt.layers.IDPConv2D(4, 3)(layers.Conv2D(4, 3)(x))
+    plain = keras.Model(x, IDPDense(2)(layers.GlobalAveragePooling2D()(y)))
+    tesla = kt.TESLA(plain, [100, 50])
+    images = np.zeros((2, 9, 9, 3), "float32")
+    for predict in (plain.predict, tesla.predict):
+        with pytest.raises(ValueError, match="image"):
+            predict(images, verbose=0)
+
+
+def test_an_activation_of_none_is_refused():
+    """Keras calls such a layer, and fails to save and to copy it."""
+    plain = network()
+    plain.layers[1].activation = None
+    with pytest.raises(ValueError, match=r"`activation=None`.*`keras.activations.linear`"):
+        kt.TESLA(plain, [100, 50])
+    plain.layers[1].activation = keras.activations.linear
+    kt.TESLA(plain, [100, 50])
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_inputs_without_a_name_keep_theirs_in_a_file(kind, tmp_path):
+    keras.Input((6,))  # so that Keras has to number the names
+    if kind == "sequential":
+        plain = network()
+    else:
+        a, b = keras.Input((6,)), keras.Input((6,))
+        y = IDPDense(3)(layers.Dense(4)(layers.Add()([a, b])))
+        plain = keras.Model([a, b], y)
+    tesla = kt.TESLA(plain, [100, 50])
+    tesla.save(tmp_path / "x.keras")
+    loaded = keras.saving.load_model(tmp_path / "x.keras")
+    assert loaded.graph.input_names == tesla.graph.input_names
+    assert loaded.at(50).inputs[0].name == tesla.at(50).inputs[0].name
