@@ -61,5 +61,8 @@ class Saved(_Model):
         return config
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        config = keras.saving.deserialize_keras_object(config)
+        if keras.backend.backend() == "torch":
+            config["jit_compile"] = "auto"  # which cannot be True there
+        self.compile(**config)
         self.optimizer.build(self.trainable_variables)

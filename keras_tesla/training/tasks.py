@@ -221,13 +221,19 @@ def _copied(metric):
         return metric
     new = object.__new__(type(metric))
     memo = {id(metric): new}
-    with keras.name_scope(metric.name):  # variables of different percentages have different paths
+    # So that variables of different percentages have different paths; as Keras names the scope.
+    with keras.name_scope(metric.name.replace("/", ">")):
         for x in keras.tree.flatten(list(vars(metric).values())):
             if isinstance(x, keras.Metric):
                 memo[id(x)] = _copied(x)
             elif isinstance(x, keras.Variable):
                 memo[id(x)] = keras.Variable(
-                    ops.copy(x), dtype=x.dtype, trainable=x.trainable, name=x.name
+                    ops.copy(x),
+                    dtype=x.dtype,
+                    trainable=x.trainable,
+                    aggregation=x.aggregation,
+                    synchronization=x.synchronization,
+                    name=x.name,
                 )
             elif isinstance(x, keras.Layer):
                 memo[id(x)] = x

@@ -228,11 +228,13 @@ class TESLA(
             metrics: As in Keras; each percentage gets its own.
             weighted_metrics: Likewise.
             jit_compile: Bool or `"auto"`. On TensorFlow without a GPU `"auto"` means XLA for a
-                model without convolutions: there it was measured to pay, with them to cost.
+                model without convolutions: there it was measured to pay, with them to cost. It
+                means no XLA if a loss or a metric is not Keras' own and so may call Python.
             **kwargs: All others, as in Keras.
 
         Raises:
-            ValueError: If `distillation` has no divergence that fits the loss of an output.
+            ValueError: If `distillation` has no divergence that fits the loss of an output; on
+                PyTorch if `jit_compile` is True.
         """
         divergence = None
         if self.distillation is not None:
@@ -242,7 +244,7 @@ class TESLA(
         if jit_compile == "auto" and not kwargs.get("run_eagerly"):
             own = (self.distillation and self.distillation.divergence, loss, metrics)
             resolved = checks.resolve_jit_compile(self.graph, (*own, weighted_metrics))
-        elif jit_compile and keras.backend.backend() == "torch":
+        elif jit_compile is True and keras.backend.backend() == "torch":
             raise ValueError(
                 "`jit_compile=True` does not work for TESLA on PyTorch: layers are narrowed within "
                 "a call, which torch.compile cannot follow. Leave it out, or train on TensorFlow "
