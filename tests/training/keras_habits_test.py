@@ -480,7 +480,9 @@ def test_the_padding_of_a_sequence_is_not_taught(way, first):
         distillation="in_place",
     )
     tesla.compile(keras.optimizers.SGD(0.0), LOSS, **arguments)
-    tesla.network.layers[-1].bias.assign([1.0, -1.0, 2.0, 0.5])  # so that padding counts, too
+    vectors = np.random.default_rng(1).normal(size=(12, 8))
+    vectors[0] *= 3  # what is padded would count more
+    tesla.network.layers[1].embeddings.assign(vectors)
     ids = np.random.default_rng(0).integers(1, 12, (8, 6))
     ids[:, 3:] = 0
     ids[0, 1:] = 0
@@ -488,7 +490,7 @@ def test_the_padding_of_a_sequence_is_not_taught(way, first):
     q = {p: np.exp(z) / np.exp(z).sum(-1, keepdims=True) for p, z in logits.items()}
     divergences = (q[100] * np.log(q[100] / q[50])).sum(-1)
     expected = divergences[ids > 0].mean()
-    assert divergences.mean() != pytest.approx(expected, rel=0.05)
+    assert divergences.mean() != pytest.approx(expected, rel=0.1)
     y = np.ones((8, 6), "int32")
     trained = tesla.fit(ids, y, verbose=0).history["p50_distillation"][0]
     evaluated = tesla.evaluate(ids, y, verbose=0, return_dict=True)["p50_distillation"]
