@@ -109,18 +109,11 @@ def _extended(tesla, percentages):
             _interpolate_private(old, new)
         else:
             cloning.copy_weights(old, new)
-    aggregation = tesla.aggregation
+    settings, aggregation = tesla.settings, tesla.aggregation
     if isinstance(aggregation, Weighted):
-        aggregation = Weighted({**dict.fromkeys(percentages, 0), **aggregation.weights})
-    union = {*tesla.percentages, *percentages}
-    return TESLA(
-        network,
-        union,
-        aggregation,
-        tesla.distillation,
-        tesla.gradient_attenuation,
-        name=tesla.name,
-    )
+        weights = {**dict.fromkeys(percentages, 0), **aggregation.weights}
+        settings["aggregation"] = Weighted(weights)
+    return TESLA(network, {*tesla.percentages, *percentages}, name=tesla.name, **settings)
 
 
 def _has_percentages(layer):

@@ -117,6 +117,7 @@ def to_idp(
         )
     profile = profiles.get(profile)
     graph = graphs.read(model)
+    graphs.check_class(model)
     reading = _Reading(graph, _skipped(skip, graph), input_complete)
     if not reading.reads:
         raise ValueError(

@@ -5,6 +5,9 @@ from typing import Any
 
 import keras
 
+# What a class may do to train and to predict, beside its graph.
+_STEPS = ("compute_loss", "compute_metrics", "train_step", "test_step", "predict_step")
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -140,12 +143,52 @@ def read(model) -> Graph:
     return _Reader().read(model)
 
 
+def input_names(model) -> list[str]:
+    """Returns the names of the inputs of a Functional or Sequential model, flat.
+
+    They are those of the input layers. The tensors of inputs without a name of their own would have
+    other names once the model has been saved and loaded.
+    """
+    layers = keras.Model(model.inputs, model.outputs).layers
+    of_layers = {id(x.output): x.name for x in layers if isinstance(x, keras.layers.InputLayer)}
+    return [of_layers.get(id(tensor), tensor.name) for tensor in model.inputs]
+
+
 def is_graph_model(layer) -> bool:
     """Whether `layer` is a Functional or Sequential model that computes what its graph says."""
     by_kind = isinstance(layer, keras.Sequential) or (
         isinstance(layer, keras.Model) and isinstance(layer, keras.Function)
     )
     return by_kind and type(layer).call.__module__.split(".")[0] == "keras"
+
+
+def check_class(model):
+    """Refuses a model whose own class does something that its graph does not say.
+
+    Args:
+        model: The model. Its class may add methods to Keras' ones; it may not replace these.
+
+    Raises:
+        ValueError: Naming the methods that a copy of the graph would drop.
+    """
+    own = [
+        name
+        for name in _STEPS
+        if getattr(type(model), name, None) is not None
+        and getattr(type(model), name).__module__.split(".")[0] != "keras"
+    ]
+    if own:
+        plain = (
+            "inputs, model.outputs"
+            if isinstance(model, keras.Sequential)
+            else "input, model.output"
+        )
+        raise ValueError(
+            f"Model {model.name!r} is of the class {type(model).__name__}, whose own "
+            f"{', '.join(own)} would be dropped: only what the graph computes is used. Put a loss "
+            "or a metric in `compile`, or the method in a subclass of `keras_tesla.TESLA`, and "
+            f"pass `keras.Model(model.{plain})`, which has the same layers."
+        )
 
 
 class _Shadow(keras.Operation):
@@ -217,7 +260,7 @@ class _Reader:
             call_function=record,
         )
         outputs = keras.tree.map_structure(lambda t: known[id(t)], clone.output)
-        return Graph(inputs, outputs, [t.name for t in model.inputs], calls)
+        return Graph(inputs, outputs, input_names(model), calls)
 
 
 def _inlined(inner: Graph, arguments):

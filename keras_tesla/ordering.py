@@ -66,6 +66,7 @@ def order_channels(model):
         Cai, Gan, Wang, Zhang, Han: Once-for-All: Train One Network and Specialize it for Efficient
         Deployment, 2020, https://arxiv.org/abs/1908.09791 (channel sorting)
     """
+    graphs.check_class(model)
     for layer in graphs.read(model).layers:
         _check_profile(layer)
     ordered, pairs = cloning.clone(model, cloning.copy_of)

@@ -118,12 +118,7 @@ def _tesla(model, path, percentages):
         hint = ""
         if not (percentages or FLAGS.distillation):
             return model
-        settings = {
-            "percentages": percentages or model.percentages,
-            "aggregation": model.aggregation,
-            "distillation": model.distillation,
-            "gradient_attenuation": model.gradient_attenuation,
-        }
+        settings = {**model.settings, "percentages": percentages or model.percentages}
         model = model.network
     if FLAGS.distillation:
         settings["distillation"] = "in_place"

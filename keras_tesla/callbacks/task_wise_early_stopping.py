@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_tesla import messages
 from keras_tesla.callbacks import checks, optimizer_reset
+from keras_tesla.training import monitors
 
 
 class TaskWiseEarlyStopping(keras.callbacks.Callback):
@@ -51,7 +52,8 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         ValueError: At construction: a monitor whose direction cannot be known from its name, with
             `mode="auto"`; an unknown order; probabilities that are not positive, or given for a
             descending order. When `fit` begins: a model that is not a `TESLA`; probabilities of
-            percentages that it does not train.
+            percentages that it does not train. At the end of an epoch: a monitor that is not in
+            the logs.
 
     Example:
 
@@ -149,6 +151,7 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         if not np.isfinite((logs or {}).get("loss", 0)) and self.model.stop_training:
             self._leave_finite()  # TerminateOnNaN ends the run
             return
+        self._check_monitored(epoch, logs or {})
         self._last_epoch = epoch
         if self.model.stop_training:  # another callback does
             return
@@ -163,6 +166,20 @@ class TaskWiseEarlyStopping(keras.callbacks.Callback):
         if self._stopper.best_weights:
             self._first_weights = []
         checks.keep_state(self, self._state())
+
+    def _check_monitored(self, epoch, logs):
+        """Refuses a column that the logs of an epoch should have and have not."""
+        monitor = self._stopper.monitor
+        validation = monitor.startswith("val_")
+        if monitor in logs or (validation and not self.model.validates_after(epoch)):
+            return
+        why = ""
+        if validation and not any(name.startswith("val_") for name in logs):
+            why = ": `fit` got no validation data"
+        raise ValueError(
+            f"The logs have no column {monitor!r}{why}. They have {sorted(logs)}. "
+            f"Received: monitor={self.monitor!r}"
+        )
 
     def on_train_end(self, logs=None):
         if self._stopper is None:
@@ -252,11 +269,10 @@ def _weights(state, which) -> list:
 
 
 def _direction(monitor):
-    if monitor.endswith("loss"):
-        return "min"
-    if monitor.endswith(("acc", "accuracy", "auc")):
-        return "max"
-    raise ValueError(
-        f"Whether {monitor!r} should fall or rise cannot be told from its name. Pass `mode='min'` "
-        "or `mode='max'`."
-    )
+    direction = monitors.direction(monitor)
+    if direction is None:
+        raise ValueError(
+            f"Whether {monitor!r} should fall or rise cannot be told from its name. Pass "
+            "`mode='min'` or `mode='max'`."
+        )
+    return direction

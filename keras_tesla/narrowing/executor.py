@@ -12,39 +12,61 @@ def bind_inputs(graph, inputs) -> dict[int, tuple]:
 
     Args:
         graph: The graph.
-        inputs: The values: the structure of the model's inputs, or a dict by input name.
+        inputs: The values: the structure of the model's inputs, or a dict by input name. As in
+            Keras, a dict may have more keys.
 
     Raises:
         ValueError: If the values do not fit the model's inputs.
     """
-    if isinstance(inputs, dict) and not isinstance(graph.inputs, dict):
-        missing = set(graph.input_names) - set(inputs)
+    expected, names = tensors(graph.inputs), graph.input_names
+    keys = sorted(graph.inputs) if _is_flat_dict(graph.inputs) else names
+    if isinstance(inputs, dict) and (keys is not names or not isinstance(graph.inputs, dict)):
+        missing = set(keys) - set(inputs)
         if missing:
             raise ValueError(
-                f"The model takes the inputs {graph.input_names}; {sorted(missing)} are missing. "
+                f"The model takes the inputs {keys}; {sorted(missing)} are missing. "
                 f"Received: {sorted(inputs)}"
             )
-        values = [inputs[name] for name in graph.input_names]
+        values = [inputs[key] for key in keys]
+    elif keys is not names and keys != list(graph.inputs) and len(keys) > 1:
+        raise ValueError(
+            f"The model takes a dict with the keys {list(graph.inputs)}, and a list could mean "
+            f"another order. Received: {type(inputs).__name__}"
+        )
     else:
         values = keras.tree.flatten(inputs)
-    expected = tensors(graph.inputs)
     if len(values) != len(expected):
         raise ValueError(f"The model takes {len(expected)} inputs. Received: {len(values)}")
-    return {t.index: (_fitted(v, t), None) for t, v in zip(expected, values, strict=True)}
+    return {
+        t.index: (_fitted(value, t, name), None)
+        for value, t, name in zip(values, expected, keys, strict=True)
+    }
 
 
-def _fitted(value, tensor):
+def _is_flat_dict(structure):
+    return isinstance(structure, dict) and not any(map(keras.tree.is_nested, structure.values()))
+
+
+def _fitted(value, tensor, name):
     """Does to an input what a Functional model does: its dtype, a last axis of 1 more or less."""
     if keras.backend.is_keras_tensor(value):
         return value
+    if value is None:
+        raise ValueError(f"Input {name!r} is None. Every percentage needs a tensor there.")
     mask = getattr(value, "_keras_mask", None)
     if mask is None:
         value = ops.convert_to_tensor(value, dtype=tensor.dtype)
-    rank = len(tensor.shape)
-    if len(value.shape) == rank - 1 and tensor.shape[-1] == 1:
-        return ops.expand_dims(value, -1)
-    if len(value.shape) == rank + 1 and value.shape[-1] == 1:
-        return ops.squeeze(value, -1)
+    rank, received = len(tensor.shape), value.shape
+    if len(received) == rank - 1 and tensor.shape[-1] == 1:
+        value = ops.expand_dims(value, -1)
+    elif len(received) == rank + 1 and received[-1] == 1:
+        value = ops.squeeze(value, -1)
+    pairs = zip(tensor.shape[1:], value.shape[1:], strict=False)  # Keras checks no batch size
+    if len(value.shape) != rank or any(None not in (a, b) and a != b for a, b in pairs):
+        raise ValueError(
+            f"Input {name!r} must have the shape {(None, *tensor.shape[1:])}. "
+            f"Received: {tuple(received)}"
+        )
     return value
 
 

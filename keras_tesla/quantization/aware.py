@@ -81,6 +81,7 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
     """
     percentages = check_percentages(percentages)
     graph = graphs.read(model)
+    graphs.check_class(model)
     if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
         raise ValueError(
             "The model has no incomplete layer (IDPDense, IDPConv2D and others), so every "

@@ -112,8 +112,8 @@ def _check_integers(graph):
 
 def _outputs(tesla, percentage, inputs, names):
     """What Keras computes, with the live weights and without narrowing."""
-    order = [t.name for t in tesla.network.inputs]
-    x = keras.tree.pack_sequence_as(tesla.graph.inputs, [inputs[name] for name in order])
+    flat = [inputs[name] for name in tesla.graph.input_names]
+    x = keras.tree.pack_sequence_as(tesla.graph.inputs, flat)
     with percentage_scope(percentage):
         outputs = tesla.network(x, training=False)
     flat = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(outputs)]

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tesla import graph as graphs
 from keras_tesla.tflite.settings import ConversionSettings
 
 _EXAMPLES = 16
@@ -68,7 +69,10 @@ class Examples:
 
 def specs_of(model) -> list[InputSpec]:
     """Returns the inputs of a Functional `keras.Model`."""
-    return [InputSpec(t.name, tuple(t.shape[1:]), t.dtype) for t in model.inputs]
+    return [
+        InputSpec(name, tuple(t.shape[1:]), t.dtype)
+        for name, t in zip(graphs.input_names(model), model.inputs, strict=True)
+    ]
 
 
 def choose(specs: list[InputSpec], settings: ConversionSettings) -> Examples:

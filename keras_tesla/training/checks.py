@@ -1,5 +1,7 @@
 """What TESLA can train, and what XLA can speed up."""
 
+import inspect
+
 import keras
 
 from keras_tesla import cloning
@@ -13,10 +15,17 @@ def check_graph(graph: Graph):
     """Refuses a model that TESLA would train wrongly.
 
     Raises:
-        ValueError: If there is no IDP layer, one is hidden inside another layer, or an `IDPDense`
-            would leave out positions instead of channels after a `Flatten`.
+        ValueError: If there is no IDP layer, one is hidden inside another layer, an `IDPDense`
+            would leave out positions instead of channels after a `Flatten`, or Keras has quantized
+            a layer.
     """
+    check_not_quantized(graph.layers)
     for layer in graph.layers:
+        if type(layer).__module__.startswith("keras") and getattr(layer, "activation", "") is None:
+            raise ValueError(
+                f"Layer {layer.name!r} has `activation=None`, which was set after it was made: "
+                "Keras can neither save nor copy it. Set `keras.activations.linear`."
+            )
         hidden = next((x for x in cloning.inside(layer) if _is_idp(x)), None)
         if hidden is not None:
             raise ValueError(
@@ -83,11 +92,36 @@ def check_statistics(graph: Graph, percentages):
                 layer.private_variables(percentage)
 
 
-def resolve_jit_compile(graph: Graph):
+def check_not_quantized(layers):
+    """Refuses layers that Keras has quantized.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    quantized = [
+        layer.name
+        for layer in layers
+        if isinstance(layer.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy)
+    ]
+    if quantized:
+        raise ValueError(
+            "Keras has quantized layers of the network, and narrowing knows their float weights "
+            "only. Take the float network, and quantize it at export, "
+            "`keras_tesla.tflite.export(.., quantization='int8')`, or train it in int8 with "
+            f"`keras_tesla.quantization_aware`. Received quantized: {quantized}"
+        )
+
+
+def resolve_jit_compile(graph: Graph, functions=()):
     """Returns what `jit_compile="auto"` means for a TESLA model: a bool, or `"auto"` for Keras'.
 
     On TensorFlow with only a CPU, Keras turns XLA off. A TESLA step of an MLP runs faster with it
-    and one of a CNN slower (`docs/decisions.md`).
+    and one of a CNN slower (`docs/decisions.md`). A loss or a metric that is not Keras' may do what
+    XLA cannot compile, such as calling Python; it works in Keras, so then XLA stays off.
+
+    Args:
+        graph: The calls of the network.
+        functions: Nested losses and metrics.
     """
     if keras.backend.backend() != "tensorflow":
         return "auto"
@@ -96,7 +130,20 @@ def resolve_jit_compile(graph: Graph):
     if tf.config.list_physical_devices("GPU") or tf.distribute.has_strategy():
         return "auto"
     convolutions = any(hasattr(layer, "kernel_size") for layer in graph.layers)
-    return not convolutions and all(layer.supports_jit for layer in graph.layers)
+    return (
+        not convolutions
+        and all(layer.supports_jit for layer in graph.layers)
+        and all(map(_is_stock, keras.tree.flatten(functions)))
+    )
+
+
+def _is_stock(function):
+    """Whether a loss or a metric, or its name, is Keras' and wraps none of somebody else."""
+    if function is None or isinstance(function, str):
+        return function not in keras.saving.get_custom_objects()
+    named = function if inspect.isroutine(function) else type(function)
+    wraps = type(function) is keras.metrics.MeanMetricWrapper
+    return (named.__module__ or "").split(".")[0] == "keras" and not wraps
 
 
 def _is_idp(layer):

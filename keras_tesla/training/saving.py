@@ -8,8 +8,6 @@ import numpy as np
 # To a type checker the mix-in is the model that it completes.
 _Model: Any = keras.Model if TYPE_CHECKING else object
 
-_OBJECTS = ("aggregation", "distillation", "gradient_attenuation")
-
 
 class Saved(_Model):
     """The part of `TESLA` that Keras calls to save and load it."""
@@ -25,6 +23,11 @@ class Saved(_Model):
     @callback_state.setter
     def callback_state(self, state):
         self._untracked.callback_state = dict(state)
+
+    @property
+    def settings(self) -> dict:
+        """The constructor's arguments without the model, the percentages and the name."""
+        return {key: getattr(self, key) for key in self.OBJECTS}
 
     def save_own_variables(self, store):
         # TESLA has no variables of its own: all are the network's.
@@ -42,7 +45,7 @@ class Saved(_Model):
     def get_config(self):
         return {
             "model": keras.saving.serialize_keras_object(self.network),
-            **{key: keras.saving.serialize_keras_object(getattr(self, key)) for key in _OBJECTS},
+            **{k: keras.saving.serialize_keras_object(v) for k, v in self.settings.items()},
             "percentages": list(self.percentages),
             "name": self.name,
         }
@@ -50,7 +53,7 @@ class Saved(_Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for key in ("model", *_OBJECTS):
+        for key in ("model", *cls.OBJECTS):
             config[key] = keras.saving.deserialize_keras_object(config.get(key), custom_objects)
         return cls(**config)
 
@@ -61,5 +64,8 @@ class Saved(_Model):
         return config
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        config = keras.saving.deserialize_keras_object(config)
+        if keras.backend.backend() == "torch":
+            config["jit_compile"] = "auto"  # which cannot be True there
+        self.compile(**config)
         self.optimizer.build(self.trainable_variables)

@@ -6,6 +6,8 @@ differentiates `compute_loss`, which TESLA overrides.
 """
 
 import functools
+import inspect
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -39,15 +41,23 @@ class _TensorFlowStep(_Model):
             outputs, loss, gradients = self._gradients_together(x, y, sample_weight)
         batch = tf.shape(keras.tree.flatten(x)[0])[0]
         self.metrics[0].update_state(replicas.undistributed(loss), sample_weight=batch)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        if self.trainable_weights:
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        else:
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         return self.compute_metrics(x, y, outputs, sample_weight)
+
+    def _in_training(self):
+        """The argument that says so; a `compute_loss` of a subclass may lack it, as in Keras."""
+        takes = "training" in inspect.signature(self.compute_loss).parameters
+        return {"training": True} if takes else {}
 
     def _gradients_together(self, x, y, sample_weight):
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
             outputs = self(x, training=True)
-            loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
+            loss = self.compute_loss(x, y, outputs, sample_weight, **self._in_training())
             scaled = self.optimizer.scale_loss(loss)
         # Zero, not None, for a weight that no active percentage uses: of None Keras would warn.
         gradients = tape.gradient(

@@ -9,7 +9,7 @@ from keras import ops
 from keras_tesla.graph import Graph
 from keras_tesla.narrowing import executor, prefix_sum
 from keras_tesla.narrowing.plan import narrow
-from keras_tesla.training import replicas
+from keras_tesla.training import checks, replicas
 from keras_tesla.training.attenuator import Attenuator, SharedPart
 from keras_tesla.training.view import PercentageView
 
@@ -73,10 +73,13 @@ class Tasks:
 
     def view(self, percentage) -> PercentageView:
         """Returns the network at a percentage, with losses and metrics of its own."""
+        checks.check_not_quantized(self.graph.layers)  # a plan has the weights from before
         if percentage not in self.views:
             view = PercentageView(self.network, narrow(self.graph, percentage))
             if self._compiled is not None:
-                view.compile(**self._config_of(percentage))
+                with view.scope():
+                    config = self._config_of(percentage)
+                view.compile(**config)
             if self.loss_spec is not None:
                 view.build_metrics(*self.loss_spec)
             self.views[percentage] = view
@@ -164,6 +167,8 @@ class Tasks:
         view, own_outputs = self.view(percentage), outputs[f"p{percentage}"]
         if self.loss_spec is None:
             self.loss_spec = keras.tree.map_structure(_spec, (y, own_outputs, sample_weight))
+        if view.loss is None:  # only layers add losses
+            return ops.zeros(())
         loss = view.compute_loss(x, y, own_outputs, sample_weight, training)
         batch = ops.shape(keras.tree.flatten(x)[0])[0]
         view.loss_tracker.update_state(replicas.undistributed(loss), sample_weight=batch)
@@ -216,11 +221,22 @@ def _copied(metric):
         return metric
     new = object.__new__(type(metric))
     memo = {id(metric): new}
-    for x in keras.tree.flatten(list(vars(metric).values())):
-        if isinstance(x, keras.Metric):
-            memo[id(x)] = _copied(x)
-        elif isinstance(x, keras.Layer):
-            memo[id(x)] = x
+    # So that variables of different percentages have different paths; as Keras names the scope.
+    with keras.name_scope(metric.name.replace("/", ">")):
+        for x in keras.tree.flatten(list(vars(metric).values())):
+            if isinstance(x, keras.Metric):
+                memo[id(x)] = _copied(x)
+            elif isinstance(x, keras.Variable):
+                memo[id(x)] = keras.Variable(
+                    ops.copy(x),
+                    dtype=x.dtype,
+                    trainable=x.trainable,
+                    aggregation=x.aggregation,
+                    synchronization=x.synchronization,
+                    name=x.name,
+                )
+            elif isinstance(x, keras.Layer):
+                memo[id(x)] = x
     vars(new).update(copy.deepcopy(vars(metric), memo))
     new.reset_state()
     return new

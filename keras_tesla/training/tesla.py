@@ -8,13 +8,15 @@ import keras
 
 from keras_tesla import extraction
 from keras_tesla import graph as graphs
-from keras_tesla.narrowing import widths
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentage, check_percentages
 from keras_tesla.training import aggregation as aggregations
 from keras_tesla.training import attenuation as attenuations
 from keras_tesla.training import (
     checks,
+    fitting,
+    logs,
+    of_network,
     outputs,
     progress,
     replicas,
@@ -41,6 +43,7 @@ class _Untracked:
         compiled_steps: Keras' steps for each set of active percentages.
         template_metrics: The ids of the metrics in Keras' own containers, which count nothing.
         jit_compile: As `compile` was given it.
+        validation_freq: As `fit` was given it.
     """
 
     graph: graphs.Graph
@@ -51,10 +54,18 @@ class _Untracked:
     compiled_steps: CompiledSteps = dataclasses.field(default_factory=CompiledSteps)
     template_metrics: set[int] = dataclasses.field(default_factory=set)
     jit_compile: bool | str = "auto"
+    validation_freq: Any = 1
 
 
 @keras.saving.register_keras_serializable("keras_tesla")
-class TESLA(saving.Saved, steps.TrainStep, keras.Model):
+class TESLA(
+    of_network.OfNetwork,
+    logs.Logs,
+    fitting.Fitting,
+    saving.Saved,
+    steps.TrainStep,
+    keras.Model,
+):
     """Trains a model at several percentages of its dot-product terms, as tasks of one model.
 
     Each training step runs the network at every active percentage, aggregates the losses and
@@ -83,10 +94,10 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
         {"p100": outputs, .., "p10": outputs} for the active percentages.
 
     Raises:
-        ValueError: At construction: a model without an IDP layer, subclassed, not built, or with
-            an IDP layer hidden in another layer; an `IDPDense` that would leave out pixels after a
-            `Flatten`; invalid percentages, or some for which a layer has no statistics or
-            private numbers.
+        ValueError: At construction: a model without an IDP layer, subclassed, of a class with its
+            own training step, not built, or with an IDP layer hidden in another; an `IDPDense`
+            that would leave out pixels after a `Flatten`; invalid percentages, or some for which a
+            layer has no statistics or private numbers.
 
     Example:
 
@@ -104,7 +115,8 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
         Chang, Lin, Ou Yang, Lei, Chen: TESLA, 2018, https://openreview.net/forum?id=H1K6Tb-AZ
     """
 
-    optimizer: Any  # Keras sets it
+    # What the constructor takes beside the model and its percentages, for files and copies.
+    OBJECTS = ("aggregation", "distillation", "gradient_attenuation")
     _SUM = aggregations.Sum()  # of percentages for which the aggregation may have no weight
 
     def __init__(
@@ -117,6 +129,7 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
         name=None,
     ):
         graph = graphs.read(model)
+        graphs.check_class(model)
         checks.check_graph(graph)
         percentages = checks.percentages_of(graph) if percentages is None else percentages
         percentages = check_percentages(percentages)
@@ -144,7 +157,12 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
 
     @property
     def graph(self) -> graphs.Graph:
-        """The calls of the network."""
+        """The calls of the network.
+
+        Raises:
+            ValueError: If Keras has quantized a layer since.
+        """
+        checks.check_not_quantized(self._untracked.graph.layers)
         return self._untracked.graph
 
     @property
@@ -187,12 +205,6 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
         if self.compiled:
             self._use_function("test_function", self.make_test_function)
 
-    def reset_metrics(self):
-        """Resets the metrics of all percentages, also of those that are not active now."""
-        for metric in self._metrics_of_all():
-            metric.reset_state()
-        self._tasks.reset_metrics()
-
     def _use_function(self, name, make):
         trains = tuple(value for _, _, value in trainability.of(self.network, self.graph.layers))
         owners = (self.optimizer, self._untracked.aggregation)
@@ -223,11 +235,13 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
             weighted_metrics: Likewise.
             jit_compile: Bool or `"auto"`. On TensorFlow without a GPU `"auto"` means XLA for a
                 model without convolutions: measured steps were faster there, and slower with
-                convolutions.
+                convolutions. It means no XLA if a loss or a metric is not Keras' own and so may
+                call Python.
             **kwargs: All others, as in Keras.
 
         Raises:
-            ValueError: If `distillation` has no divergence that fits the loss of an output.
+            ValueError: If `distillation` has no divergence that fits the loss of an output; on
+                PyTorch if `jit_compile` is True.
         """
         divergence = None
         if self.distillation is not None:
@@ -235,7 +249,14 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
             divergence = self.distillation.compiled(of_network, loss, loss_weights)
         resolved = jit_compile
         if jit_compile == "auto" and not kwargs.get("run_eagerly"):
-            resolved = checks.resolve_jit_compile(self.graph)
+            own = (self.distillation and self.distillation.divergence, loss, metrics)
+            resolved = checks.resolve_jit_compile(self.graph, (*own, weighted_metrics))
+        elif jit_compile is True and keras.backend.backend() == "torch":
+            raise ValueError(
+                "`jit_compile=True` does not work for TESLA on PyTorch: layers are narrowed within "
+                "a call, which torch.compile cannot follow. Leave it out, or train on TensorFlow "
+                "or JAX."
+            )
         kwargs.update(
             loss=loss, loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics
         )
@@ -270,101 +291,64 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
         without `jit_compile`.
         """
         possible = self._untracked.backward_can_be_sequential
-        return possible and len(self._tasks.active) > 1 and not self.jit_compile
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Updates the metrics of the active percentages and returns all results."""
-        tasks = self._tasks
-        tasks.update_metrics(x, y, y_pred, sample_weight)
-        if tasks.loss_spec is None:  # see `compute_loss`; Keras' method asks for the results, too
-            outputs_of_one = y_pred[f"p{tasks.active[0]}"]
-            self._build_template(super().compute_metrics, x, y, outputs_of_one, sample_weight)
-        return self.get_metrics_result()
-
-    def _build_template(self, compute, *args):
-        """Has Keras build a container of its own, which only the views' are used in place of."""
-        before = {id(m) for m in super().metrics}
-        compute(*args)
-        built = {id(m) for m in super().metrics}
-        self._untracked.template_metrics |= built - before
-
-    def get_metrics_result(self):
-        """Returns {"loss": .., "p100_loss": .., "p100_accuracy": .., ..}.
-
-        With distillation also `p50_distillation`: the divergence of 50 % from the widest.
-        """
-        tasks = self._tasks
-        metrics = self._metrics_of_all() + tasks.distillation_metrics
-        results = {m.name: m.result() for m in metrics}
-        for percentage in tasks.active:
-            results.update(tasks.view(percentage).named_results())
-        return results
-
-    def _metrics_of_all(self):
-        """The loss tracker and the metrics of layers: what is not of one percentage."""
-        template = self._untracked.template_metrics
-        return [m for m in super().metrics if m.name != "compile_metrics" and id(m) not in template]
-
-    @property
-    def metrics(self):
-        return self._metrics_of_all() + (self._tasks.metrics if self.compiled else [])
-
-    @progress.shown
-    def fit(self, *args, **kwargs):
-        """Trains, as `keras.Model.fit` does; `verbose="all"` shows all columns in the bar.
-
-        After an exception or an interruption the active percentages, the model's optimizer and the
-        weights that train are those from before; progress of callbacks is forgotten, unless
-        `callbacks.BackupAndRestore` has saved it. Weights, slots and the learning rate stay as they
-        are.
-        """
-        if not self.compiled:
-            return super().fit(*args, **kwargs)  # Keras says what is missing
-        optimizer, active = self.optimizer, self._tasks.active
-        trains = trainability.of(self.network, self.graph.layers)
-        try:
-            return super().fit(*args, **kwargs)
-        except BaseException:
-            trainability.restore(trains)
-            self.callback_state = {}
-            self.optimizer = optimizer
-            self._set_active(active)
-            self._use_function("train_function", self.make_train_function)
-            raise
+        several = len(self._tasks.active) > 1 and bool(self.trainable_weights)
+        return possible and several and self.loss is not None and not self.jit_compile
 
     # Using the trained model.
 
     @progress.shown
-    def evaluate(self, *args, percentages=None, **kwargs):
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        callbacks=None,
+        return_dict=False,
+        percentages=None,
+        **kwargs,
+    ):
         """Returns losses and metrics for each percentage, as `keras.Model.evaluate` does.
 
         Args:
-            *args: As in Keras.
+            x: As in Keras.
+            y: As in Keras.
+            batch_size: As in Keras.
+            verbose: As in Keras.
+            sample_weight: As in Keras.
+            steps: As in Keras.
+            callbacks: As in Keras.
+            return_dict: Bool, whether to return a dict by name. Default: a list in the same order,
+                that of `metrics_names`.
             percentages: Iterable of ints to evaluate at; also ones that were not trained, where
                 the network is defined there. The aggregated `loss` is then their plain sum.
                 Default: the active percentages.
-            **kwargs: As in Keras.
+            **kwargs: What Keras passes to itself.
 
         Raises:
             ValueError: If a percentage is invalid, or a layer has no statistics or private numbers
                 for it.
         """
-        if percentages is None:
-            return super().evaluate(*args, **kwargs)
         active = self._tasks.active
-        self._untracked.aggregation = self._SUM
+        kwargs.update(return_dict=True, callbacks=callbacks, steps=steps)
         try:
-            self._set_active(check_percentages(percentages))
-            return super().evaluate(*args, **kwargs)
+            if percentages is not None:
+                self._untracked.aggregation = self._SUM
+                self._set_active(check_percentages(percentages))
+            found = super().evaluate(x, y, batch_size, verbose, sample_weight, **kwargs)
+            return self._in_order(found, return_dict)
         finally:
-            self._untracked.aggregation = self.aggregation
-            self._set_active(active)
+            if percentages is not None:
+                self._untracked.aggregation = self.aggregation
+                self._set_active(active)
 
-    def predict(self, x, percentage=None, **kwargs):
+    def predict(self, *args, percentage=None, **kwargs):
         """Returns the predictions of the network at one percentage, as `keras.Model.predict` does.
 
         Args:
-            x: As in Keras.
+            *args: As in Keras: the second one is the batch size, not the percentage.
             percentage: Int, 1..100. Default: the highest trained one.
             **kwargs: As in Keras.
 
@@ -373,7 +357,7 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
                 numbers for it.
         """
         percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
-        return self._tasks.view(percentage).predict(x, **kwargs)
+        return self._tasks.view(percentage).predict(*args, **kwargs)
 
     def at(self, percentage):
         """Returns the network at a percentage as a plain Keras model with its own weights.
@@ -390,18 +374,3 @@ class TESLA(saving.Saved, steps.TrainStep, keras.Model):
         """
         plan = narrow(self.graph, check_percentage(percentage))
         return extraction.extract(plan, f"{self.network.name}_p{percentage}")
-
-    def summary(self, line_length=None, positions=None, print_fn=None, **kwargs):
-        """Prints Keras' summary of the network, and the channels of its layers at each percentage.
-
-        A cell of the second table is the number of channels that a layer computes. `50>10`: an
-        incomplete layer computes 10 and reads only 50 of its input's.
-
-        Args:
-            line_length: As in Keras.
-            positions: As in Keras.
-            print_fn: As in Keras: takes each table as a string. Default: `print`.
-            **kwargs: All others, as in Keras.
-        """
-        self.network.summary(line_length, positions, print_fn, **kwargs)
-        (print_fn or print)(widths.table(self.graph, self.percentages))

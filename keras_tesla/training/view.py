@@ -33,6 +33,22 @@ class PercentageView(keras.Model):
         values = self.live.run(values, plan.steps, self.add_loss, training)
         return executor.outputs_of(plan, values)
 
+    def scope(self):
+        """Returns the name scope of its metrics' variables: `p50/accuracy/total`."""
+        return keras.name_scope(f"p{self.live.plan.percentage}")
+
+    def compile(self, *args, **kwargs):
+        with self.scope():
+            super().compile(*args, **kwargs)
+
+    def compute_loss(self, *args, **kwargs):
+        with self.scope():
+            return super().compute_loss(*args, **kwargs)
+
+    def compute_metrics(self, *args, **kwargs):
+        with self.scope():
+            return super().compute_metrics(*args, **kwargs)
+
     @property
     def losses(self):
         # Weight regularization belongs to the shared weights: TESLA counts it once.
@@ -50,7 +66,8 @@ class PercentageView(keras.Model):
             lambda t: t if t is None else ops.zeros([d or 1 for d in t.shape], t.dtype),
             (y, y_pred, sample_weight),
         )
-        self.compute_loss(None, *zeros)
+        if self.loss is not None:
+            self.compute_loss(None, *zeros)
         self.compute_metrics(None, *zeros)
         self.reset_metrics()
 
@@ -68,4 +85,7 @@ class PercentageView(keras.Model):
     def named_results(self) -> dict:
         """Returns {name in TESLA's logs: value}, `p30_loss` and the compiled metrics."""
         prefix = f"p{self.live.plan.percentage}_"
-        return {prefix + name: value for name, value in self.get_metrics_result().items()}
+        results = self.get_metrics_result()
+        if self.loss is None:
+            results.pop("loss")
+        return {prefix + name: value for name, value in results.items()}

@@ -126,7 +126,9 @@ def test_images_of_channels_first_look_the_same(tmp_path):
 
 def test_predictions_are_green_where_right_and_red_where_wrong(tmp_path, words):
     tesla, images = tesla_of(), images_of(2, 16, 16, 3)
-    predicted = {p: tesla.predict(images, p, verbose=0).argmax(axis=-1) for p in PERCENTAGES}
+    predicted = {
+        p: tesla.predict(images, percentage=p, verbose=0).argmax(axis=-1) for p in PERCENTAGES
+    }
     labels = np.array([predicted[100][0], (predicted[100][1] + 1) % 4])
     names = ["cat", "dog", "bird", "frog"]
     gallery(tesla, images, PERCENTAGES, tmp_path / "maps.png", labels, names)
@@ -170,7 +172,7 @@ def test_all_maps_of_a_row_are_for_its_label(tmp_path, monkeypatch):
 def test_or_for_the_class_predicted_at_the_highest_percentage(tmp_path, monkeypatch):
     calls, tesla, images = recorded_maps(monkeypatch), tesla_of(), images_of(8, 16, 16, 3)
     gallery(tesla, images, [25, 100], tmp_path / "maps.png")
-    predicted = tesla.predict(images, 100, verbose=0).argmax(axis=-1)
+    predicted = tesla.predict(images, percentage=100, verbose=0).argmax(axis=-1)
     assert calls[0] is None
     np.testing.assert_array_equal(calls[1], predicted)
 

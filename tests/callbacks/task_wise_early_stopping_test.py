@@ -395,3 +395,38 @@ def test_probabilities_are_of_trained_percentages():
     stopping = kt.callbacks.TaskWiseEarlyStopping(order="random", probabilities={33: 1.0})
     with pytest.raises(ValueError, match=r"probabilities of \[33\] in addition"):
         run(compiled(), stopping, [1.0])
+
+
+@pytest.mark.parametrize(
+    ("monitor", "validates", "message"),
+    [
+        ("val_loss", False, r"no column 'val_loss': `fit` got no validation data.*'p100_loss'"),
+        ("p{percentage}_acc", True, r"no column 'p100_acc'\. .*'p100_loss'.*monitor='p\{perc"),
+        ("val_p{percentage}_acc", True, r"no column 'val_p100_acc'. They have .*'val_p100_loss'"),
+    ],
+)
+def test_a_monitor_that_is_not_in_the_logs(monitor, validates, message):
+    tesla = compiled()
+    x, y = examples()
+    epochs = []
+
+    class Count(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            epochs.append(epoch)
+
+    stopping = kt.callbacks.TaskWiseEarlyStopping(monitor, patience=3)
+    data = (x, y) if validates else None
+    with pytest.raises(ValueError, match=message):
+        tesla.fit(x, y, 20, 4, 0, [stopping, Count()], validation_data=data)
+    assert epochs == [0]
+
+
+@pytest.mark.filterwarnings("ignore:Early stopping conditioned", "ignore:Training ended before")
+@pytest.mark.parametrize("frequency", [2, [2, 4]])
+def test_epochs_without_validation_may_lack_the_column(frequency):
+    tesla = compiled()
+    data = examples()
+    stopping = kt.callbacks.TaskWiseEarlyStopping(patience=5)
+    arguments = {"validation_data": data, "validation_freq": frequency}
+    history = tesla.fit(*data, epochs=4, verbose=0, callbacks=[stopping], **arguments)
+    assert len(history.history["val_loss"]) == 2
