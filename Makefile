@@ -34,7 +34,7 @@ check: lint
 # The documentation site is built by tests/docs_test.py.
 test: lint
 	KERAS_BACKEND=tensorflow $(PYTEST) $(EXTENT) --doctest-modules keras_tesla tests \
-		--cov --cov-report=term-missing --cov-fail-under=90
+		--cov --cov-report=term-missing --cov-fail-under=96
 	KERAS_BACKEND=jax $(PYTEST) $(EXTENT) $(PORTABLE)
 	KERAS_BACKEND=torch $(PYTEST) $(EXTENT) $(PORTABLE)
 

@@ -396,7 +396,7 @@ def test_what_is_refused_in_compile(loss, activation, settings, message):
 )
 def test_a_regression_is_refused_unless_asked_for(loss):
     message = (
-        "Output 'y' is trained on a regression loss, .*lose at every percentage.*10.2 -> 17.3 at "
+        "Output 'y' is trained on a regression loss, .*worse at every percentage.*10.2 -> 17.3 at "
         "100 %, 29.6 -> 42.3 at 25 %; see docs/decisions.md.* Leave `distillation` out, or .*"
         "InPlaceDistillation.divergence='mean_squared_error', weight=...."
     )
@@ -435,7 +435,7 @@ def test_an_output_without_a_loss_has_no_divergence():
         ({"divergence": "kl"}, "`divergence` must be 'auto', 'kl_divergence'.* Received: 'kl'"),
         ({"divergence": {"a": None}}, "`divergence` must be"),
         ({"divergence": 3}, "`divergence` must be"),
-        ({"divergence": "categorical_crossentropy"}, "take the teacher's output for probabil"),
+        ({"divergence": "categorical_crossentropy"}, "treat the teacher's output as probabil"),
         ({"divergence": [BINARY_LOGITS]}, "Pass 'kl_divergence' or 'binary_kl_divergence'"),
         ({"divergence": losses.KLDivergence()}, "Pass 'kl_divergence'"),
     ],
