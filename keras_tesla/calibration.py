@@ -113,7 +113,8 @@ def _extended(tesla, percentages):
     if isinstance(aggregation, Weighted):
         weights = {**dict.fromkeys(percentages, 0), **aggregation.weights}
         settings["aggregation"] = Weighted(weights)
-    return TESLA(network, {*tesla.percentages, *percentages}, name=tesla.name, **settings)
+    union = {*tesla.percentages, *percentages}
+    return type(tesla)(network, union, name=tesla.name, **settings)
 
 
 def _has_percentages(layer):

@@ -45,7 +45,8 @@ def main(arguments):
     tesla = kt.TESLA(model, percentages)
     if FLAGS.report:
         print(model.conversion_report)
-        kt.summary(tesla)
+        if _is_known(tesla.network):
+            kt.summary(tesla)
     else:
         print("\n".join(_summary(model, tesla)))
     outputs.save(tesla, output)
@@ -64,15 +65,27 @@ def _summary(model, tesla):
     yield f"  {'%':>3} {'multiply-adds':>15} {'of 100 %':>9} {'parameters':>13} {'of 100 %':>9}"
     costs = {p: _cost(tesla.at(p)) for p in _spread(tesla.percentages)}
     for percentage, cost in costs.items():
-        adds, weights = (f"{100 * a / b:.1f}" for a, b in zip(cost, costs[100], strict=True))
-        yield f"  {percentage:>3} {cost[0]:>15,} {adds:>9} {cost[1]:>13,} {weights:>9}"
+        adds, share = ("-", "-") if cost[0] is None else _counted(cost[0], costs[100][0])
+        weights, of_weights = _counted(cost[1], costs[100][1])
+        yield f"  {percentage:>3} {adds:>15} {share:>9} {weights:>13} {of_weights:>9}"
     yield "each layer: --report; at less than 100 % the network is to be trained"
 
 
-def _cost(narrowed) -> tuple[int, int]:
+def _counted(count, whole) -> tuple[str, str]:
+    return f"{count:,}", f"{100 * count / whole:.1f}"
+
+
+def _cost(narrowed) -> tuple[int | None, int]:
+    """The multiply-adds, None where they depend on a dimension that is not known, and weights."""
     from keras_tesla.analysis import multiply_adds
 
-    return multiply_adds(narrowed), narrowed.count_params()
+    adds = multiply_adds(narrowed) if _is_known(narrowed) else None
+    return adds, narrowed.count_params()
+
+
+def _is_known(model) -> bool:
+    """Whether the multiply-adds of an example are: all dimensions but the batch."""
+    return all(None not in x.shape[1:] for x in model.inputs)
 
 
 def _spread(percentages):

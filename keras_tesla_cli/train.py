@@ -119,6 +119,11 @@ def _tesla(model, path, percentages):
         if not (percentages or FLAGS.distillation):
             return model
         settings = {**model.settings, "percentages": percentages or model.percentages}
+        if type(model) is not kt.TESLA:
+            raise tool.UsageError(
+                f"{path} holds a {type(model).__name__}, which may train in its own way: leave out "
+                "--percentages and --distillation, or make it with them in Python."
+            )
         model = model.network
     if FLAGS.distillation:
         settings["distillation"] = "in_place"

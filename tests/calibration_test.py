@@ -482,3 +482,12 @@ def test_bad_percentages(percentages, message):
 def test_bad_steps_and_batch_size(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be a positive integer. Received: "):
         recalibrate(one_layer(), normal(8, 10), [30], **{name: value})
+
+
+class Own(TESLA):
+    """What a user derives to train in another way."""
+
+
+def test_a_subclass_stays_one():
+    tesla = Own(one_layer().network, [100, 50])
+    assert type(recalibrate(tesla, normal(8, 10), [100, 50])) is Own

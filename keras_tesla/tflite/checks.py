@@ -29,7 +29,8 @@ def check_model(tesla: TESLA, settings: Settings) -> tuple[int, ...]:
     """Returns the percentages to export, from the highest to the lowest.
 
     Raises:
-        ValueError: Percentages that were not trained, or names of inputs that a file does not take.
+        ValueError: Percentages that were not trained; names or types of inputs that a file does not
+            take.
         RuntimeError: Another backend than TensorFlow.
     """
     percentages = tesla.percentages if settings.percentages is None else settings.percentages
@@ -38,6 +39,12 @@ def check_model(tesla: TESLA, settings: Settings) -> tuple[int, ...]:
         raise ValueError(
             f"{untrained} % were not trained, so their accuracy is unknown. Trained: "
             f"{list(tesla.percentages)}"
+        )
+    ends = keras.tree.flatten((tesla.network.inputs, tesla.network.outputs))
+    if any(tensor.dtype == "int8" for tensor in ends):
+        raise ValueError(
+            "In a .tflite file an int8 input or output is a quantized float. Give it another type, "
+            f"such as int16. Received: {[(x.name, x.dtype) for x in ends]}"
         )
     for name in tesla.graph.input_names:
         if not _NAME.fullmatch(name):

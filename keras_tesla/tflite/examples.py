@@ -121,7 +121,7 @@ def checked(what: str, given, specs: list[InputSpec], batch_size: int) -> dict[s
         )
     arrays = {}
     for spec in specs:
-        array = np.asarray(given[spec.name], spec.dtype)
+        array = cast(spec.name, given[spec.name], spec.dtype)
         usable = len(array) // batch_size * batch_size if array.ndim else 0
         if array.shape[1:] != spec.shape or not usable:
             raise ValueError(

@@ -138,12 +138,12 @@ def resolve_jit_compile(graph: Graph, functions=()):
 
 
 def _is_stock(function):
-    """Whether a loss or a metric, or its name, is Keras' and wraps none of somebody else."""
+    """Whether a function, or its name, is Keras' or ours and does not wrap another one."""
     if function is None or isinstance(function, str):
         return function not in keras.saving.get_custom_objects()
     named = function if inspect.isroutine(function) else type(function)
     wraps = type(function) is keras.metrics.MeanMetricWrapper
-    return (named.__module__ or "").split(".")[0] == "keras" and not wraps
+    return (named.__module__ or "").split(".")[0] in ("keras", "keras_tesla") and not wraps
 
 
 def _is_idp(layer):

@@ -21,7 +21,7 @@ class Logs(_Model):
         return self.get_metrics_result()
 
     def _build_template(self, compute, *args):
-        """Has Keras build a container of its own, which only the views' are used in place of."""
+        """Has Keras build its own container, whose metrics are never used: the views' are."""
         before = {id(m) for m in super().metrics}
         compute(*args)
         built = {id(m) for m in super().metrics}
@@ -34,7 +34,10 @@ class Logs(_Model):
         """
         tasks = self._tasks
         metrics = self._metrics_of_all() + tasks.distillation_metrics
-        results = {m.name: m.result() for m in metrics}
+        results = {}
+        for metric in metrics:
+            result = metric.result()
+            results.update(result if isinstance(result, dict) else {metric.name: result})
         for percentage in tasks.active:
             results.update(tasks.view(percentage).named_results())
         return results
@@ -50,7 +53,10 @@ class Logs(_Model):
 
     @property
     def metrics_names(self):
-        """The columns of the logs, in the order of the list that `evaluate` returns."""
+        """The columns of the logs, in the order of the list that `evaluate` returns.
+
+        Columns that only a step of a subclass adds come after them, in alphabetical order.
+        """
         if self._tasks.loss_spec is None:  # as in Keras: not known before a batch
             return [m.name for m in self._metrics_of_all()]
         return list(self.get_metrics_result())

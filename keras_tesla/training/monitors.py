@@ -31,6 +31,8 @@ def set_modes(callbacks):
     Args:
         callbacks: As in `fit`.
     """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = callbacks.callbacks
     for callback in keras.tree.flatten(callbacks):
         monitor = getattr(callback, "monitor", None)
         if getattr(callback, "mode", None) != "auto" or not isinstance(monitor, str):

@@ -5,6 +5,7 @@ import inspect
 import re
 
 import keras
+import numpy as np
 
 from keras_tesla import messages
 
@@ -17,11 +18,18 @@ class Progress(keras.callbacks.ProgbarLogger):
     With `verbose=1`, a table of all of them follows each epoch. With `verbose=2`, one line is
     printed for each epoch, and the table once at the end of training. It must be the first of the
     callbacks, so that what others print begins on a new line.
+
+    Args:
+        learning_rate: Bool, whether the bar shows the learning rate at the end of an epoch. Keras'
+            callbacks that change it put it into the logs, but only after this one.
     """
 
-    def __init__(self):
+    async_safe = True  # like Keras' own bar, which Keras does not ask
+
+    def __init__(self, learning_rate=False):
         super().__init__()
-        self._in_fit = False
+        self._learning_rate = learning_rate
+        self._in_fit = False  # Keras' class keeps this to itself
         self._logs: dict = {}
 
     def on_train_begin(self, logs=None):
@@ -35,8 +43,12 @@ class Progress(keras.callbacks.ProgbarLogger):
         super().on_test_batch_end(batch, _shortened(logs))
 
     def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, _shortened(logs))
         self._logs = logs or {}
+        shown = _shortened(logs)
+        if self._learning_rate:
+            rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+            shown["learning_rate"] = float(rate)
+        super().on_epoch_end(epoch, shown)
         if self.verbose == 1:
             self._show_table()
 
@@ -85,7 +97,7 @@ def _table(rows) -> str:
     names.sort(key=lambda name: name.startswith("val_"))
     cells = [["", *names]]
     for percentage, row in rows.items():
-        cells.append([f"{percentage} %", *(f"{row[n]:.4f}" if n in row else "-" for n in names)])
+        cells.append([f"{percentage} %", *(_cell(row.get(n)) for n in names)])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
@@ -93,20 +105,35 @@ def _table(rows) -> str:
     )
 
 
+def _cell(value) -> str:
+    """A number with four decimals; the mean of a metric that has several, as in Keras' bar."""
+    return "-" if value is None else f"{float(np.mean(value)):.4f}"
+
+
+# They put the learning rate into the logs.
+_SCHEDULERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+
+
 def shown(method):
     """Decorates `fit` or `evaluate` of a model: `Progress` prints, unless `verbose="all"`."""
-    names = list(inspect.signature(getattr(keras.Model, method.__name__)).parameters)[1:]
+    signature = inspect.signature(method)
+    if "verbose" not in signature.parameters:
+        signature = inspect.signature(getattr(keras.Model, method.__name__))
 
     @functools.wraps(method)
     def with_progress(self, *args, **kwargs):
-        kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = signature.bind(self, *args, **kwargs).arguments
+        kwargs = {**given, **given.get("kwargs", {})}
+        del kwargs["self"]
+        kwargs.pop("kwargs", None)
         callbacks, verbose = kwargs.get("callbacks"), kwargs.get("verbose", "auto")
         if verbose == "all":
             kwargs["verbose"] = 1
         elif verbose and not isinstance(callbacks, keras.callbacks.CallbackList):
-            given = [c for c in keras.tree.flatten(callbacks) if c is not None]
-            if not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in given):
-                kwargs["callbacks"] = [Progress(), *given]
+            used = [c for c in keras.tree.flatten(callbacks) if c is not None]
+            if not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in used):
+                rate = any(isinstance(c, _SCHEDULERS) for c in used)
+                kwargs["callbacks"] = [Progress(rate), *used]
         return method(self, **kwargs)
 
     return with_progress

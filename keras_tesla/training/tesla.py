@@ -249,8 +249,9 @@ class TESLA(
             divergence = self.distillation.compiled(of_network, loss, loss_weights)
         resolved = jit_compile
         if jit_compile == "auto" and not kwargs.get("run_eagerly"):
-            own = (self.distillation and self.distillation.divergence, loss, metrics)
-            resolved = checks.resolve_jit_compile(self.graph, (*own, weighted_metrics))
+            divergences = self.distillation and self.distillation.divergence
+            functions = (loss, metrics, weighted_metrics, divergences, self.aggregation)
+            resolved = checks.resolve_jit_compile(self.graph, functions)
         elif jit_compile is True and keras.backend.backend() == "torch":
             raise ValueError(
                 "`jit_compile=True` does not work for TESLA on PyTorch: layers are narrowed within "
@@ -316,7 +317,7 @@ class TESLA(
             x: As in Keras.
             y: As in Keras.
             batch_size: As in Keras.
-            verbose: As in Keras.
+            verbose: As in Keras; `"all"` shows all columns in the bar.
             sample_weight: As in Keras.
             steps: As in Keras.
             callbacks: As in Keras.

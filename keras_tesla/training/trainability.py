@@ -8,7 +8,8 @@ def of(network, layers) -> list[tuple]:
         network: The model.
         layers: Its layers, also those in nested models.
     """
-    owners = {"trainable": network.variables, "trained_range": layers}
+    # Layers first: their flag sets those of their variables.
+    owners = {"trainable": [*layers, *network.variables], "trained_range": layers}
     return [
         (owner, name, getattr(owner, name))
         for name, all_of_them in owners.items()

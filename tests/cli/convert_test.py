@@ -87,3 +87,18 @@ def test_convert_says_what_is_wrong_and_writes_nothing(
     assert message in said
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     assert (tmp_path / "there.keras").read_text() == "mine"
+
+
+@pytest.mark.parametrize("report", [(), ("--report",)])
+def test_a_network_for_images_of_any_size_is_converted(run, tmp_path, report):
+    """Its multiply-adds are not known."""
+    x = keras.Input((None, None, 3))
+    y = keras.layers.Conv2D(4, 3)(keras.layers.Conv2D(4, 3, activation="relu")(x))
+    keras.Model(x, y).save(tmp_path / "any.keras")
+    output = tmp_path / "tesla.keras"
+    printed = run("convert", f"{tmp_path}/any.keras", f"--output={output}", *report)
+    assert output.exists()
+    if not report:
+        assert [line.split()[1] for line in printed.splitlines() if line.split()[0] == "50"] == [
+            "-"
+        ]

@@ -43,3 +43,14 @@ def test_a_network_without_numbers_on_the_random_examples_names_inputs(tmp_path)
         kt.tflite.export(tesla, tmp_path / "out")
     positive = np.random.default_rng(0).uniform(0.1, 1, (8, 8))
     kt.tflite.export(tesla, tmp_path / "out", inputs=positive)
+
+
+def test_an_int8_input_of_the_network_is_refused(tmp_path):
+    """In a file int8 means a quantized float."""
+    with pytest.raises(ValueError, match="is a quantized float.*'ids', 'int8'"):
+        kt.tflite.export(network("int8"), tmp_path / "out")
+
+
+def test_examples_are_not_cut_to_the_type_of_the_input(tmp_path):
+    with pytest.raises(ValueError, match="must be a uint8 array.*does not hold"):
+        kt.tflite.export(network("uint8"), tmp_path / "out", inputs=np.full((2, 6), 0.5))

@@ -602,3 +602,42 @@ def test_inputs_without_a_name_keep_theirs_in_a_file(kind, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "x.keras")
     assert loaded.graph.input_names == tesla.graph.input_names
     assert loaded.at(50).inputs[0].name == tesla.at(50).inputs[0].name
+
+
+def test_callbacks_in_a_callback_list_know_the_direction_too():
+    tesla = kt.TESLA(network(), [100, 50])
+    tesla.compile("sgd", LOSS, metrics=["accuracy"])
+    stop = keras.callbacks.EarlyStopping("p50_accuracy")
+    settings = {"model": tesla, "epochs": 1, "verbose": 0, "steps": 2, "add_history": True}
+    callbacks = keras.callbacks.CallbackList([stop], **settings)
+    tesla.fit(X, Y, callbacks=callbacks, verbose=0)
+    assert stop.monitor_op.__name__ == "greater"
+
+
+def test_a_layer_that_was_frozen_in_an_interrupted_fit_trains_again():
+    tesla = kt.TESLA(network(), [100, 50])
+    tesla.compile("sgd", LOSS)
+
+    def freeze_and_stop(epoch, logs):
+        tesla.network.layers[0].trainable = False
+        raise KeyboardInterrupt
+
+    stop = keras.callbacks.LambdaCallback(on_epoch_end=freeze_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        tesla.fit(X, Y, callbacks=[stop], verbose=0)
+    assert tesla.network.layers[0].trainable
+    assert len(tesla.trainable_variables) == 6
+
+
+@pytest.mark.tensorflow
+def test_an_aggregation_in_python_works_as_a_loss_does():
+    import tensorflow as tf
+
+    def largest(losses):
+        found = tf.numpy_function(lambda *x: max(x), list(losses.values()), tf.float32)
+        return tf.ensure_shape(found, ())
+
+    tesla = kt.TESLA(network(), [100, 50], aggregation=largest)
+    tesla.compile("sgd", LOSS)
+    logs = tesla.evaluate(X, Y, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(max(logs["p100_loss"], logs["p50_loss"]), rel=1e-5)

@@ -79,6 +79,36 @@ def test_callbacks_in_every_form_keras_takes(callbacks, capsys):
     assert capsys.readouterr().out.count("50 %") == 1
 
 
+def test_a_metric_of_several_numbers_is_shown_by_its_mean(capsys):
+    tesla = compiled()
+    tesla.compile(
+        "sgd",
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.F1Score(name="f1")],
+    )
+    y = np.eye(2)[Y.astype(int)]
+    logs = tesla.evaluate(X, y, verbose=2, return_dict=True)
+    row = capsys.readouterr().out.splitlines()[-2].split()
+    assert logs["p50_f1"].shape == (2,)
+    assert row[:3] == ["50", "%", f"{np.mean(logs['p50_f1']):.4f}"]
+
+
+def test_arguments_are_bound_as_in_keras():
+    tesla = compiled()
+    logs = tesla.evaluate(X, Y, 4, 0, None, None, None, True, [50])
+    assert set(logs) == {"loss", "p50_loss", "p50_accuracy"}
+    with pytest.raises(TypeError, match="multiple values"):
+        tesla.fit(X, Y, y=Y)
+    with pytest.raises(TypeError, match="too many"):
+        tesla.fit(*[None] * 30)
+
+
+def test_the_learning_rate_is_in_the_bar_of_its_scheduler(capsys):
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.125)
+    compiled().fit(X, Y, callbacks=[schedule], verbose=2)
+    assert "learning_rate: 0.1250" in capsys.readouterr().out
+
+
 def test_a_bar_of_the_users_own_stays(capsys):
     bar = keras.callbacks.ProgbarLogger()
     compiled().fit(X, Y, callbacks=[bar])
