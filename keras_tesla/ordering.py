@@ -1,8 +1,8 @@
 """Ordering channels, so that the important ones come first.
 
 Tensors whose channels must be permuted alike share a group. A producer (a layer with a kernel)
-starts a group; layers that treat each channel alone pass it on; an addition unites the groups of
-its inputs; a concatenation holds one group after the other. A group that something else reads or
+starts a group; layers that treat each channel separately pass it on; an addition unites the groups
+of its inputs; a concatenation holds one group after the other. A group that something else reads or
 writes keeps its order.
 """
 
@@ -241,7 +241,7 @@ class _Reading:
         return writes
 
     def _hand_on(self, call, inputs, outputs):
-        """A layer that treats each channel alone, in all of its inputs: they have one order."""
+        """A layer that treats each channel separately: all of its inputs have one order."""
         if len(outputs) != 1 or not _is_narrowed(call, inputs, outputs):
             return None
         layouts = kind_of(call.operation).widths(call, 100, inputs, outputs, [1]).layouts
@@ -296,7 +296,7 @@ class _Reading:
 
 
 def _is_narrowed(call, inputs, outputs):
-    """Whether narrowing could compute the first output channel alone: no channels are mixed."""
+    """Whether narrowing could compute only the first output channel: no channels are mixed."""
     widths = kind_of(call.operation).widths(call, 100, inputs, outputs, [1])
     return widths.outputs == [1]
 

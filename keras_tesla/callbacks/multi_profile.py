@@ -17,10 +17,10 @@ class MultiProfile(keras.callbacks.Callback):
     """Trains a `TESLA` model range by range, from the lowest percentages to the highest.
 
     A stage trains one range, from the end of the range before it (or 0) to its own highest
-    percentage, which alone is active. Of an incomplete layer it trains the kernel where both the
+    percentage, the only active one. Of an incomplete layer it trains the kernel where both the
     input and the output channel lie in the range, and the bias where the output channel does
     (`IDPDense.trained_range`). Where every percentage computes all outputs, because a complete
-    layer reads them, the range cuts the inputs alone and the first stage trains the bias. Lower
+    layer reads them, the range cuts only the inputs and the first stage trains the bias. Lower
     channels are used as they are, bit for bit. Of the `PerRange` layers only the one of the range
     is used. So what a range computes never changes after its stage. Each stage begins with fresh
     optimizer slots. After the last one training stops, and all percentages are active again.

@@ -1,4 +1,4 @@
-"""Which activations treat each number alone."""
+"""Which activations treat each number separately."""
 
 import keras
 
@@ -16,7 +16,7 @@ ELEMENTWISE = {
 
 
 def is_elementwise(activation) -> bool:
-    """Whether an activation, a function or a layer, treats each number alone."""
+    """Whether an activation, a function or a layer, treats each number separately."""
     if isinstance(activation, keras.Layer):
         kind = kind_of(activation)
         return type(kind) is Channelwise and not kind.weight_axes

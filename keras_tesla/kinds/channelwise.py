@@ -1,4 +1,4 @@
-"""Layers without weights that treat each channel alone: activations, pooling, reshaping."""
+"""Layers without weights that treat each channel separately: activations, pooling, reshaping."""
 
 import math
 

@@ -246,7 +246,7 @@ class Kind:
 
 
 class Channelwise(Kind):
-    """Channel i of the output depends on channel i of the first input alone.
+    """Channel i of the output depends only on channel i of the first input.
 
     Further inputs, such as a mask, are read whole. With `weight_axes` the channels must lie where
     the layer's `data_format` says, or on the last axis.

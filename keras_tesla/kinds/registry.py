@@ -35,8 +35,8 @@ def register_kind(cls, kind=None, *, like=None):
     Args:
         cls: A subclass of `keras.layers.Layer`.
         kind: A `keras_tesla.kinds.Kind`. If it is wrong, for example says that each channel is
-            computed alone although the layer mixes them, results at a percentage are wrong: compare
-            `TESLA.at(p)` once with the model in a `percentage_scope`.
+            computed separately although the layer mixes them, results at a percentage are wrong:
+            compare `TESLA.at(p)` once with the model in a `percentage_scope`.
         like: Instead of `kind`, a class whose kind `cls` shares, such as `keras.layers.ReLU`. Its
             attributes that the kind reads (`activation`, `kernel`, ..) must mean what they mean
             there. `to_idp` leaves the layer as it is, even if it converts `like`.

@@ -45,7 +45,7 @@ class IncompleteDotProduct(_Layer):
             where its input channel and its output channel are, the bias where the output channel
             is, the trainable profile where the input channel is. It changes no output and is not
             saved. A compiled function must be compiled again (`TESLA.activate`).
-        complete_outputs: Bool, default False: whether `trained_range` cuts the inputs alone,
+        complete_outputs: Bool, default False: whether `trained_range` cuts only the inputs,
             because every percentage computes all outputs, as before a complete layer. The bias is
             then trained by a range that begins at 0.
     """

@@ -109,7 +109,7 @@ def _checked(layers):
         if type(layer) not in _KINDS:
             raise ValueError(
                 f"The layers must be of {[kind.__name__ for kind in _KINDS]}, not of a subclass; "
-                f"an IDP layer is shared by all ranges and stands alone. Received: {layer!r}"
+                f"an IDP layer is shared by all ranges and cannot be in one. Received: {layer!r}"
             )
         if layer.dtype_policy.quantization_mode is not None:
             raise ValueError(

@@ -12,7 +12,7 @@ def regularization(model):
 if keras.backend.backend() == "tensorflow":
 
     def undistributed(loss):
-        """Returns the loss of a replica as if it were alone; Keras divides it by their number."""
+        """Returns the loss as if there were one replica; Keras divides it by their number."""
         import tensorflow as tf
 
         return loss * tf.distribute.get_strategy().num_replicas_in_sync

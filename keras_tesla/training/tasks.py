@@ -18,7 +18,7 @@ class Tasks:
     """What a training step needs: each percentage's outputs, loss and metrics.
 
     A forward pass has two parts. The shared part is what does not depend on the percentage, and
-    runs once; each percentage goes on from it alone. A step may run all percentages and then
+    runs once; each percentage goes on from it by itself. A step may run all percentages and then
     differentiate, or one after the other.
 
     A view of a percentage is made when it is first needed, and made again after `compile`: what
