@@ -40,6 +40,7 @@ class Logs(_Model):
             results.update(result if isinstance(result, dict) else {metric.name: result})
         for percentage in tasks.active:
             results.update(tasks.view(percentage).named_results())
+        self._untracked.columns[tasks.active] = list(results)
         return results
 
     def _metrics_of_all(self):
@@ -59,7 +60,10 @@ class Logs(_Model):
         """
         if self._tasks.loss_spec is None:  # as in Keras: not known before a batch
             return [m.name for m in self._metrics_of_all()]
-        return list(self.get_metrics_result())
+        columns = self._untracked.columns
+        if self._tasks.active not in columns:
+            self.get_metrics_result()
+        return list(columns[self._tasks.active])
 
     def _in_order(self, logs, as_dict):
         """Returns the logs in the order of `metrics_names`, each once; a list as Keras returns it.

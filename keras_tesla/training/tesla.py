@@ -42,6 +42,7 @@ class _Untracked:
         callback_state: {callback: {name: NumPy array}}.
         compiled_steps: Keras' steps for each set of active percentages.
         template_metrics: The ids of the metrics in Keras' own containers, which count nothing.
+        columns: {active percentages: the names in their logs}.
         jit_compile: As `compile` was given it.
         validation_freq: As `fit` was given it.
     """
@@ -53,6 +54,7 @@ class _Untracked:
     callback_state: dict[str, dict] = dataclasses.field(default_factory=dict)
     compiled_steps: CompiledSteps = dataclasses.field(default_factory=CompiledSteps)
     template_metrics: set[int] = dataclasses.field(default_factory=set)
+    columns: dict[tuple, list[str]] = dataclasses.field(default_factory=dict)
     jit_compile: bool | str = "auto"
     validation_freq: Any = 1
 
@@ -265,6 +267,7 @@ class TESLA(
         self._untracked.jit_compile = jit_compile
         self._untracked.compiled_steps.clear()
         self._untracked.template_metrics.clear()
+        self._untracked.columns.clear()
         config = {"optimizer": None, "jit_compile": resolved, **kwargs}
         self._tasks.compile(config, divergence, first=self.percentages[0])
 

@@ -166,6 +166,7 @@ def test_a_model_of_ones_own_is_converted_trained_on_and_exported(tmp_path):
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
 
 
+@pytest.mark.nightly
 def test_the_notebook_runs_and_holds_no_output():
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(ROOT / "examples" / "tour.ipynb", as_version=4)
@@ -184,6 +185,7 @@ def test_the_notebook_runs_and_holds_no_output():
     assert sum("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs) == 2
 
 
+@pytest.mark.nightly
 def test_a_trained_model_is_trained_on_in_int8(trained, tmp_path):
     out, _ = trained
     printed = run_script(

@@ -76,6 +76,7 @@ def test_mirrored_replicas_train_as_one_device(tmp_path):
     check(report, ["mlp", "cnn", "tasks"])
 
 
+@pytest.mark.nightly
 def test_devices_of_keras_distribution_train_as_one_device(tmp_path):
     pytest.importorskip("jax")
     report = tmp_path / "report.json"
