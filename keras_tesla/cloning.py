@@ -98,9 +98,9 @@ def rebuilt(cls, config):
     """
     parameters = inspect.signature(cls.__init__).parameters.values()
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-    own = cls.from_config.__func__ is not keras.Layer.from_config.__func__
+    reads_config = cls.from_config.__func__ is not keras.Layer.from_config.__func__
     common = {"name", "trainable", "dtype"} - {p.name for p in parameters}
-    left = {} if takes_all or own else {k: v for k, v in config.items() if k in common}
+    left = {} if takes_all or reads_config else {k: v for k, v in config.items() if k in common}
     try:
         layer = cls.from_config({k: v for k, v in config.items() if k not in left})
     except Exception as error:  # whatever a user's class raises
@@ -138,7 +138,7 @@ class Copied(keras.Layer):
         self.supports_masking = layer.supports_masking
         self._source = lambda: layer  # a function: not a sub-layer
         self._takes_training = "training" in inspect.signature(layer.call).parameters
-        self._own = [self._like(variable) for variable in layer.variables]
+        self._copies = [self._like(variable) for variable in layer.variables]
         self.built = True
 
     def _like(self, variable):
@@ -159,15 +159,15 @@ class Copied(keras.Layer):
         if self._takes_training:
             kwargs["training"] = training
         mapping = [
-            (of, keras.ops.cast(own, own.dtype))
-            for of, own in zip(layer.variables, self._own, strict=True)
+            (variable, keras.ops.cast(copy, copy.dtype))
+            for variable, copy in zip(layer.variables, self._copies, strict=True)
         ]
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             outputs = layer(*args, **kwargs)
-            after = [scope.get_current_value(of) for of, _ in mapping]
-        for own, (_, old), new in zip(self._own, mapping, after, strict=True):
+            after = [scope.get_current_value(variable) for variable, _ in mapping]
+        for copy, (_, old), new in zip(self._copies, mapping, after, strict=True):
             if new is not old:
-                own.assign(new)
+                copy.assign(new)
         for loss in scope.losses:
             self.add_loss(loss)
         return outputs

@@ -149,7 +149,9 @@ def input_names(model) -> list[str]:
     They are those of the input layers. The tensors of inputs without a name of their own would have
     other names once the model has been saved and loaded.
     """
-    layers = keras.Model(model.inputs, model.outputs).layers
+    # A Sequential model does not list its input layer.
+    sequential = isinstance(model, keras.Sequential)
+    layers = (keras.Model(model.inputs, model.outputs) if sequential else model).layers
     of_layers = {id(x.output): x.name for x in layers if isinstance(x, keras.layers.InputLayer)}
     return [of_layers.get(id(tensor), tensor.name) for tensor in model.inputs]
 
@@ -171,13 +173,13 @@ def check_class(model):
     Raises:
         ValueError: Naming the methods that a copy of the graph would drop.
     """
-    own = [
+    replaced = [
         name
         for name in _STEPS
         if getattr(type(model), name, None) is not None
         and getattr(type(model), name).__module__.split(".")[0] != "keras"
     ]
-    if own:
+    if replaced:
         plain = (
             "inputs, model.outputs"
             if isinstance(model, keras.Sequential)
@@ -185,9 +187,9 @@ def check_class(model):
         )
         raise ValueError(
             f"Model {model.name!r} is of the class {type(model).__name__}, whose own "
-            f"{', '.join(own)} would be dropped: only what the graph computes is used. Put a loss "
-            "or a metric in `compile`, or the method in a subclass of `keras_tesla.TESLA`, and "
-            f"pass `keras.Model(model.{plain})`, which has the same layers."
+            f"{', '.join(replaced)} would be dropped: only what the graph computes is used. Put a "
+            "loss or a metric in `compile`, or the method in a subclass of `keras_tesla.TESLA`, "
+            f"and pass `keras.Model(model.{plain})`, which has the same layers."
         )
 
 

@@ -256,10 +256,8 @@ class Channelwise(Kind):
         return last_or_first(layer, rank) if self.weight_axes else None
 
     def layouts(self, call, inputs):
-        layout, axis = (
-            inputs[0],
-            self.channel_axis(call.operation, len(call.input_tensors[0].shape)),
-        )
+        rank, layout = len(call.input_tensors[0].shape), inputs[0]
+        axis = self.channel_axis(call.operation, rank)
         agrees = axis is None or (layout and layout.repeats == 1 and layout.axis == axis)
         return [layout if agrees else None]
 

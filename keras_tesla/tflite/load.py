@@ -147,9 +147,9 @@ class Model:
             return standalone.extract(_Slices(file), of.header, percentage)
 
     def _interpreter(self, percentage):
-        content = self._standalone(percentage)
-        made = runtime.interpreter(content, threads=self._threads)
-        return made.get_signature_runner(), flatbuffer.details(content)
+        made = runtime.interpreter(self._standalone(percentage), threads=self._threads)
+        runner = made.get_signature_runner()
+        return runner, (runner.get_input_details(), runner.get_output_details())
 
     def _cached(self, percentage):
         folder = pathlib.Path(self._cache)
@@ -161,7 +161,8 @@ class Model:
             unfinished.write_bytes(self._standalone(percentage))
             unfinished.replace(path)
         runner = CachedRunner(path, path.with_suffix(".xnnpack"), self._threads)
-        return runner, flatbuffer.details(path.read_bytes())
+        with _mapped(path) as content:  # CompiledModel does not name scales and zero points
+            return runner, flatbuffer.details(content)
 
 
 @dataclasses.dataclass(frozen=True)

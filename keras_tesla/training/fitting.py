@@ -1,6 +1,5 @@
 """`fit`: what it leaves behind after an interruption, and what callbacks ask about it."""
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -29,9 +28,8 @@ class Fitting(_Model):
             return super().fit(*args, **kwargs)  # Keras says what is missing
         optimizer, active = self.optimizer, self._tasks.active
         trains = trainability.of(self.network, self.graph.layers)
-        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
-        monitors.set_modes(given.get("callbacks"))
-        self._untracked.validation_freq = given.get("validation_freq", 1)
+        monitors.set_modes(kwargs.get("callbacks"))  # `shown` passes all arguments by name
+        self._untracked.validation_freq = kwargs.get("validation_freq", 1)
         try:
             return super().fit(*args, **kwargs)
         except BaseException:

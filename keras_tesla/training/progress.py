@@ -115,7 +115,10 @@ _SCHEDULERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROn
 
 
 def shown(method):
-    """Decorates `fit` or `evaluate` of a model: `Progress` prints, unless `verbose="all"`."""
+    """Decorates `fit` or `evaluate` of a model: `Progress` prints, unless `verbose="all"`.
+
+    The method is given all arguments by name, positional ones as Keras' method calls them.
+    """
     signature = inspect.signature(method)
     if "verbose" not in signature.parameters:
         signature = inspect.signature(getattr(keras.Model, method.__name__))

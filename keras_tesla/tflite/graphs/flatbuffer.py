@@ -126,7 +126,9 @@ def _detail(tensor):
     quantization = tensor.quantization
     scaled = quantization is not None and quantization.scale is not None
     pair = (float(quantization.scale[0]), int(quantization.zeroPoint[0])) if scaled else (0.0, 0)
-    return {"shape": tensor.shape, "dtype": np.dtype(dtype(tensor)).type, "quantization": pair}
+    # Not the array itself: it is a view, which would keep the whole file in memory.
+    shape = [int(size) for size in tensor.shape]
+    return {"shape": shape, "dtype": np.dtype(dtype(tensor)).type, "quantization": pair}
 
 
 def text(name) -> str:
