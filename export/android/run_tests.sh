@@ -14,6 +14,9 @@ kotlin="$tools/node_modules/kotlin-compiler/lib"
 classes="$tools/classes"
 libraries="$kotlin/kotlin-stdlib.jar:/usr/share/java/com.android.json.jar"
 
+# Of two that start at once, such as two workers of pytest, one compiles and the other waits for it.
+exec 9>"$tools/.lock"
+flock 9
 if [ ! -e "$classes/.compiled" ] || [ -n "$(find src test stubs run_tests.sh -newer "$classes/.compiled")" ]; then
   rm -rf "$classes"
   mkdir -p "$classes"
@@ -23,4 +26,5 @@ if [ ! -e "$classes/.compiled" ] || [ -n "$(find src test stubs run_tests.sh -ne
       -no-stdlib -no-reflect -jvm-target 11 -Werror -cp "$classes:$libraries" -d "$classes"
   touch "$classes/.compiled"
 fi
+flock --unlock 9
 java -cp "$classes:$libraries" kerastesla.MainKt "$traces" test/manifest.json "${export[@]}"
