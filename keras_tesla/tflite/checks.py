@@ -82,7 +82,7 @@ def validation(tesla: TESLA, settings: Settings) -> tuple[dict, np.ndarray] | No
         return None
     given, labels = settings.validation_data
     size = settings.batch_size
-    specs = examples.specs_of(tesla.network)
+    specs = examples.specs_of(tesla.graph)
     arrays = examples.checked("validation_data", given, specs, size)
     labels = np.asarray(labels)
     count = len(next(iter(arrays.values())))

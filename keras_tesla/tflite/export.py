@@ -58,7 +58,8 @@ def export(
         batch_size: Int, the fixed batch size of the files.
         inputs: {input name: array `(examples, ...)`}, or one array for a model with one input, on
             which files and Keras are compared. Default: the first of `representative_data`, else 16
-            random examples.
+            random examples: standard normal floats and integers 0 and 1, or what a `Normalization`,
+            a `Rescaling` or a trained int8 range that reads an input says of it.
         overwrite: Bool, whether an export in the folder may be replaced.
         storage: For the modes with one file. `"shared"`: each weight once for all percentages.
             `"plain"`: the weights of each percentage, without operators that some delegates lack.
@@ -98,7 +99,7 @@ def export(
         normalization=normalization,
     )
     percentages = checks.check_model(tesla, settings)
-    chosen = examples.choose(examples.specs_of(tesla.network), settings)
+    chosen = examples.choose(examples.specs_of(tesla.graph), settings)
     validation = checks.validation(tesla, settings)
     with folder.whole(directory, overwrite) as temporary:
         converted = []

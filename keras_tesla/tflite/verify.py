@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from keras_tesla import graph
 from keras_tesla.tflite import compiled, examples, runtime
 
 # Largest difference, relative to the largest reference value (at least 1). A file computes in
@@ -50,7 +51,7 @@ def tolerance(model) -> float:
 
 
 def example_inputs(model, count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns random inputs for a model: standard normal floats, integers 0 and 1.
+    """Returns random inputs for a model, of the kind that its first layers take.
 
     Args:
         model: A Functional `keras.Model` with known dimensions but the batch.
@@ -60,7 +61,7 @@ def example_inputs(model, count: int, seed: int = 0) -> dict[str, np.ndarray]:
     Raises:
         ValueError: If a dimension is unknown.
     """
-    return examples.random_inputs(examples.specs_of(model), count, seed)
+    return examples.random_inputs(examples.specs_of(graph.read(model)), count, seed)
 
 
 def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str, advice: str) -> float:
