@@ -114,7 +114,9 @@ def _extended(tesla, percentages):
         weights = {**dict.fromkeys(percentages, 0), **aggregation.weights}
         settings["aggregation"] = Weighted(weights)
     union = {*tesla.percentages, *percentages}
-    return type(tesla)(network, union, name=tesla.name, **settings)
+    extended = type(tesla)(network, union, name=tesla.name, **settings)
+    extended.trained_steps = tesla.trained_steps
+    return extended
 
 
 def _has_percentages(layer):

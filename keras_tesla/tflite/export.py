@@ -78,8 +78,11 @@ def export(
     Returns:
         A `Bundle`; the same is written as `manifest.json`.
 
+    Warns:
+        UserWarning: A percentage that no step has trained, while others were trained.
+
     Raises:
-        ValueError: An invalid argument, or a percentage that was not trained.
+        ValueError: An invalid argument, or a percentage that `tesla` does not have.
         RuntimeError: Another backend than TensorFlow.
         VerificationError: The outputs of a file differ from those of Keras.
         OSError: The folder is a file, holds an export already, or cannot be written.
@@ -99,6 +102,7 @@ def export(
         normalization=normalization,
     )
     percentages = checks.check_model(tesla, settings)
+    checks.warn_of_untrained(tesla, percentages)
     chosen = examples.choose(examples.specs_of(tesla.graph), settings)
     validation = checks.validation(tesla, settings)
     with folder.whole(directory, overwrite) as temporary:
