@@ -38,7 +38,7 @@ class Fitting(_Model):
             self.callback_state = {}
             self.optimizer = optimizer
             self._set_active(active)
-            self._use_function("train_function", self.make_train_function)
+            self._use_train_function()
             raise
 
     def make_train_function(self, force=False):
@@ -55,6 +55,21 @@ class Fitting(_Model):
             return logs
 
         self.train_function = counted
+
+    def optimizer_of(self, role: str, fresh, variables, replaceable: bool = True):
+        """Returns the optimizer with which a callback trains a part of the variables.
+
+        Compiled steps belong to an optimizer. So where only numbers differ, that of an earlier
+        `fit` is taken again, with the numbers of the fresh one; where more does, its steps are
+        forgotten.
+
+        Args:
+            role: String, who trains with it.
+            fresh: A built `keras.optimizers.Optimizer`.
+            variables: Those that it was built with.
+            replaceable: Bool, whether it may be another object than `fresh`.
+        """
+        return self._untracked.compiled_steps.optimizer(role, fresh, variables, replaceable)
 
     @property
     def trained_steps(self) -> dict[int, int]:

@@ -203,16 +203,19 @@ class TESLA(
             self.jax_state_sync()  # the state of the step so far goes back into the variables
         self._set_active(percentages)
         if self.compiled:
-            self._use_function("train_function", self.make_train_function)
+            self._use_train_function()
 
     def _set_active(self, percentages):
         self._tasks.activate(percentages)
         if self.compiled:
             self._use_function("test_function", self.make_test_function)
 
-    def _use_function(self, name, make):
+    def _use_train_function(self):
+        self._use_function("train_function", self.make_train_function, self.optimizer)
+
+    def _use_function(self, name, make, *owners):
         trains = tuple(value for _, _, value in trainability.of(self.network, self.graph.layers))
-        owners = (self.optimizer, self._untracked.aggregation)
+        owners = (self._untracked.aggregation, *owners)
         self._untracked.compiled_steps.use(self, name, make, (self._tasks.active, trains), owners)
 
     # Training.
