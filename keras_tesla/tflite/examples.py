@@ -2,12 +2,11 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_tesla import streams
 from keras_tesla.graph import Graph, tensors
 from keras_tesla.tflite import typical
 from keras_tesla.tflite.settings import ConversionSettings
@@ -168,25 +167,20 @@ def gathered(what: str, given, specs: list[InputSpec]):
 
     Args:
         what: Name of the argument, for the message.
-        given: A `tf.data.Dataset`, a `keras.utils.PyDataset`, an iterator, or a function that
-            returns one. A batch is a list of an array for each input, as TensorFlow's converter
-            takes it, a dict of them, an array, or a tuple (inputs, targets). Of a longer stream the
-            first 1024 batches are taken.
+        given: A `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader`, an iterator, or
+            a function that returns one. A batch is a list of an array for each input, as
+            TensorFlow's converter takes it, a dict of them, an array, or a tuple (inputs, targets).
+            Of a longer stream the first 1024 batches are taken.
         specs: The model's inputs.
 
     Raises:
         ValueError: A stream without a batch, or batches of other inputs.
     """
-    if callable(given) and not isinstance(given, type):
-        given = given()
-    if isinstance(given, keras.utils.PyDataset):
-        count = min(given.num_batches or _BATCHES, _BATCHES)
-        stream: Any = (given[place] for place in range(count))
-    elif isinstance(given, Iterator) or hasattr(given, "element_spec"):  # that of a Dataset
-        stream = itertools.islice(iter(given), _BATCHES)
-    else:
+    given = streams.opened(given)
+    stream = streams.batches(given)
+    if stream is None:
         return given
-    found = [_named(what, batch, specs) for batch in stream]
+    found = [_named(what, batch, specs) for batch in itertools.islice(stream, _BATCHES)]
     if not found:
         raise ValueError(f"`{what}` must hold at least one batch. Received: none")
     return {spec.name: np.concatenate([batch[spec.name] for batch in found]) for spec in specs}
@@ -195,11 +189,7 @@ def gathered(what: str, given, specs: list[InputSpec]):
 def _named(what, batch, specs):
     """Returns a batch of a stream as {input name: array}."""
     names = [spec.name for spec in specs]
-    if isinstance(batch, tuple):
-        # With several inputs, a tuple of arrays holds them; else the first is all of the inputs.
-        together = len(names) > 1 and len(batch) == len(names)
-        structured = isinstance(batch[0], (dict, list, tuple))
-        batch = list(batch) if together and not structured else batch[0]
+    batch = streams.inputs_of(batch, len(names))
     if not isinstance(batch, (dict, list, tuple)):
         batch = [batch]
     if not isinstance(batch, dict) and len(batch) == len(names):

@@ -80,8 +80,8 @@ class PercentageHeader:
         """Returns it as a dict for JSON."""
         values = dataclasses.asdict(self)
         values |= values.pop("measures")
-        empty = {"standalone": None, "quantized_inputs": {}, "quantized_outputs": {}}
-        return {k: v for k, v in values.items() if k not in empty or v != empty[k]}
+        optional = ("standalone", "quantized_inputs", "quantized_outputs")
+        return {key: value for key, value in values.items() if key not in optional or value}
 
     def _filled_in_later(self):
         measures = dataclasses.astuple(self.measures)
