@@ -1,7 +1,7 @@
 """Data that come in batches: what of a stream are the inputs of a network."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -25,7 +25,7 @@ def batches(given) -> Iterator | None:
         return (data[place] for place in (itertools.count() if count is None else range(count)))
     if isinstance(given, Iterator):
         return given
-    whole = isinstance(given, (dict, list, tuple, str, bytes)) or hasattr(given, "__array__")
+    whole = isinstance(given, (Mapping, list, tuple, str, bytes)) or hasattr(given, "__array__")
     if whole or not isinstance(given, Iterable):
         return None
     # A DataLoader makes lists of tuples.

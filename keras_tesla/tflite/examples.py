@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -42,13 +43,13 @@ class InputSpec:
             )
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """What random examples of it are, in words."""
         if self.numbers is not None:
-            return self.numbers.said
-        return typical.Normal().said if self._is_float() else "integers 0 and 1"
+            return self.numbers.description
+        return typical.Normal().description if self._is_float() else "integers 0 and 1"
 
-    def random(self, random: np.random.Generator, count: int) -> np.ndarray:
+    def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
         """Returns random examples, an array `(count, ...)`."""
         shape = (count, *self.shape)
         if self._is_float():
@@ -82,7 +83,7 @@ class Examples:
     def advice(self) -> str:
         """What to do where these inputs are not like those of the network."""
         if self.random:
-            words = "; ".join(f"{name!r} {said}" for name, said in self.random.items())
+            words = "; ".join(f"{name!r} {what}" for name, what in self.random.items())
             return f"They were compared on random examples ({words}): pass typical `inputs`"
         if self.representative is not None:
             return "Give more typical `representative_data`, and `inputs`"
@@ -118,7 +119,7 @@ def choose(specs: list[InputSpec], settings: ConversionSettings) -> Examples:
     random = {}
     if inputs is None:
         inputs = random_inputs(specs, size * max(1, _EXAMPLES // size))
-        random = {spec.name: spec.said for spec in specs}
+        random = {spec.name: spec.description for spec in specs}
     return Examples(checked("inputs", inputs, specs, size), representative, random)
 
 
@@ -137,7 +138,9 @@ def checked(what: str, given, specs: list[InputSpec], batch_size: int) -> dict[s
     """
     names = [spec.name for spec in specs]
     given = gathered(what, given, specs)
-    if not isinstance(given, dict) and len(names) == 1:
+    if isinstance(given, Mapping):  # such as an .npz file
+        given = dict(given)
+    elif len(names) == 1:
         given = {names[0]: given}
     if not isinstance(given, dict) or set(given) != set(names):
         received = sorted(map(str, given)) if isinstance(given, dict) else type(given).__name__
@@ -240,7 +243,7 @@ def random_inputs(specs: list[InputSpec], count: int, seed: int = 0) -> dict[str
         seed: Int.
     """
     random = np.random.default_rng(seed)
-    return {spec.name: spec.random(random, count) for spec in specs}
+    return {spec.name: spec.draw(random, count) for spec in specs}
 
 
 def batches(arrays: dict[str, np.ndarray], size: int):

@@ -16,12 +16,12 @@ class Normal:
     Args:
         mean: Float, or an array that broadcasts to `(examples, ...)`.
         std: Likewise, at least 0.
-        said: What they are, in words.
+        description: What they are, in words.
     """
 
     mean: float | np.ndarray = 0.0
     std: float | np.ndarray = 1.0
-    said: str = "standard normal floats"
+    description: str = "standard normal floats"
 
     def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Returns an array of them."""
@@ -35,12 +35,12 @@ class Uniform:
     Args:
         low: Float, the smallest.
         high: Float, the largest.
-        said: What they are, in words.
+        description: What they are, in words.
     """
 
     low: float
     high: float
-    said: str
+    description: str
 
     def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Returns an array of them."""
@@ -77,8 +77,8 @@ def _wanted(operation) -> Normal | Uniform | None:
     """The numbers that an operation was made for; None if it does not say."""
     if isinstance(operation, keras.layers.Normalization) and not operation.invert:
         mean, variance = (_array(x) for x in (operation.mean, operation.variance))
-        said = f"normal with the mean and variance of layer {operation.name!r}"
-        return Normal(mean, np.sqrt(variance), said)
+        description = f"normal with the mean and variance of layer {operation.name!r}"
+        return Normal(mean, np.sqrt(variance), description)
     if isinstance(operation, keras.layers.Rescaling):
         scale, offset = _array(operation.scale), _array(operation.offset)
         if np.all(scale > 0) and np.all(offset <= 0):

@@ -131,6 +131,13 @@ def test_a_batch_of_several_inputs_is_a_list_a_dict_or_a_tuple():
         np.testing.assert_array_equal(arrays["image"], images(4))
 
 
+def test_an_npz_file_holds_the_arrays_of_the_inputs(tmp_path):
+    np.savez(tmp_path / "x.npz", image=images(3))
+    with np.load(tmp_path / "x.npz") as file:
+        arrays = examples.checked("x", file, [IMAGE], 1)
+    np.testing.assert_array_equal(arrays["image"], images(3))
+
+
 def test_a_stream_without_a_batch_or_of_other_inputs_is_refused():
     with pytest.raises(ValueError, match="`x` must hold at least one batch"):
         examples.checked("x", iter([]), [IMAGE], 1)

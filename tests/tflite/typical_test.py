@@ -17,7 +17,7 @@ def drawn(outputs, count=4000):
     """Random examples of a network with one input, and what they are, in words."""
     model = keras.Model(outputs[0], outputs[1])
     (spec,) = examples.specs_of(graph.read(model))
-    return spec.random(np.random.default_rng(0), count), spec.said
+    return spec.draw(np.random.default_rng(0), count), spec.description
 
 
 def read_by(layer, shape=(2,), dtype="float32"):
@@ -130,7 +130,7 @@ def test_a_quantization_aware_network_gets_the_range_that_it_was_trained_on(tmp_
     tesla.compile(keras.optimizers.Adam(1e-3), "mse")
     tesla.fit(x, y, epochs=10, verbose=0)
     (spec,) = examples.specs_of(tesla.graph)
-    numbers = spec.random(np.random.default_rng(0), 1000)
+    numbers = spec.draw(np.random.default_rng(0), 1000)
     assert numbers.min() < 5
     assert 240 < numbers.max() <= 256
     kt.tflite.export(tesla, tmp_path / "out", quantization="int8")
