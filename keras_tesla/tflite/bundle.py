@@ -103,8 +103,14 @@ class Bundle:
         """Returns the content of `manifest.json`."""
         values = dataclasses.asdict(self)
         del values["directory"]
-        values["percentages"] = values.pop("entries")
+        values["percentages"] = [_without_empty_scales(entry) for entry in values.pop("entries")]
         return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
+
+
+def _without_empty_scales(entry: dict) -> dict:
+    """The values of an entry as a header has them: scales only where there are any."""
+    scales = ("quantized_inputs", "quantized_outputs")
+    return {key: value for key, value in entry.items() if key not in scales or value}
 
 
 def from_manifest(directory, values: dict) -> Bundle:
