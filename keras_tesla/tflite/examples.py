@@ -54,7 +54,7 @@ class InputSpec:
         shape = (count, *self.shape)
         if self._is_float():
             return (self.numbers or typical.Normal()).draw(random, shape).astype(self.dtype)
-        if self.numbers is None:
+        if self.numbers is None or self.dtype == "bool":
             return random.integers(0, 2, shape).astype(self.dtype)
         limits = np.iinfo(self.dtype)
         return np.clip(np.rint(self.numbers.draw(random, shape)), limits.min, limits.max).astype(

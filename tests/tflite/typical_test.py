@@ -87,6 +87,8 @@ def test_integers_are_rounded_within_their_type():
     x, _ = drawn(read_by(layers.Normalization(mean=250.0, variance=1e4, axis=None), dtype="uint8"))
     assert x.max() == 255  # clipped, not wrapped
     assert x.mean() > 150
+    x, _ = drawn(read_by(layers.Rescaling(1 / 255), dtype="bool"))
+    assert set(np.unique(x)) == {False, True}
 
 
 def test_only_what_reads_the_input_itself_counts():
