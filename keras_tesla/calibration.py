@@ -2,12 +2,13 @@
 
 import dataclasses
 import warnings
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_tesla import cloning
+from keras_tesla import cloning, streams
 from keras_tesla.integers import check_integer
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
 from keras_tesla.narrowing import executor
@@ -39,7 +40,9 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
         data: Inputs, as `keras.Model.predict` takes them: an array, a structure of arrays for a
             model of several inputs, or a `tf.data.Dataset`, `keras.utils.PyDataset`, torch
             `DataLoader` or generator of batches `(x,)`, `(x, y)` or `(x, y, sample_weight)`; only
-            x is used. It is read once. A few dozen batches as large as in training are enough.
+            x is used. Also a function that returns one of these, and batches as the
+            `representative_data` of an export has them: an array, a list or a dict of one for each
+            input. It is read once. A few dozen batches as large as in training are enough.
         percentages: Iterable of distinct ints, 1..100, to measure statistics at.
         steps: Positive int, the number of batches to use. Default: all of the data.
         batch_size: Positive int, the examples in a batch cut from arrays.
@@ -114,7 +117,9 @@ def _extended(tesla, percentages):
         weights = {**dict.fromkeys(percentages, 0), **aggregation.weights}
         settings["aggregation"] = Weighted(weights)
     union = {*tesla.percentages, *percentages}
-    return type(tesla)(network, union, name=tesla.name, **settings)
+    extended = type(tesla)(network, union, name=tesla.name, **settings)
+    extended.trained_steps = tesla.trained_steps
+    return extended
 
 
 def _has_percentages(layer):
@@ -189,6 +194,9 @@ def _by_batch_statistics(plan: Plan) -> Plan:
 def _measure(network, plans, data, steps, batch_size):
     """Yields (variable, mean over the batches of data) of all statistics that the plans use."""
     model = _BatchStatistics(network, plans)
+    data = streams.opened(data)
+    if isinstance(data, Iterator):  # Keras takes tuples of inputs and targets only
+        data = _tuples(data, len(network.inputs))
     try:
         with warnings.catch_warnings():
             # A generator may end early.
@@ -199,6 +207,15 @@ def _measure(network, plans, data, steps, batch_size):
     for variables, values in zip(model.statistics, measured, strict=True):
         for variable, value in zip(variables, values, strict=True):
             yield variable, np.average(value.astype("float64"), axis=0, weights=sizes)
+
+
+def _tuples(batches, count):
+    """Yields the inputs of each batch as Keras' generators do, `(x,)`."""
+    for batch in batches:
+        x = streams.inputs_of(batch, count)
+        if isinstance(x, (list, tuple)):
+            x = tuple(x) if count > 1 else x[0]  # TensorFlow takes no lists
+        yield (x,)
 
 
 class _BatchStatistics(keras.Model):

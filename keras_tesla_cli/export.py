@@ -2,8 +2,10 @@
 
 keras-tesla export --model=out/digits/tesla.keras --output_dir=out/tflite --mode=percentage_input
 
-With `--quantization=int8` or for the accuracy of every percentage it needs data: an .npz file with
-an array for each input, named as the input, of typical examples, and for the accuracy `labels`.
+Every file is compared with Keras, on random examples unless `--inputs` or `--representative_data`
+names typical ones: an .npz file with an array for each input, named as the input, or an .npy file
+for a model with one input. `--quantization=int8` needs the latter. The accuracy of every percentage
+takes an .npz file with `labels` too.
 """
 
 import textwrap
@@ -34,7 +36,13 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_bool("int8_io", False, "Whether inputs and outputs are int8 too.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "representative_data", None, "An .npz file of typical inputs, for int8.", flag_values=FLAGS
+    "inputs", None, "An .npz or .npy file of inputs to compare on.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "representative_data",
+    None,
+    "An .npz or .npy file of typical inputs, for int8.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "validation_data", None, "An .npz file of inputs and `labels`.", flag_values=FLAGS
@@ -58,10 +66,8 @@ def main(arguments):
     path = models.path_of(arguments, FLAGS)
     outputs.check_export(FLAGS.output_dir, FLAGS.overwrite)
     percentages = lists.percentages(FLAGS.percentages)
-    representative = validation = None
-    if FLAGS.representative_data:
-        representative = arrays.read(FLAGS.representative_data)
-        representative.pop("labels", None)  # so that one file serves both flags
+    compared, representative = _inputs(FLAGS.inputs), _inputs(FLAGS.representative_data)
+    validation = None
     if FLAGS.validation_data:
         inputs = arrays.read(FLAGS.validation_data)
         if "labels" not in inputs:
@@ -84,6 +90,7 @@ def main(arguments):
         mode=FLAGS.mode,
         percentages=percentages,
         batch_size=FLAGS.batch_size,
+        inputs=compared,
         overwrite=FLAGS.overwrite,
         storage=FLAGS.storage,
         quantization=FLAGS.quantization,
@@ -95,6 +102,16 @@ def main(arguments):
     )
     progress.clear()
     print("\n".join(_summary(bundle)))
+
+
+def _inputs(path):
+    """Returns the inputs of a file, None if no file is named."""
+    if not path:
+        return None
+    held = arrays.read_inputs(path)
+    if isinstance(held, dict):
+        held.pop("labels", None)  # so that one file serves all flags
+    return held
 
 
 def _summary(bundle):

@@ -417,6 +417,9 @@ SOURCES = {
     "dataset of x": lambda x: dataset(x, 16),
     "dataset of (x, y)": lambda x: dataset((x, x[:, 0]), 16),
     "PyDataset": lambda x: Batches(x, 16),
+    "function": lambda x: lambda: dataset(x, 16),
+    "generator function": lambda x: lambda: ([b] for b in np.split(x, [16, 32, 48])),
+    "iterator of arrays": lambda x: iter(np.split(x, [16, 32, 48])),
 }
 
 
@@ -427,6 +430,32 @@ def test_data_are_what_keras_takes(source, steps):
     calibrated = recalibrate(tesla, SOURCES[source](x), [30], steps=steps, batch_size=16)
     batches = [x[:16], x[16:32], x[32:48], x[48:]][:steps]
     assert_close(statistics(calibrated, 30), by_hand(tesla, batches, 30))
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        lambda a, b: [a, b],
+        lambda a, b: (a, b),
+        lambda a, b: {"a": a, "b": b},
+        lambda a, b: ({"a": a, "b": b}, a),
+        lambda a, b: ([a, b], a),
+        lambda a, b: ((a, b), a, np.ones(len(a))),
+    ],
+)
+def test_batches_of_several_inputs_are_those_of_representative_data(batch):
+    """The oracle: the same arrays, in batches as large."""
+    inputs = [keras.Input((4,), name=name) for name in "ab"]
+    x = IDPDense(8)(layers.Concatenate()([layers.Dense(6)(x) for x in inputs]))
+    x = IDPDense(1)(IDPBatchNormalization([100, 50], name="norm")(x))
+    tesla = TESLA(keras.Model(inputs, x), [100, 50])
+    a, b = normal(32, 4), normal(32, 4, seed=1)
+    halves = [batch(a[i : i + 16], b[i : i + 16]) for i in (0, 16)]
+    expected = recalibrate(tesla, [a, b], [30], batch_size=16).network.get_layer("norm")
+    for data in (iter(halves), lambda: iter(halves)):
+        norm = recalibrate(tesla, data, [30]).network.get_layer("norm")
+        for ours, theirs in zip(norm.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

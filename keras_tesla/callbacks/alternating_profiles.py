@@ -68,6 +68,11 @@ class AlternatingProfiles(keras.callbacks.Callback):
         # The model's optimizer may have been built on all variables.
         of_weights = type(model.optimizer).from_config(model.optimizer.get_config())
         of_weights.build(weights)
+        name = type(self).__name__
+        of_weights = model.optimizer_of(f"{name}.weights", of_weights, weights)
+        of_profiles = model.optimizer_of(
+            f"{name}.profiles", of_profiles, coefficients, replaceable=self.optimizer is None
+        )
         self._optimizers = (model.optimizer, of_weights, of_profiles)
         self._active = ()
         checks.keep_state(self, {})  # of another run; BackupAndRestore loads that of this one

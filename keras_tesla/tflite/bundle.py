@@ -24,6 +24,9 @@ class Entry:
         max_abs_difference: Largest difference between the file's outputs and Keras'.
         standalone: How it becomes a standalone file, see `keras_tesla.tflite.storages.part`; None
             if its file already is one.
+        quantized_inputs: {name: {"scale": float, "zero_point": int}} of the int8 inputs: a stored
+            integer q is the number scale * (q - zero_point).
+        quantized_outputs: Likewise of the outputs.
     """
 
     percentage: int
@@ -35,6 +38,8 @@ class Entry:
     latency: float
     max_abs_difference: float
     standalone: dict | None = None
+    quantized_inputs: dict = dataclasses.field(default_factory=dict)
+    quantized_outputs: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,15 +103,26 @@ class Bundle:
         """Returns the content of `manifest.json`."""
         values = dataclasses.asdict(self)
         del values["directory"]
-        values["percentages"] = values.pop("entries")
+        values["percentages"] = [_without_empty_scales(entry) for entry in values.pop("entries")]
         return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
 
 
+def _without_empty_scales(entry: dict) -> dict:
+    """The values of an entry as a header has them: scales only where there are any."""
+    scales = ("quantized_inputs", "quantized_outputs")
+    return {key: value for key, value in entry.items() if key not in scales or value}
+
+
 def from_manifest(directory, values: dict) -> Bundle:
-    """Returns a bundle from the values of its manifest."""
-    values = {key: value for key, value in values.items() if key != "format"}
-    entries = tuple(Entry(**entry) for entry in values.pop("percentages"))
-    return Bundle(directory=pathlib.Path(directory), entries=entries, **values)
+    """Returns a bundle from the values of its manifest; keys that are not known are left out."""
+    entries = tuple(Entry(**_known(Entry, entry)) for entry in values["percentages"])
+    return Bundle(directory=pathlib.Path(directory), entries=entries, **_known(Bundle, values))
+
+
+def _known(cls, values: dict) -> dict:
+    """The values that are fields of a class: a later version may write more in the same format."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {key: value for key, value in values.items() if key in names}
 
 
 def read(directory) -> Bundle:

@@ -1,6 +1,7 @@
 """Whether a model can be exported as requested."""
 
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -72,6 +73,26 @@ def check_model(tesla: TESLA, settings: Settings) -> tuple[int, ...]:
     return tuple(percentages)
 
 
+def warn_of_untrained(tesla: TESLA, percentages):
+    """Warns of percentages that no step has trained; of a model without any, nothing is expected.
+
+    Args:
+        tesla: The model.
+        percentages: Those to export.
+    """
+    steps = tesla.trained_steps
+    trained = [p for p, count in steps.items() if count]
+    untrained = [p for p in percentages if p not in trained]
+    if trained and untrained:
+        warnings.warn(
+            f"{untrained} % were never trained, but {trained} % were, and a percentage is as "
+            "accurate as its own training makes it, also between two trained ones. Train them, "
+            f"look at `tesla.evaluate(x, y, percentages={untrained})`, or leave them out with "
+            "`percentages=`.",
+            stacklevel=3,
+        )
+
+
 def validation(tesla: TESLA, settings: Settings) -> tuple[dict, np.ndarray] | None:
     """Returns `validation_data` as ({input name: array}, class of each example), None if none.
 
@@ -82,7 +103,7 @@ def validation(tesla: TESLA, settings: Settings) -> tuple[dict, np.ndarray] | No
         return None
     given, labels = settings.validation_data
     size = settings.batch_size
-    specs = examples.specs_of(tesla.network)
+    specs = examples.specs_of(tesla.graph)
     arrays = examples.checked("validation_data", given, specs, size)
     labels = np.asarray(labels)
     count = len(next(iter(arrays.values())))

@@ -9,7 +9,7 @@ from keras_tesla import extraction
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.scope import percentage_scope
-from keras_tesla.tflite import convert, verify
+from keras_tesla.tflite import convert, int8_activations, verify
 from keras_tesla.tflite.examples import Examples
 from keras_tesla.tflite.graphs import integers, merge
 from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
@@ -80,6 +80,8 @@ def convert_percentage(
             f"{what}: Keras itself gives NaN or infinite numbers in {strange}. {examples.advice}. "
             "Nothing was written."
         )
+    if settings.quantization == "int8" and not settings.trained_ranges:
+        int8_activations.replace(model)
     traced = convert.Traced(model, settings.trained_ranges)
     content = traced.convert(settings.quantization, examples.representative, settings.int8_io)
     if settings.trained_ranges:

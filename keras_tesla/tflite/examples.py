@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 
-from keras_tesla import graph as graphs
+from keras_tesla import streams
+from keras_tesla.graph import Graph, tensors
+from keras_tesla.tflite import typical
 from keras_tesla.tflite.settings import ConversionSettings
 
 _EXAMPLES = 16
@@ -23,6 +24,7 @@ class InputSpec:
         name: Its name.
         shape: Tuple of ints, without the batch.
         dtype: NumPy name of its type.
+        numbers: What random examples of it are; None: standard normal floats, integers 0 and 1.
 
     Raises:
         ValueError: If a dimension is unknown.
@@ -31,6 +33,7 @@ class InputSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str
+    numbers: typical.Normal | typical.Uniform | None = None
 
     def __post_init__(self):
         if None in self.shape:
@@ -38,6 +41,28 @@ class InputSpec:
                 f"Input {self.name!r} has shape {(None, *self.shape)}. Export needs every "
                 "dimension but the batch: give `keras.Input` a full shape."
             )
+
+    @property
+    def description(self) -> str:
+        """What random examples of it are, in words."""
+        if self.numbers is not None:
+            return self.numbers.description
+        return typical.Normal().description if self._is_float() else "integers 0 and 1"
+
+    def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
+        """Returns random examples, an array `(count, ...)`."""
+        shape = (count, *self.shape)
+        if self._is_float():
+            return (self.numbers or typical.Normal()).draw(random, shape).astype(self.dtype)
+        if self.numbers is None or self.dtype == "bool":
+            return random.integers(0, 2, shape).astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        return np.clip(np.rint(self.numbers.draw(random, shape)), limits.min, limits.max).astype(
+            self.dtype
+        )
+
+    def _is_float(self):
+        return keras.backend.is_float_dtype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,31 +72,30 @@ class Examples:
     Args:
         inputs: {input name: array `(examples, ...)`} to compare on.
         representative: [{input name: array of one batch}, ..] to measure ranges on, or None.
-        random: Bool, whether `inputs` are random, for want of data.
+        random: What `inputs` are if they are random, for want of data: {input name: in words}.
     """
 
     inputs: dict[str, np.ndarray]
     representative: list[dict[str, np.ndarray]] | None
-    random: bool = False
+    random: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def advice(self) -> str:
         """What to do where these inputs are not like those of the network."""
         if self.random:
-            return (
-                "They were compared on random examples, standard normal floats and integers 0 and "
-                "1: pass typical `inputs`"
-            )
+            words = "; ".join(f"{name!r} {what}" for name, what in self.random.items())
+            return f"They were compared on random examples ({words}): pass typical `inputs`"
         if self.representative is not None:
             return "Give more typical `representative_data`, and `inputs`"
         return "Pass more typical `inputs`"
 
 
-def specs_of(model) -> list[InputSpec]:
-    """Returns the inputs of a Functional `keras.Model`."""
+def specs_of(graph: Graph) -> list[InputSpec]:
+    """Returns the inputs of a model, with what its first layers say of their numbers."""
+    numbers = typical.guess(graph)
     return [
-        InputSpec(name, tuple(t.shape[1:]), t.dtype)
-        for name, t in zip(graphs.input_names(model), model.inputs, strict=True)
+        InputSpec(name, tuple(t.shape[1:]), t.dtype, numbers.get(t.index))
+        for name, t in zip(graph.input_names, tensors(graph.inputs), strict=True)
     ]
 
 
@@ -79,7 +103,8 @@ def choose(specs: list[InputSpec], settings: ConversionSettings) -> Examples:
     """Returns the examples that settings ask for.
 
     The comparison uses `inputs`; without them the first of `representative_data`, on which the
-    ranges were measured; otherwise 16 random examples.
+    ranges were measured; otherwise 16 random examples of the kind that the model's first layers
+    take, see `keras_tesla.tflite.typical`.
 
     Raises:
         ValueError: Data that do not fit the model.
@@ -91,9 +116,10 @@ def choose(specs: list[InputSpec], settings: ConversionSettings) -> Examples:
         representative = list(batches(arrays, size))
         if inputs is None:
             inputs = {name: x[: max(size, _EXAMPLES)] for name, x in arrays.items()}
-    random = inputs is None
+    random = {}
     if inputs is None:
         inputs = random_inputs(specs, size * max(1, _EXAMPLES // size))
+        random = {spec.name: spec.description for spec in specs}
     return Examples(checked("inputs", inputs, specs, size), representative, random)
 
 
@@ -112,7 +138,9 @@ def checked(what: str, given, specs: list[InputSpec], batch_size: int) -> dict[s
     """
     names = [spec.name for spec in specs]
     given = gathered(what, given, specs)
-    if not isinstance(given, dict) and len(names) == 1:
+    if isinstance(given, Mapping):  # such as an .npz file
+        given = dict(given)
+    elif len(names) == 1:
         given = {names[0]: given}
     if not isinstance(given, dict) or set(given) != set(names):
         received = sorted(map(str, given)) if isinstance(given, dict) else type(given).__name__
@@ -142,25 +170,20 @@ def gathered(what: str, given, specs: list[InputSpec]):
 
     Args:
         what: Name of the argument, for the message.
-        given: A `tf.data.Dataset`, a `keras.utils.PyDataset`, an iterator, or a function that
-            returns one. A batch is a list of an array for each input, as TensorFlow's converter
-            takes it, a dict of them, an array, or a tuple (inputs, targets). Of a longer stream the
-            first 1024 batches are taken.
+        given: A `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader`, an iterator, or
+            a function that returns one. A batch is a list of an array for each input, as
+            TensorFlow's converter takes it, a dict of them, an array, or a tuple (inputs, targets).
+            Of a longer stream the first 1024 batches are taken.
         specs: The model's inputs.
 
     Raises:
         ValueError: A stream without a batch, or batches of other inputs.
     """
-    if callable(given) and not isinstance(given, type):
-        given = given()
-    if isinstance(given, keras.utils.PyDataset):
-        count = min(given.num_batches or _BATCHES, _BATCHES)
-        stream: Any = (given[place] for place in range(count))
-    elif isinstance(given, Iterator) or hasattr(given, "element_spec"):  # that of a Dataset
-        stream = itertools.islice(iter(given), _BATCHES)
-    else:
+    given = streams.opened(given)
+    stream = streams.batches(given)
+    if stream is None:
         return given
-    found = [_named(what, batch, specs) for batch in stream]
+    found = [_named(what, batch, specs) for batch in itertools.islice(stream, _BATCHES)]
     if not found:
         raise ValueError(f"`{what}` must hold at least one batch. Received: none")
     return {spec.name: np.concatenate([batch[spec.name] for batch in found]) for spec in specs}
@@ -169,11 +192,7 @@ def gathered(what: str, given, specs: list[InputSpec]):
 def _named(what, batch, specs):
     """Returns a batch of a stream as {input name: array}."""
     names = [spec.name for spec in specs]
-    if isinstance(batch, tuple):
-        # With several inputs, a tuple of arrays holds them; else the first is all of the inputs.
-        together = len(names) > 1 and len(batch) == len(names)
-        structured = isinstance(batch[0], (dict, list, tuple))
-        batch = list(batch) if together and not structured else batch[0]
+    batch = streams.inputs_of(batch, len(names))
     if not isinstance(batch, (dict, list, tuple)):
         batch = [batch]
     if not isinstance(batch, dict) and len(batch) == len(names):
@@ -216,7 +235,7 @@ def cast(name: str, given, dtype: str) -> np.ndarray:
 
 
 def random_inputs(specs: list[InputSpec], count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns random inputs: standard normal floats, integers 0 and 1.
+    """Returns random inputs, the same for the same seed.
 
     Args:
         specs: The model's inputs.
@@ -224,13 +243,7 @@ def random_inputs(specs: list[InputSpec], count: int, seed: int = 0) -> dict[str
         seed: Int.
     """
     random = np.random.default_rng(seed)
-    made = {}
-    for spec in specs:
-        shape = (count, *spec.shape)
-        floating = keras.backend.is_float_dtype(spec.dtype)
-        values = random.standard_normal(shape) if floating else random.integers(0, 2, shape)
-        made[spec.name] = values.astype(spec.dtype)
-    return made
+    return {spec.name: spec.draw(random, count) for spec in specs}
 
 
 def batches(arrays: dict[str, np.ndarray], size: int):

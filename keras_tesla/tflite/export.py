@@ -58,7 +58,8 @@ def export(
         batch_size: Int, the fixed batch size of the files.
         inputs: {input name: array `(examples, ...)`}, or one array for a model with one input, on
             which files and Keras are compared. Default: the first of `representative_data`, else 16
-            random examples.
+            random examples: standard normal floats and integers 0 and 1, or what a `Normalization`,
+            a `Rescaling` or a trained int8 range that reads an input says of it.
         overwrite: Bool, whether an export in the folder may be replaced.
         storage: For the modes with one file. `"shared"`: each weight once for all percentages.
             `"plain"`: the weights of each percentage, without operators that some delegates lack.
@@ -77,8 +78,11 @@ def export(
     Returns:
         A `Bundle`; the same is written as `manifest.json`.
 
+    Warns:
+        UserWarning: A percentage that no step has trained, while others were trained.
+
     Raises:
-        ValueError: An invalid argument, or a percentage that was not trained.
+        ValueError: An invalid argument, or a percentage that `tesla` does not have.
         RuntimeError: Another backend than TensorFlow.
         VerificationError: The outputs of a file differ from those of Keras.
         OSError: The folder is a file, holds an export already, or cannot be written.
@@ -98,7 +102,8 @@ def export(
         normalization=normalization,
     )
     percentages = checks.check_model(tesla, settings)
-    chosen = examples.choose(examples.specs_of(tesla.network), settings)
+    checks.warn_of_untrained(tesla, percentages)
+    chosen = examples.choose(examples.specs_of(tesla.graph), settings)
     validation = checks.validation(tesla, settings)
     with folder.whole(directory, overwrite) as temporary:
         converted = []
@@ -127,12 +132,12 @@ class _FileBuilder:
         storage = self.settings.stored
         if storage is not None:
             return [self._combined(converted, storage)]
-        interface = _interface(PercentageGraph(converted[0].percentage, converted[0].content))
-        return [self._single(each, interface) for each in converted]
+        return [self._single(each) for each in converted]
 
-    def _single(self, converted, interface) -> DraftFile:
+    def _single(self, converted) -> DraftFile:
         """Returns a file of one percentage."""
-        header = self._header([converted], interface, lambda percentage: merge.DEFAULT)
+        graph = PercentageGraph(converted.percentage, converted.content)
+        header = self._header([converted], [graph], lambda percentage: merge.DEFAULT)
         model = flatbuffer.unpack(converted.content)
         draft = writing.write_one(model, header, self._metadata(model), self.settings.labels)
         return DraftFile(f"p{converted.percentage}.tflite", draft, [converted])
@@ -145,26 +150,32 @@ class _FileBuilder:
             [PercentageGraph(e.percentage, e.floats) for e in ascending if e.floats is not None],
             settings.quantization,
         )
-        header = self._header(converted, _interface(graphs[-1]), merge.key)
-        header = dataclasses.replace(header, storage=storage.name, unshared_weights=unshared)
         if settings.percentage_input:
             align.align(graphs)
+        header = self._header(converted, graphs[::-1], merge.key)
+        header = dataclasses.replace(header, storage=storage.name, unshared_weights=unshared)
         merged = merge.merge(graphs, settings.percentage_input)
         metadata = self._metadata(merged.model)
         draft = combined_file.write(graphs, merged, storage, header, metadata, settings.labels)
         return DraftFile(_FILE, draft, converted, settings.percentage_input)
 
-    def _header(self, converted, interface, signature) -> Header:
+    def _header(self, converted, graphs, signature) -> Header:
         return Header(
             mode=self.settings.mode,
             storage=None,
             quantization=self.settings.quantization,
             name=self.name,
             versions=_versions(),
-            **interface,
+            **_interface(graphs[0]),
             percentages=tuple(
-                PercentageHeader(each.percentage, signature(each.percentage), each.multiply_adds)
-                for each in converted
+                PercentageHeader(
+                    each.percentage,
+                    signature(each.percentage),
+                    each.multiply_adds,
+                    _scales(graph, graph.inputs),
+                    _scales(graph, graph.outputs),
+                )
+                for each, graph in zip(converted, graphs, strict=True)
             ),
         )
 
@@ -185,6 +196,19 @@ def _interface(graph: PercentageGraph) -> dict:
             for name, tensor in ((n, graph.subgraph.tensors[i]) for n, i in indices.items())
         }
         for side, indices in (("inputs", graph.inputs), ("outputs", graph.outputs))
+    }
+
+
+def _scales(graph: PercentageGraph, indices: dict[str, int]) -> dict:
+    """The scales of those inputs or outputs that are quantized."""
+    tensors = {name: graph.subgraph.tensors[index] for name, index in indices.items()}
+    return {
+        name: {
+            "scale": float(tensor.quantization.scale[0]),
+            "zero_point": int(tensor.quantization.zeroPoint[0]),
+        }
+        for name, tensor in tensors.items()
+        if tensor.quantization is not None
     }
 
 

@@ -57,7 +57,8 @@ class Model:
         Args:
             inputs: Array or nested list of examples, or {input name: such}, of the shapes in
                 `header["inputs"]`, but with any number of examples. Numbers of another type are
-                cast where that changes none but by rounding.
+                cast where that changes none but by rounding. An int8 input takes the network's
+                numbers, and quantizes them; an int8 array is passed as it is.
             percentage: Int, 1..100. One that the file does not hold is served by the next higher
                 one, beyond them by the nearest. Default: the highest.
 
@@ -117,10 +118,10 @@ class Model:
             )
         feeds = {}
         for name, spec in specs.items():
-            # int8 is how the file computes; its user has floats.
-            feeds[name] = cast(
-                name, inputs[name], "float32" if spec["dtype"] == "int8" else spec["dtype"]
-            )
+            dtype = spec["dtype"]
+            if dtype == "int8" and not _is_int8(inputs[name]):
+                dtype = "float32"  # int8 is how the file computes; its user has floats
+            feeds[name] = cast(name, inputs[name], dtype)
             shape = feeds[name].shape
             if not shape or not shape[0] or list(shape[1:]) != spec["shape"][1:]:
                 raise ValueError(
@@ -172,6 +173,10 @@ class _File:
     path: str
     header: dict
     digest: str
+
+
+def _is_int8(array) -> bool:
+    return getattr(array, "dtype", None) == np.int8
 
 
 def _files(path: str) -> list[str]:

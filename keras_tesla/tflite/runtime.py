@@ -53,10 +53,12 @@ def encode(details: dict, inputs: dict) -> dict:
 
     Args:
         details: The input details of the runner.
-        inputs: {input name: array}.
+        inputs: {input name: array}; an int8 one is quantized already.
     """
     return {
-        name: _quantized(x, details[name]) if details[name]["dtype"] == np.int8 else x
+        name: _quantized(x, details[name])
+        if details[name]["dtype"] == np.int8 and x.dtype != np.int8
+        else x
         for name, x in inputs.items()
     }
 

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from keras_tesla import graph
 from keras_tesla.tflite import compiled, examples, runtime
+from keras_tesla.tflite.graphs import integers
 
 # Largest difference, relative to the largest reference value (at least 1). A file computes in
 # float32; a network that computes in less in Keras differs by that type's rounding.
@@ -50,7 +52,7 @@ def tolerance(model) -> float:
 
 
 def example_inputs(model, count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns random inputs for a model: standard normal floats, integers 0 and 1.
+    """Returns random inputs for a model, of the kind that its first layers take.
 
     Args:
         model: A Functional `keras.Model` with known dimensions but the batch.
@@ -60,7 +62,7 @@ def example_inputs(model, count: int, seed: int = 0) -> dict[str, np.ndarray]:
     Raises:
         ValueError: If a dimension is unknown.
     """
-    return examples.random_inputs(examples.specs_of(model), count, seed)
+    return examples.random_inputs(examples.specs_of(graph.read(model)), count, seed)
 
 
 def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str, advice: str) -> float:
@@ -83,6 +85,14 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str, advi
     got = runtime.run(runtime.interpreter(content), inputs)
     spread = max(_spread(got[name], reference) for name, reference in expected.items())
     if not spread <= SPREAD:
+        wide = integers.wide_tensors(content)
+        if wide:
+            advice = (
+                f"int8 has 256 equal steps, and the numbers of {wide} may be of very different "
+                "sizes: an exponential, a power or a quotient. Use an activation that LiteRT "
+                "computes in int8 (relu, leaky_relu, elu, gelu, silu, tanh, sigmoid), or "
+                f"quantization='dynamic_range'. If the data are not typical: {advice}"
+            )
         raise VerificationError(
             f"{what}: quantization changes the outputs by {spread:.2f} of their standard deviation,"
             f" more than {SPREAD}. {advice}, or leave `quantization` out. Nothing was written."

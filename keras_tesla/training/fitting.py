@@ -13,7 +13,8 @@ _Model: Any = keras.Model if TYPE_CHECKING else object
 class Fitting(_Model):
     """The part of `TESLA` that trains over epochs."""
 
-    optimizer: Any  # Keras sets it
+    optimizer: Any  # Keras sets them
+    train_function: Any
 
     @progress.shown
     def fit(self, *args, **kwargs):
@@ -37,8 +38,55 @@ class Fitting(_Model):
             self.callback_state = {}
             self.optimizer = optimizer
             self._set_active(active)
-            self._use_function("train_function", self.make_train_function)
+            self._use_train_function()
             raise
+
+    def make_train_function(self, force=False):
+        """Makes Keras' compiled step for the active percentages; it counts its calls."""
+        before = self.train_function
+        super().make_train_function(force)
+        if self.train_function is before:
+            return
+        step, active, counts = self.train_function, self._tasks.active, self._untracked.steps
+
+        def counted(*args):
+            logs = step(*args)
+            counts[active] += self.steps_per_execution
+            return logs
+
+        self.train_function = counted
+
+    def optimizer_of(self, role: str, fresh, variables, replaceable: bool = True):
+        """Returns the optimizer with which a callback trains a part of the variables.
+
+        Compiled steps belong to an optimizer. So where only numbers differ, that of an earlier
+        `fit` is taken again, with the numbers of the fresh one; where more does, its steps are
+        forgotten.
+
+        Args:
+            role: String, who trains with it.
+            fresh: A built `keras.optimizers.Optimizer`.
+            variables: Those that it was built with.
+            replaceable: Bool, whether it may be another object than `fresh`.
+        """
+        return self._untracked.compiled_steps.optimizer(role, fresh, variables, replaceable)
+
+    @property
+    def trained_steps(self) -> dict[int, int]:
+        """{percentage: steps that trained it}, of all that were taken; saved with the weights.
+
+        A step is one of `fit` or `train_on_batch` while the percentage is active. With
+        `steps_per_execution` above 1, the last execution of an epoch counts as a whole one. Loops
+        of your own are not seen.
+        """
+        steps = self._untracked.steps
+        return {p: sum(n for active, n in steps.items() if p in active) for p in self.percentages}
+
+    @trained_steps.setter
+    def trained_steps(self, steps):
+        counts = self._untracked.steps  # compiled steps count in it
+        counts.clear()
+        counts.update({(percentage,): n for percentage, n in steps.items() if n})
 
     def validates_after(self, epoch) -> bool:
         """Whether this `fit` evaluates after an epoch, if it has validation data.

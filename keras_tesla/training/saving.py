@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+_STEPS = "trained_steps"  # the names of callbacks' states have a dot
+
 # To a type checker the mix-in is the model that it completes.
 _Model: Any = keras.Model if TYPE_CHECKING else object
 
@@ -31,16 +33,22 @@ class Saved(_Model):
 
     def save_own_variables(self, store):
         # TESLA has no variables of its own: all are the network's.
+        steps = [(percentage, n) for percentage, n in self.trained_steps.items() if n]
+        if steps:
+            store[_STEPS] = np.array(steps)
         for callback, state in self.callback_state.items():
             for name, value in state.items():
                 store[f"{callback}.{name}"] = value
 
     def load_own_variables(self, store):
         states: dict[str, dict] = {}
-        for key in store.keys():  # noqa: SIM118
+        for key in set(store.keys()) - {_STEPS}:
             callback, _, name = key.partition(".")
             states.setdefault(callback, {})[name] = np.array(store[key])
         self.callback_state = states
+        # A file of an earlier version does not say it.
+        steps = np.array(store[_STEPS]).tolist() if _STEPS in store.keys() else []  # noqa: SIM118
+        self.trained_steps = dict(steps)
 
     def get_config(self):
         return {

@@ -1,5 +1,6 @@
 """TESLA: one Keras model trained at several percentages at once."""
 
+import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,7 @@ class _Untracked:
         backward_can_be_sequential: Bool.
         callback_state: {callback: {name: NumPy array}}.
         compiled_steps: Keras' steps for each set of active percentages.
+        steps: {active percentages: how many steps trained them}.
         template_metrics: The ids of the metrics in Keras' own containers, which count nothing.
         columns: {active percentages: the names in their logs}.
         jit_compile: As `compile` was given it.
@@ -53,6 +55,7 @@ class _Untracked:
     backward_can_be_sequential: bool = False
     callback_state: dict[str, dict] = dataclasses.field(default_factory=dict)
     compiled_steps: CompiledSteps = dataclasses.field(default_factory=CompiledSteps)
+    steps: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     template_metrics: set[int] = dataclasses.field(default_factory=set)
     columns: dict[tuple, list[str]] = dataclasses.field(default_factory=dict)
     jit_compile: bool | str = "auto"
@@ -200,16 +203,19 @@ class TESLA(
             self.jax_state_sync()  # the state of the step so far goes back into the variables
         self._set_active(percentages)
         if self.compiled:
-            self._use_function("train_function", self.make_train_function)
+            self._use_train_function()
 
     def _set_active(self, percentages):
         self._tasks.activate(percentages)
         if self.compiled:
             self._use_function("test_function", self.make_test_function)
 
-    def _use_function(self, name, make):
+    def _use_train_function(self):
+        self._use_function("train_function", self.make_train_function, self.optimizer)
+
+    def _use_function(self, name, make, *owners):
         trains = tuple(value for _, _, value in trainability.of(self.network, self.graph.layers))
-        owners = (self.optimizer, self._untracked.aggregation)
+        owners = (self._untracked.aggregation, *owners)
         self._untracked.compiled_steps.use(self, name, make, (self._tasks.active, trains), owners)
 
     # Training.

@@ -1,5 +1,8 @@
 """AlternatingProfiles: what trains in which epoch, and with which optimizer."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -198,6 +201,62 @@ def test_a_killed_run_goes_on_with_the_slots_of_both_optimizers(killed_at, order
     resumed = train(tmp_path / "killed")
     for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_many_runs_compile_once():
+    """Each run has fresh slots, and no steps or optimizers pile up."""
+    tesla, renewed = compiled(), compiled()
+    sizes, made = [], []
+    make = tesla.make_train_function
+    tesla.make_train_function = lambda force=False: made.append(force) or make(force)
+    for _ in range(4):
+        tesla.optimizer.learning_rate = renewed.optimizer.learning_rate = 0.01 / (1 + len(sizes))
+        for model in (tesla, renewed):
+            run(model, kt.callbacks.AlternatingProfiles(), 2)
+        sizes.append((len(tesla._untracked.compiled_steps), sum(made)))
+        # The oracle: the steps of this one are compiled anew.
+        rate = float(keras.ops.convert_to_numpy(renewed.optimizer.learning_rate))
+        renewed.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"], jit_compile=JIT)
+    assert sizes[0] == sizes[-1]
+    for ours, theirs in zip(tesla.get_weights(), renewed.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_steps_of_an_optimizer_that_was_replaced_are_forgotten():
+    tesla = compiled()
+    sizes, optimizers = [], []
+    for rate in (0.1, 0.2, 0.3):
+        optimizer = keras.optimizers.SGD(rate)
+        watch = run(tesla, kt.callbacks.AlternatingProfiles(optimizer), 2)
+        assert watch.rates[1] == pytest.approx(rate)  # the one that was given, not a kept one
+        sizes.append(len(tesla._untracked.compiled_steps))
+        optimizers.append(weakref.ref(optimizer))
+        del optimizer, watch
+    assert len(set(sizes)) == 1
+    gc.collect()
+    assert [reference() is None for reference in optimizers] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tesla: setattr(tesla.optimizer, "beta_1", 0.5),
+        lambda tesla: setattr(tesla.network.layers[0], "trainable", False),
+    ],
+)
+def test_an_optimizer_that_would_train_otherwise_is_not_taken_again(change):
+    tesla = compiled()
+    used = []
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: used.append(tesla.optimizer)
+    )
+    for _ in range(2):
+        run(tesla, kt.callbacks.AlternatingProfiles(), 1, [note])
+    assert used[0] is used[-1]
+    change(tesla)
+    run(tesla, kt.callbacks.AlternatingProfiles(), 1, [note])
+    assert used[0] is not used[-1]
 
 
 def test_a_model_without_trainable_profiles_is_refused():

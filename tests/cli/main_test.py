@@ -190,3 +190,35 @@ def test_export_writes_verified_files_and_refuses_other_models(run, make, tmp_pa
     ]
     assert max(map(len, printed[:-3])) <= 80
     assert "already holds an export" in run("export", source, out, wrong=True)
+
+
+def test_export_compares_on_the_inputs_of_a_file(run, make, tmp_path):
+    tesla, out = f"{tmp_path}/tesla.keras", tmp_path / "out"
+    kt.TESLA(kt.to_idp(make(), [100, 50]), [100, 50]).save(tesla)
+    x = np.random.default_rng(0).uniform(100, 200, (32, 6))
+    np.savez(tmp_path / "typical.npz", x=x, labels=np.zeros(32))
+    np.save(tmp_path / "typical.npy", x)
+    flags = ("--mode=signatures", "--overwrite", f"--output_dir={out}")
+    for name in ("typical.npz", "typical.npy"):
+        run("export", tesla, *flags, f"--inputs={tmp_path}/{name}")
+        assert_compared_on(out / "model.tflite", x.astype("float32"))
+        run(
+            "export",
+            tesla,
+            *flags,
+            "--quantization=int8",
+            f"--representative_data={tmp_path}/{name}",
+        )
+        assert kt.tflite.load(out).header["quantization"] == "int8"
+    np.savez(tmp_path / "other.npz", y=x)
+    said = run("export", tesla, *flags, f"--inputs={tmp_path}/other.npz", wrong=True)
+    assert "`inputs` must be a dict with an array for each of ['x']. Received: ['y']" in said
+    said = run("export", tesla, *flags, f"--validation_data={tmp_path}/typical.npy", wrong=True)
+    assert "must be an .npz file. Received: one array, an .npy file" in said
+
+
+def assert_compared_on(file, x):
+    """The standard metadata hold the least and the largest number."""
+    content = file.read_bytes()
+    for number in (x.min(), x.max()):
+        assert np.float32(number).tobytes() in content

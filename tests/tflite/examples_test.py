@@ -83,11 +83,22 @@ def test_an_unknown_dimension_is_refused():
 
 
 class _Batches(keras.utils.PyDataset):
+    def __init__(self, count=4):
+        super().__init__()
+        self.count = count
+
     def __len__(self):
-        return 4
+        return self.count
 
     def __getitem__(self, place):
         return images(8)[2 * place : 2 * place + 2], np.zeros(2)
+
+
+class _Loader:
+    """As torch's `DataLoader`: it makes lists, and can be read again."""
+
+    def __iter__(self):
+        return iter([[images(8)[:5], np.zeros(5)], [images(8)[5:], np.zeros(3)]])
 
 
 def _stream():
@@ -101,6 +112,7 @@ def _stream():
         lambda: _stream,
         lambda: _stream(),
         lambda: _Batches(),
+        lambda: _Loader(),
         lambda: tf.data.Dataset.from_tensor_slices(images(8)).batch(3),
         lambda: tf.data.Dataset.from_tensor_slices((images(8), range(8))).batch(3),
         lambda: iter([{"image": images(8)}]),
@@ -119,9 +131,18 @@ def test_a_batch_of_several_inputs_is_a_list_a_dict_or_a_tuple():
         np.testing.assert_array_equal(arrays["image"], images(4))
 
 
+def test_an_npz_file_holds_the_arrays_of_the_inputs(tmp_path):
+    np.savez(tmp_path / "x.npz", image=images(3))
+    with np.load(tmp_path / "x.npz") as file:
+        arrays = examples.checked("x", file, [IMAGE], 1)
+    np.testing.assert_array_equal(arrays["image"], images(3))
+
+
 def test_a_stream_without_a_batch_or_of_other_inputs_is_refused():
     with pytest.raises(ValueError, match="`x` must hold at least one batch"):
         examples.checked("x", iter([]), [IMAGE], 1)
+    with pytest.raises(ValueError, match="`x` must hold at least one batch"):
+        examples.checked("x", _Batches(0), [IMAGE], 1)
     with pytest.raises(ValueError, match=r"Each batch of `x` must be a list or dict"):
         examples.checked("x", iter([[images(1), images(1)]]), [IMAGE], 1)
 

@@ -1,12 +1,14 @@
 """Opening an exported file in Python, and what is not opened."""
 
+import json
+import shutil
 import threading
 
 import numpy as np
 import pytest
 
 import keras_tesla as kt
-from keras_tesla.tflite import convert, standalone, verify
+from keras_tesla.tflite import convert, runtime, standalone, verify
 from keras_tesla.tflite.files import archive, reading
 from keras_tesla.tflite.graphs import structure
 from tests.tflite import networks
@@ -137,23 +139,78 @@ def test_a_percentage_beyond_them_is_served_by_the_highest(tesla, x, tmp_path):
     np.testing.assert_array_equal(model(x, percentage=80), model(x, percentage=50))
 
 
-def test_an_int8_file_takes_and_gives_floats(tesla, tmp_path):
-    x = verify.example_inputs(tesla.network, 64)["image"]
-    bundle = kt.tflite.export(
+@pytest.fixture(scope="module", params=["per_percentage", "signatures", "percentage_input"])
+def int8(request, tesla, tmp_path_factory):
+    """An export whose inputs and outputs are int8."""
+    return kt.tflite.export(
         tesla,
-        tmp_path / "out",
-        mode="signatures",
+        tmp_path_factory.mktemp("int8") / "out",
+        mode=request.param,
         quantization="int8",
-        representative_data=x,
+        representative_data=verify.example_inputs(tesla.network, 64)["image"],
         int8_io=True,
-        percentages=[100],
+        percentages=[100, 50],
     )
-    model = kt.tflite.load(bundle.path(100))
-    got = model(x[:3], percentage=100)
-    assert got.dtype == "float32"
-    expected = tesla.predict(x[:3], percentage=100, verbose=0)
-    # int8 of a calibrated network differs by some hundredths of a standard deviation.
-    assert np.sqrt(np.mean((got - expected) ** 2)) < 0.15 * expected.std()
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_int8_file_takes_and_gives_floats(cached, int8, tesla, x, tmp_path):
+    model = kt.tflite.load(int8.directory, cache_dir=tmp_path if cached else None)
+    for percentage in (100, 50):
+        got = model(x, percentage=percentage)
+        assert got.dtype == "float32"
+        expected = tesla.predict(x, percentage=percentage, verbose=0)
+        # int8 of a calibrated network differs by some hundredths of a standard deviation.
+        assert np.sqrt(np.mean((got - expected) ** 2)) < 0.15 * expected.std()
+
+
+def test_the_scales_of_an_int8_file_are_in_header_and_manifest(int8, x):
+    """Enough to run the file without keras_tesla, and what LiteRT itself says of it."""
+    model = kt.tflite.load(int8.directory)
+    for percentage in (100, 50):
+        (entry,) = (e for e in model.header["percentages"] if e["percentage"] == percentage)
+        assert entry["quantized_inputs"] == int8[percentage].quantized_inputs
+        assert entry["quantized_outputs"] == int8[percentage].quantized_outputs
+        made = runtime.interpreter(int8.path(percentage).read_bytes())
+        runner = made.get_signature_runner(int8[percentage].signature)
+        taken, given = entry["quantized_inputs"]["image"], entry["quantized_outputs"]["logits"]
+        said = runner.get_input_details()["image"], runner.get_output_details()["logits"]
+        assert [d["quantization"] for d in said] == [
+            (scale["scale"], scale["zero_point"]) for scale in (taken, given)
+        ]
+        stored = np.clip(np.round(x / taken["scale"] + taken["zero_point"]), -128, 127)
+        q = runner(image=stored.astype("int8"))["logits"]
+        numbers = given["scale"] * (q.astype("float32") - given["zero_point"])
+        np.testing.assert_allclose(model(x, percentage=percentage), numbers, rtol=1e-6)
+    if int8.mode == "percentage_input":  # one signature has one scale
+        assert int8[100].quantized_outputs == int8[50].quantized_outputs
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_int8_numbers_are_passed_as_they_are(cached, int8, x, tmp_path):
+    model = kt.tflite.load(int8.directory, cache_dir=tmp_path if cached else None)
+    scale = int8[50].quantized_inputs["image"]
+    stored = np.clip(np.round(x / scale["scale"] + scale["zero_point"]), -128, 127).astype("int8")
+    np.testing.assert_array_equal(model(stored, percentage=50), model(x, percentage=50))
+    # Other integers are numbers of the network, such as pixels.
+    ones = np.ones(x.shape)
+    np.testing.assert_array_equal(model(ones.astype("int64"), 50), model(ones, 50))
+
+
+def test_a_float_file_has_no_scales(path):
+    model = kt.tflite.load(path)
+    assert all("quantized_inputs" not in entry for entry in model.header["percentages"])
+    assert kt.tflite.read(path.parent)[50].quantized_outputs == {}
+
+
+def test_keys_of_a_later_version_are_left_out(path, tmp_path):
+    """The same format may get further keys."""
+    shutil.copytree(path.parent, tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.json"
+    values = json.loads(manifest.read_text())
+    values["further"] = values["percentages"][0]["further"] = 1
+    manifest.write_text(json.dumps(values))
+    assert kt.tflite.read(tmp_path / "out").entries == kt.tflite.read(path.parent).entries
 
 
 # What is refused.

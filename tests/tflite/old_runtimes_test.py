@@ -77,7 +77,7 @@ def exports(request, once, tmp_path_factory):
     name, quantization = request.param
     network = networks.ALL[name](PERCENTAGES)
     folder = tmp_path_factory.mktemp("exports")
-    inputs = examples.random_inputs(examples.specs_of(network.network), 6)
+    inputs = examples.random_inputs(examples.specs_of(network.graph), 6)
     np.savez(folder / "inputs.npz", **inputs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "Traced", once)

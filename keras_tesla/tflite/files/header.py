@@ -61,6 +61,9 @@ class PercentageHeader:
         percentage: Int, 1..100.
         signature: Name of its signature.
         multiply_adds: Of one example.
+        quantized_inputs: {name: {"scale": float, "zero_point": int}} of the int8 inputs: a stored
+            integer q is the number scale * (q - zero_point).
+        quantized_outputs: Likewise of the outputs.
         measures: What was measured.
         standalone: How it is made standalone; None if it is the only one of the file.
     """
@@ -68,15 +71,17 @@ class PercentageHeader:
     percentage: int
     signature: str
     multiply_adds: int
+    quantized_inputs: dict[str, dict] = dataclasses.field(default_factory=dict)
+    quantized_outputs: dict[str, dict] = dataclasses.field(default_factory=dict)
     measures: Measures = Measures()
     standalone: Recipe | None = None
 
     def values(self) -> dict[str, Any]:
         """Returns it as a dict for JSON."""
         values = dataclasses.asdict(self)
-        recipe = values.pop("standalone")
         values |= values.pop("measures")
-        return values if recipe is None else {**values, "standalone": recipe}
+        optional = ("standalone", "quantized_inputs", "quantized_outputs")
+        return {key: value for key, value in values.items() if key not in optional or value}
 
     def _filled_in_later(self):
         measures = dataclasses.astuple(self.measures)

@@ -1,12 +1,15 @@
-"""Whether a graph computes in integers only.
+"""What of a graph int8 holds.
 
 The converter leaves an operator in float32, without a warning, where it finds no range for one of
-its tensors.
+its tensors. It makes int8 of others whose results 256 equal steps do not hold.
 """
 
 from keras_tesla.tflite.graphs import flatbuffer
-from keras_tesla.tflite.graphs.flatbuffer import Op, Type
+from keras_tesla.tflite.graphs.flatbuffer import Op, Subgraph, Type
 from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
+
+# Results of very different sizes: the small ones are less than a step of int8.
+_WIDE = {Op.EXP, Op.POW, Op.DIV, Op.SQUARE, Op.RSQRT}
 
 
 def float_tensors(graph: PercentageGraph) -> list[str]:
@@ -16,6 +19,19 @@ def float_tensors(graph: PercentageGraph) -> list[str]:
     for subgraph in graph.callees:
         found += _float_tensors(subgraph, set())
     return list(dict.fromkeys(found))
+
+
+def wide_tensors(content: bytes) -> list[str]:
+    """Returns the names of int8 tensors of a file whose numbers may be of very different sizes."""
+    model = flatbuffer.unpack(content)
+    return [
+        flatbuffer.text(subgraph.tensors[index].name).split(";")[0]
+        for subgraph in (Subgraph(model, table) for table in model.subgraphs)
+        for operator in subgraph.operators
+        if subgraph.op(operator) in _WIDE
+        for index in operator.outputs
+        if subgraph.tensors[index].type == Type.INT8
+    ]
 
 
 def _float_tensors(subgraph, boundary):

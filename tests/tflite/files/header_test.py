@@ -28,7 +28,9 @@ def header(standalone=RECIPE, measures=None, layouts=LAYOUTS):
         versions={"keras": "3.15"},
         inputs={"x": {"shape": [1, 4], "dtype": "float32"}},
         outputs={"y": {"shape": [1, 2], "dtype": "float32"}},
-        percentages=(PercentageHeader(50, "p50", 8, measures or Measures(), standalone),),
+        percentages=(
+            PercentageHeader(50, "p50", 8, measures=measures or Measures(), standalone=standalone),
+        ),
         unshared_weights=[],
         nested_layouts=layouts,
     )
@@ -74,6 +76,13 @@ def test_a_file_of_one_percentage_has_no_recipe():
     values = header(standalone=None, layouts=None).values()
     assert "nested_layouts" not in values
     assert "standalone" not in values["percentages"][0]
+
+
+def test_scales_of_int8_inputs_and_outputs_are_there_if_there_are_any():
+    scales = {"x": {"scale": 0.5, "zero_point": -3}}
+    entry = PercentageHeader(50, "p50", 8, quantized_inputs=scales)
+    assert entry.values()["quantized_inputs"] == scales
+    assert "quantized_outputs" not in entry.values()
 
 
 def test_values_read_from_json_are_equal():
