@@ -55,6 +55,7 @@ class Bundle:
             the weights that a shared storage could not share.
         versions: {package: version} of the software that wrote it.
         nested_layouts: How nested weights are stored, see `keras_tesla.tflite.storages.part`.
+        labels: Names of the numbers along the last axis of the outputs; None if none were given.
     """
 
     directory: pathlib.Path
@@ -69,6 +70,7 @@ class Bundle:
     unshared_weights: list
     versions: dict
     nested_layouts: list = dataclasses.field(default_factory=list)
+    labels: list[str] | None = None
 
     def __getitem__(self, percentage: int) -> Entry:
         for entry in self.entries:
@@ -99,6 +101,8 @@ class Bundle:
         values = dataclasses.asdict(self)
         del values["directory"]
         values["percentages"] = values.pop("entries")
+        if self.labels is None:
+            del values["labels"]
         return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
 
 
