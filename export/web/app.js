@@ -129,7 +129,7 @@ function showRows(rows) {
     list.replaceChildren(...rows.map(() => element('class').content.cloneNode(true)));
   }
   const longest = Math.max(...rows.map(({label}) => label.length));
-  list.style.setProperty('--label', `${Math.min(longest + 1, 14)}ch`);
+  list.style.setProperty('--label', `${0.6 * Math.min(longest + 1, 14)}rem`);
   rows.forEach(({label, share, value, best}, i) => {
     const row = list.children[i];
     row.classList.toggle('best', best);

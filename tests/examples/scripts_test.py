@@ -166,6 +166,16 @@ def test_a_model_of_ones_own_is_converted_trained_on_and_exported(tmp_path):
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
 
 
+def test_the_cnn_is_exported_with_the_names_of_its_classes(tmp_path):
+    printed = run_script(
+        "examples/digits_cnn.py", "--epochs=4", "--width=8", f"--output_dir={tmp_path}"
+    )
+    assert "digits_cnn: mode percentage_input" in printed
+    manifest = json.loads((tmp_path / "tflite" / "manifest.json").read_text())
+    assert manifest["labels"][7] == "seven"
+    assert manifest["percentages"][0]["accuracy"] > 0.3  # of ten classes
+
+
 @pytest.mark.nightly
 def test_the_notebook_runs_and_holds_no_output():
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
