@@ -56,8 +56,8 @@ def methods():
         runs = by_row[row]
         every = statistics.mean(results.mean(runs, p) for p in results.POINTS)
         points = [f"{results.mean(runs, p):.1f}" for p in ("10", "50", "100")]
-        rows.append([results.LABELS[row], how, f"{every:.1f}", *points])
-    return results.table(["method", "how", "mean", "10 %", "50 %", "100 %"], rows)
+        rows.append([results.LABELS[row], f"{every:.1f}", *points, how])
+    return results.table(["method", "mean", "10 %", "50 %", "100 %", "how"], rows)
 
 
 def steps():
