@@ -159,10 +159,10 @@ class _FileBuilder:
         return Header(
             mode=self.settings.mode,
             storage=None,
+            labels=self.settings.labels,
             quantization=self.settings.quantization,
             name=self.name,
             versions=_versions(),
-            labels=self.settings.labels,
             **interface,
             percentages=tuple(
                 PercentageHeader(each.percentage, signature(each.percentage), each.multiply_adds)
