@@ -34,8 +34,6 @@ CONSTRUCTIONS = [
     )
     for quantization in (None, "int8", "dynamic_range")
 ]
-# The file of which one_file.py opens standalone percentages.
-MEASURED_MEMORY = ("percentage_input", "shared", None)
 COMPRESSED = {
     ("full", 100): "full network",
     ("full_int8", 100): "full network, int8 after training",
@@ -58,8 +56,8 @@ def methods():
         runs = by_row[row]
         every = statistics.mean(results.mean(runs, p) for p in results.POINTS)
         points = [f"{results.mean(runs, p):.1f}" for p in ("10", "50", "100")]
-        rows.append([results.LABELS[row], how, f"{every:.1f}", *points])
-    return results.table(["method", "how", "mean", "at 10 %", "at 50 %", "at 100 %"], rows)
+        rows.append([results.LABELS[row], f"{every:.1f}", *points, how])
+    return results.table(["method", "mean", "10 %", "50 %", "100 %", "how"], rows)
 
 
 def steps():
@@ -103,16 +101,8 @@ def _constructions(network):
         size = f"{rows[100]['bytes'] / 1e6:.2f} ({rows[100]['bytes_ratio']:.2f})"
         calls = " / ".join(_microseconds(rows[p]["latency"]) for p in (100, 50, 10))
         ratio = f"{statistics.median(ratios):.2f} ({max(ratios):.2f})"
-        memory = ""
-        if (mode, storage, quantization) == MEASURED_MEMORY:
-            memory = " / ".join(
-                f"{row['resident'] / 1e6:.1f}"
-                for row in measured["memory"]
-                if row["network"] == network and row["what"] == "standalone"
-            )
-        cells = mode, storage, quantization or "float32", size, calls, ratio, memory, operations
-        lines.append([cell.replace(" ", "&nbsp;") for cell in cells])
-    heads = ["mode", "storage", "weights", "MB", "call, us", "over own file", "memory, MB"]
+        lines.append([mode, storage, quantization or "float32", size, calls, ratio, operations])
+    heads = ["mode", "storage", "weights", "MB", "call, us", "over own file"]
     return [
         *results.table([*heads, "other operations"], lines),
         "",

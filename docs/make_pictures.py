@@ -6,9 +6,8 @@ python docs/make_pictures.py
 import pathlib
 
 import keras
+import pictures  # the file next to this one
 from absl import app
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 import keras_tesla as kt
@@ -16,7 +15,7 @@ from keras_tesla import graph
 from keras_tesla.narrowing.plan import narrow
 
 IMAGES = pathlib.Path(__file__).parent / "images"
-COMPUTED, LEFT_OUT = "tab:blue", "0.8"
+COMPUTED, LEFT_OUT = pictures.COLORS[0], pictures.INK
 PROFILES = ("all_one", "linear", "half_exponential", "step", "impulse", "harmonic", "exponential")
 TERMS = 20
 
@@ -45,56 +44,49 @@ def computed_channels(model, percentage) -> list[tuple[str, int, int]]:
     return found
 
 
-def draw_network(path):
-    """Two panels: all products, and those that are left at 30 %."""
-    model = network()
-    tesla = kt.TESLA(model, [100, 30])
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, percentage in zip(figure.subplots(1, 2), tesla.percentages, strict=True):
-        columns = computed_channels(model, percentage)
+def draw_network(path, percentage):
+    """The products that are left at a percentage."""
+    tesla = kt.TESLA(network(), [100, percentage] if percentage < 100 else [100])
+    columns = computed_channels(tesla.network, percentage)
+    with pictures.figure(path, 4.2, 3.9) as figure:
+        axes = figure.add_subplot()
         for x, (_, computed, channels) in enumerate(columns):
             if x:
                 _draw_products(axes, x, columns[x - 1][1], computed)
             for i in range(channels):
                 color = COMPUTED if i < computed else LEFT_OUT
-                face = color if i < computed else "white"
-                axes.plot(x, -i, "o", color=color, markerfacecolor=face, markersize=11)
+                face = color if i < computed else "none"
+                axes.plot(x, -i, "o", color=color, markerfacecolor=face, markersize=8)
             axes.text(x, -10.0, f"{computed} of {channels}", ha="center", va="center", fontsize=9)
         cost = kt.analysis.multiply_adds(tesla.at(percentage))
         axes.set_title(f"{percentage} %: {cost} multiply-adds")
-        names = [name.split()[0] for name, *_ in columns]
-        axes.set_xticks(range(len(columns)), names, fontsize=9)
+        axes.set_xticks(range(len(columns)), [n.split()[0] for n, *_ in columns], fontsize=9)
         axes.set_yticks([])
         axes.set_xlim(-0.4, len(columns) - 0.6)
         axes.set_ylim(-10.6, 0.6)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-    figure.savefig(path, dpi=100)
 
 
 def _draw_products(axes, x, inputs, outputs):
     for i in range(inputs):
         for j in range(outputs):
-            axes.plot([x - 1, x], [-i, -j], color=COMPUTED, alpha=0.35, linewidth=0.8, zorder=0)
+            axes.plot([x - 1, x], [-i, -j], color=COMPUTED, alpha=0.5, linewidth=0.8, zorder=0)
 
 
 def draw_profiles(path):
     """The coefficients of every named profile, one panel each."""
-    figure = Figure(figsize=(10, 3.9), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 4, sharex=True, sharey=True)
-    for axes, name in zip(panels.flat, PROFILES, strict=False):
-        axes.bar(range(TERMS), kt.profiles.get(name)(TERMS), width=0.8, color=COMPUTED)
-        axes.set_title(f'"{name}"', fontsize=10)
-        axes.set_ylim(0, 1.05)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in panels.flat[len(PROFILES) :]:
-        axes.set_visible(False)
-    panels[0, -1].tick_params(labelbottom=True)  # nothing is below it
-    figure.supxlabel(f"channel i of n = {TERMS}", fontsize=10)
-    figure.supylabel("coefficient", fontsize=10)
-    figure.savefig(path, dpi=100)
+    with pictures.figure(path, 5.2, 5.6) as figure:
+        panels = figure.subplots(4, 2, sharex=True, sharey=True)
+        for axes, name in zip(panels.flat, PROFILES, strict=False):
+            axes.bar(range(TERMS), kt.profiles.get(name)(TERMS), width=0.8, color=COMPUTED)
+            axes.set_title(f'"{name}"', fontsize=10)
+            axes.set_ylim(0, 1.05)
+        for axes in panels.flat[len(PROFILES) :]:
+            axes.set_visible(False)
+        panels[-2, -1].tick_params(labelbottom=True)  # nothing is below it
+        figure.supxlabel(f"channel i of n = {TERMS}", fontsize=10)
+        figure.supylabel("coefficient", fontsize=10)
 
 
 # Of docs/how_it_is_built.md: (name, what it is, place), and the arrows between them.
@@ -119,35 +111,30 @@ ARROWS = [
 
 def draw_stages(path):
     """From a model to a file on the phone."""
-    figure = Figure(figsize=(12.5, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name, (what, x, y) in STAGES.items():
-        axes.text(x, y + 0.13, name, ha="center", va="bottom", fontsize=11, weight="bold", zorder=2)
-        axes.text(x, y + 0.07, what, ha="center", va="top", fontsize=8, zorder=2)
-        axes.add_patch(
-            FancyBboxPatch(
-                *((x - 0.39, y - 0.25), 0.78, 0.62),
-                boxstyle="round,pad=0.02",
-                facecolor="white",
-                edgecolor=COMPUTED,
-                zorder=1,
-            )
-        )
-    for begin, end in ARROWS:
-        (_, x, y), (_, to_x, to_y) = STAGES[begin], STAGES[end]
-        ends = {"xytext": (x + 0.42, y + 0.06), "xy": (to_x - 0.42, to_y + 0.06)}
-        axes.annotate("", **ends, arrowprops={"arrowstyle": "->", "color": "0.4"}, zorder=0)
-    axes.set_xlim(-0.5, 7.5)
-    axes.set_ylim(-0.4, 2.5)
-    axes.set_axis_off()
-    figure.savefig(path, dpi=100)
+    with pictures.figure(path, 12.5, 4) as figure:
+        axes = figure.add_subplot()
+        for name, (what, x, y) in STAGES.items():
+            text = {"ha": "center", "zorder": 2}
+            axes.text(x, y + 0.13, name, va="bottom", fontsize=11, weight="bold", **text)
+            axes.text(x, y + 0.07, what, va="top", fontsize=8, **text)
+            corner, size = (x - 0.39, y - 0.25), (0.78, 0.62)
+            shape = {"boxstyle": "round,pad=0.02", "facecolor": "none", "edgecolor": COMPUTED}
+            axes.add_patch(FancyBboxPatch(corner, *size, **shape, zorder=1))
+        for begin, end in ARROWS:
+            (_, x, y), (_, to_x, to_y) = STAGES[begin], STAGES[end]
+            ends = {"xytext": (x + 0.42, y + 0.06), "xy": (to_x - 0.42, to_y + 0.06)}
+            arrow = {"arrowstyle": "->", "color": pictures.INK}
+            axes.annotate("", **ends, arrowprops=arrow, zorder=0)
+        axes.set_xlim(-0.5, 7.5)
+        axes.set_ylim(-0.4, 2.5)
+        axes.set_axis_off()
 
 
 def main(_):
-    draw_stages(IMAGES / "stages.png")
-    draw_network(IMAGES / "narrowed_network.png")
-    draw_profiles(IMAGES / "profiles.png")
+    draw_stages(IMAGES / "stages.svg")
+    for percentage in (100, 50):
+        draw_network(IMAGES / f"network_at_{percentage}.svg", percentage)
+    draw_profiles(IMAGES / "profiles.svg")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes the tables of figures in docs/ and a plot from committed JSON; no figure is typed.
+"""Writes the tables of figures in docs/ and the plots from committed JSON; no figure is typed.
 
     python docs/make_tables.py
     python docs/make_tables.py --mnist=out/mnist_table --cifar=out/vgg
@@ -13,10 +13,9 @@ import pathlib
 import re
 
 import guide_tables  # the files next to this one
+import result_plots
 import result_tables
 from absl import app, flags
-
-from keras_tesla.analysis import plots
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("mnist", None, "Folder of examples/mnist_table.py.")
@@ -26,9 +25,6 @@ flags.DEFINE_string("quantized", None, "Folder of examples/quantization_aware.py
 
 DOCS = result_tables.DOCS
 TABLES = {**result_tables.TABLES, **guide_tables.TABLES}
-PLOTTED = ("idp", "tesla", "recipe", "individual")
-# Multiply-adds of 784-100-100-10 at p percent: p of the first layer's outputs are needed.
-COST = {p: 784 * int(p) + int(p) * 100 + 1000 for p in result_tables.POINTS}
 
 
 def filled(text):
@@ -48,21 +44,6 @@ def collect(folder, pattern, path):
         path.write_text(json.dumps([json.loads(x.read_text()) for x in found], indent=1) + "\n")
 
 
-def draw():
-    """Draws accuracy over cost on MNIST."""
-    by_row = result_tables.mnist_runs()
-    plots.accuracy_over_cost(
-        {
-            result_tables.LABELS[row]: [
-                (int(p), cost, result_tables.mean(by_row[row], p) / 100) for p, cost in COST.items()
-            ]
-            for row in PLOTTED
-        },
-        DOCS / "images" / "mnist_accuracy_over_cost.png",
-        "MNIST, 784-100-100-10 (test split, mean of the seeds)",
-    )
-
-
 def main(_):
     collect(FLAGS.mnist, "*/*/results.json", result_tables.MNIST)
     collect(FLAGS.cifar, "*/results.json", result_tables.CIFAR)
@@ -70,7 +51,8 @@ def main(_):
     collect(FLAGS.quantized, "results.json", result_tables.QUANTIZED)
     for path in DOCS.glob("*.md"):
         path.write_text(filled(path.read_text()))
-    draw()
+    for name, draw in result_plots.PLOTS.items():
+        draw(DOCS / "images" / f"{name}.svg")
 
 
 if __name__ == "__main__":

@@ -53,9 +53,10 @@ PAPER = {"idp": 88.37, "tesla": 94.67, "r_tesla_trainable": 95.475, "individual"
 
 
 def table(heads, rows) -> list[str]:
-    """The lines of a Markdown table."""
+    """The lines of a Markdown table, in the element that docs/site.css knows figures by."""
     lines = [f"| {' | '.join(map(str, cells))} |" for cells in (heads, *rows)]
-    return [lines[0], f"|{'---|' * len(heads)}", *lines[1:]]
+    lines.insert(1, f"|{'---|' * len(heads)}")
+    return ['<div class="figures" markdown>', "", *lines, "", "</div>"]
 
 
 def machine_line(measured):
@@ -94,11 +95,8 @@ def _mnist(of_long_budget):
         spread = f" +- {statistics.stdev(means):.2f}" if len(means) > 1 else ""
         points = [f"{mean(runs, p):.1f}" for p in ("10", "30", "50", "100")]
         average = f"{statistics.mean(means):.2f}{spread}"
-        rows.append([label, len(runs), average, *points, PAPER.get(row, "")])
-    heads = ["method", "seeds", "mean", "at 10 %", "at 30 %", "at 50 %", "at 100 %"]
-    if of_long_budget:
-        return table(heads, [row[:-1] for row in rows])
-    return table([*heads, "paper's mean"], rows)
+        rows.append([label, average, *points, len(runs)])
+    return table(["method", "mean", "10 %", "30 %", "50 %", "100 %", "seeds"], rows)
 
 
 def mnist():
@@ -109,6 +107,16 @@ def mnist():
 def mnist_long():
     """Those at a longer one."""
     return _mnist(of_long_budget=True)
+
+
+def mnist_paper():
+    """The means that the paper's text gives, too."""
+    by_row = mnist_runs()
+    rows = []
+    for row, paper in PAPER.items():
+        ours = statistics.mean(mean(by_row[row], p) for p in POINTS)
+        rows.append([LABELS[row], f"{paper:.1f}", f"{ours:.1f}"])
+    return table(["method", "paper", "here"], rows)
 
 
 def mnist_points():
@@ -139,7 +147,7 @@ def exported():
 # CIFAR.
 
 
-def _cifar(dataset, narrow):
+def cifar(dataset, narrow):
     """Returns the rows of our runs and their percentages."""
     runs = [
         run
@@ -156,13 +164,13 @@ def _cifar(dataset, narrow):
         trained = ["100"] if flags["method"] == "idp" else flags["percentages"]
         figures = [f"{100 * run['accuracy'][p]:.1f}" for p in points]
         marked = [f"**{x}**" if p in trained else x for p, x in zip(points, figures, strict=True)]
-        rows.append([name, flags["epochs"], *marked])
+        rows.append([f"{name}, {flags['epochs']} epochs", *marked])
     return runs, points, rows
 
 
 def cifar10_quarter():
     """VGG-16 of a quarter width at a short budget."""
-    runs, points, rows = _cifar("cifar10", narrow=True)
+    runs, points, rows = cifar("cifar10", narrow=True)
     flags = runs[0]["flags"]
     share = flags["steps_per_epoch"] * flags["batch_size"] / 45_000
     cost = [f"{runs[0]['multiply_adds'][p] / 1e6:.1f}" for p in points]
@@ -171,8 +179,8 @@ def cifar10_quarter():
         "a pass over the images.",
         "",
         *table(
-            ["method", "epochs", *(f"{p} %" for p in points)],
-            [["multiply-adds, million", "", *cost], *rows],
+            ["method", *(f"{p} %" for p in points)],
+            [["multiply-adds, million", *cost], *rows],
         ),
     ]
 
@@ -185,12 +193,11 @@ def converted():
     (run,) = read(CONVERTED)
     points = list(run["multiply_adds"])
     epochs = {"fine-tuned": run["epochs"]["fine-tuned"], "from scratch": run["epochs"]["plain"]}
-    rows = [
-        ["multiply-adds, million", "", *(f"{x / 1e6:.2f}" for x in run["multiply_adds"].values())]
-    ]
+    rows = [["multiply-adds, million", *(f"{x / 1e6:.2f}" for x in run["multiply_adds"].values())]]
     for name, found in run["accuracy"].items():
-        rows.append([name, epochs.get(name, 0), *(f"{100 * found['test'][p]:.1f}" for p in points)])
-    heads = ["", "epochs at all percentages", *(f"{p} %" for p in points)]
+        label = f"{name}, {epochs[name]} epochs" if name in epochs else name
+        rows.append([label, *(f"{100 * found['test'][p]:.1f}" for p in points)])
+    heads = ["", *(f"{p} %" for p in points)]
     return [*table(heads, rows), "", _command("convert_pretrained", run)]
 
 
@@ -221,47 +228,65 @@ def applications():
     for row in measured["rows"]:
         figures = [f"{row[x][p]:.3f}" for p in points for x in ("multiply_adds", "latency")]
         million = row["multiply_adds_at_100"] / 1e6
-        rows.append([row["network"], f"{million:.1f}", row["size"], *figures])
-    heads = [f"{what} at {p} %" for p in points for what in ("multiply-adds", "latency")]
+        rows.append([row["network"], f"{million:.1f}", *figures])
+    heads = [f"{what}, {p} %" for p in points for what in ("multiply-adds", "latency")]
+    (size,) = {row["size"] for row in measured["rows"]}
     return [
-        *table(["network", "multiply-adds at 100 %, million", "image size", *heads], rows),
+        *table(["network", "million, 100 %", *heads], rows),
         "",
-        machine_line(measured),
+        f"Images of {size}x{size}. {machine_line(measured)}",
     ]
 
 
 # The training step.
 
 
+STEP = ["network", "percentages", "backend", "XLA"]
+
+
 def step_time():
     """What a step costs over a plain one."""
     measured, rows = read(STEPS), []
-    for key, of_method in _by_step(measured):
-        ratios = [
-            f"{of_method[m]['ratio_to_plain_step']:.2f}" if m in of_method else ""
-            for m in ("tesla", "mask", "separate", "us_net")
-        ]
-        tesla = of_method["tesla"]
-        rows.append([*key, f"{tesla['mac_ratio']:.2f}", *ratios, f"{tesla['plain_step_ms']:.1f}"])
-    heads = ["network", "percentages", "backend", "XLA", "multiply-adds", "TESLA", "masks"]
-    heads += ["separate", "US-Net", "plain step, ms"]
+    for key, of_method in by_step(measured):
+        tesla, separate = of_method["tesla"], of_method["separate"]["ratio_to_plain_step"]
+        ratios = tesla["mac_ratio"], tesla["ratio_to_plain_step"], separate
+        rows.append([*key, *(f"{r:.2f}" for r in ratios), f"{tesla['plain_step_ms']:.1f}"])
+    heads = [*STEP, "multiply-adds", "TESLA", "separate", "plain step, ms"]
     return [*table(heads, rows), "", machine_line(measured)]
+
+
+def step_masks():
+    """What it would cost with masks, where that was run."""
+    rows = [
+        [*key, *(f"{of_method[m]['ratio_to_plain_step']:.2f}" for m in ("tesla", "mask"))]
+        for key, of_method in by_step(read(STEPS))
+        if "mask" in of_method
+    ]
+    return table([*STEP, "TESLA", "masks"], rows)
+
+
+def step_us_net():
+    """Beside layers that slice their weights in plain PyTorch: time, and memory."""
+    rows = [
+        [*key[:2], what, *(f"{of_method[m]['ratio_to_plain_step']:.2f}" for m in methods)]
+        for what, path in (("time", STEPS), ("peak memory", STEP_MEMORY))
+        for key, of_method in by_step(read(path))
+        if set(methods := ("tesla", "us_net")) <= set(of_method)
+    ]
+    return table(["network", "percentages", "what", "TESLA", "US-Net"], rows)
 
 
 def step_memory():
     """What it holds over a plain one."""
     measured, rows = read(STEP_MEMORY), []
-    for key, of_method in _by_step(measured):
-        ratios = [
-            f"{of_method[m]['ratio_to_plain_step']:.2f}" if m in of_method else ""
-            for m in ("tesla", "us_net")
-        ]
-        rows.append([*key, *ratios, f"{of_method['tesla']['peak_bytes'] / 1e6:.0f}"])
-    heads = ["network", "percentages", "backend", "XLA", "TESLA", "US-Net", "TESLA, MB"]
-    return [*table(heads, rows), "", machine_line(measured)]
+    for key, of_method in by_step(measured):
+        tesla = of_method["tesla"]
+        ratio = f"{tesla['ratio_to_plain_step']:.2f}"
+        rows.append([*key, ratio, f"{tesla['peak_bytes'] / 1e6:.0f}"])
+    return [*table([*STEP, "TESLA", "TESLA, MB"], rows), "", machine_line(measured)]
 
 
-def _by_step(measured):
+def by_step(measured):
     """Returns pairs (first cells of a table's row, {method: row})."""
     by_step = collections.defaultdict(dict)
     for row in measured["rows"]:
@@ -346,18 +371,20 @@ def kill_export():
     """Export under kill -9."""
     measured = read(KILL)
     keys = ("kills", "absent", "old", "new", "half")
+    whole, last_step = measured["rows"][1:]
     rows = [
-        [name, *(row[key] for key in keys), row.get("failed_starts", "")]
-        for name, row in zip(("whole", "last step"), measured["rows"][1:], strict=True)
+        [name, *(row[key] for key in keys)]
+        for name, row in (("whole", whole), ("last step", last_step))
     ]
-    return [*table(["export", *keys, "failed starts"], rows), "", machine_line(measured)]
+    failed = f"Whole exports that failed to start again: {whole['failed_starts']}."
+    return [*table(["export", *keys], rows), "", failed, machine_line(measured)]
 
 
 TABLES = {
     f.__name__: f
     for f in (
-        *(mnist, mnist_long, mnist_points, exported, cifar10_quarter, converted, quantized),
-        *(applications, step_time, step_memory, one_file, one_file_accuracy, one_file_memory),
-        *(soak, kill_training, kill_export),
+        *(mnist, mnist_paper, mnist_long, mnist_points, exported, cifar10_quarter, converted),
+        *(quantized, applications, step_time, step_masks, step_us_net, step_memory, one_file),
+        *(one_file_accuracy, one_file_memory, soak, kill_training, kill_export),
     )
 }

@@ -48,7 +48,7 @@ flags.DEFINE_string(
     "validation_data", None, "An .npz file of inputs and `labels`.", flag_values=FLAGS
 )
 flags.DEFINE_list(
-    "labels", None, "Names of the classes, for the file's metadata.", flag_values=FLAGS
+    "labels", None, "Names of the classes, or a .txt file with one a line.", flag_values=FLAGS
 )
 flags.DEFINE_list(
     "percentages", None, "Those to export; default: all that were trained.", flag_values=FLAGS
@@ -97,7 +97,7 @@ def main(arguments):
         representative_data=representative,
         int8_io=FLAGS.int8_io,
         validation_data=validation,
-        labels=FLAGS.labels,
+        labels=lists.labels(FLAGS.labels),
         progress=progress.say,
     )
     progress.clear()

@@ -1,4 +1,6 @@
-"""Lists of numbers among flags."""
+"""Lists among flags."""
+
+import pathlib
 
 from keras_tesla_cli import tool
 
@@ -17,3 +19,10 @@ def percentages(texts) -> list[int] | None:
         raise tool.UsageError(
             f"--percentages takes integers. Received: {','.join(texts)}"
         ) from None
+
+
+def labels(texts) -> list[str] | None:
+    """Returns the names of a flag `--labels`, or the lines of the one .txt file that it names."""
+    if texts is None or len(texts) != 1 or not texts[0].endswith(".txt"):
+        return texts
+    return pathlib.Path(texts[0]).read_text(encoding="utf-8").splitlines()

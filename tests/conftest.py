@@ -13,6 +13,7 @@ A test left out is deselected. One that is skipped misses something on this mach
 """
 
 import gc
+import shutil
 import types
 
 import hypothesis
@@ -24,6 +25,7 @@ import keras_tesla
 from keras_tesla import extraction, graph
 from keras_tesla.narrowing import executor, plan
 from keras_tesla.narrowing.live import LivePlan
+from tests.chromium import Chromium
 
 BACKEND = keras.backend.backend()
 # {backend: examples of a Hypothesis test on a push, and every night}. JAX compiles every shape.
@@ -65,6 +67,17 @@ def pytest_collection_finish(session):
     # What was imported stays: without it a collection of garbage takes a tenth of the time.
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium."""
+    program = shutil.which("chromium-headless-shell")
+    if program is None:
+        pytest.skip("chromium-headless-shell is not installed; tools/setup_browser.sh does it")
+    made = Chromium(program)
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)

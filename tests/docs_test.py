@@ -14,8 +14,10 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 
 import keras
+import matplotlib
 import numpy as np
 import pytest
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.tensorflow
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-LANGUAGES = {"html", "kotlin", "python", "text"}
+LANGUAGES = {"bash", "html", "js", "kotlin", "python", "text"}
 MODULES = ["analysis", "callbacks", "compression", "kinds", "layers", "literature", "tflite"]
 # {page: how many blocks are marked as not run}
 NOT_RUN = {"distribution.md": 4}  # tests/training/distribution_test.py does what they say
@@ -39,21 +41,22 @@ def blocks(page):
     found, lines = [], page.read_text().splitlines()
     start = None
     for number, line in enumerate(lines, 1):
-        if line.startswith("```"):
+        if line.lstrip().startswith("```"):
             if start is None:
                 start = number
                 continue
             above = next((text for text in reversed(lines[: start - 1]) if text), "")
             reason = re.fullmatch(r"<!-- not run: (.+) -->", above)
-            code = "\n".join(lines[start : number - 1])
-            found.append((lines[start - 1][3:], code, start + 1, reason and reason[1]))
+            code = textwrap.dedent("\n".join(lines[start : number - 1]))  # a tab is indented
+            language = lines[start - 1].lstrip()[3:]
+            found.append((language, code, start + 1, reason and reason[1]))
             start = None
     assert start is None, f"{page} does not close the fence of line {start}"
     return found
 
 
 def commands(page):
-    """Returns (language, code, line, None), as `blocks` does, of the indented lines of a shell."""
+    """Returns ("shell", command, line, None), as `blocks` does, of each command on a page."""
     lines = enumerate(page.read_text().splitlines(), 1)
     return [("shell", t.strip(), n, None) for n, t in lines if t.startswith("    keras-tesla ")]
 
@@ -254,15 +257,41 @@ def test_the_tables_are_those_of_the_json(script):
 def test_the_picture_has_the_channels_of_the_narrowed_network(script, tmp_path):
     make_pictures = script("make_pictures")
     model = make_pictures.network()
-    drawn = make_pictures.computed_channels(model, 30)
-    narrowed = kt.TESLA(model, [100, 30]).at(30)
+    drawn = make_pictures.computed_channels(model, 50)
+    narrowed = kt.TESLA(model, [100, 50]).at(50)
     kernels = [layer.kernel.shape for layer in narrowed.layers if hasattr(layer, "kernel")]
     assert [computed for _, computed, _ in drawn] == [kernels[0][0], *(k[1] for k in kernels)]
     assert [channels for *_, channels in drawn] == [8, 10, 10, 10, 4]
-    make_pictures.draw_network(tmp_path / "network.png")
-    make_pictures.draw_profiles(tmp_path / "profiles.png")
-    for path in tmp_path.iterdir():
-        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_pictures_are_those_of_the_scripts(script, tmp_path, monkeypatch):
+    """So they show the figures of the JSON and the plan of the library."""
+    make_pictures, plots = script("make_pictures"), script("result_plots").PLOTS
+    monkeypatch.setattr(make_pictures, "IMAGES", tmp_path)
+    make_pictures.main([])
+    for name, draw in plots.items():
+        draw(tmp_path / f"{name}.svg")
+    committed = sorted((DOCS / "images").glob("*.svg"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in committed]
+    for path in committed:
+        drawn = (tmp_path / path.name).read_text()
+        # Another Matplotlib places letters elsewhere.
+        if f"Matplotlib v{matplotlib.__version__}," in path.read_text():
+            assert drawn == path.read_text(), path
+
+
+def test_every_picture_is_shown():
+    links = [link for page in PAGES for link in re.findall(r"!\[.*?\]\((.*?)\)", page.read_text())]
+    assert {pathlib.Path(link).name for link in links} == {
+        p.name for p in (DOCS / "images").iterdir()
+    }
+
+
+def test_no_cell_of_a_table_is_empty(script):
+    for name, table in script("make_tables").TABLES.items():
+        lines = [line for line in table() if line.startswith("|")]
+        for line in lines[2:]:  # the first two: the heads, where the one of the names may be empty
+            assert all(cell.strip() for cell in line.strip("|").split("|")), (name, line)
 
 
 # The site.
@@ -315,6 +344,31 @@ def test_the_site_loads_nothing_from_elsewhere(site):
         assert not loaded.search(html.unescape(page.read_text())), page
     for sheet in site.rglob("*.css"):
         assert not re.search(r"url\(['\"]?(?:https?:)?//", sheet.read_text()), sheet
+
+
+@pytest.mark.slow
+def test_the_search_works_when_the_site_is_opened_from_files(site, browser):
+    browser.open((site / "api" / "layers.html").as_uri(), width=1280, height=800)
+    browser.run(
+        """
+        const field = document.querySelector('input.md-search__input');
+        field.focus();
+        field.value = 'governor';
+        field.dispatchEvent(new Event('input', {bubbles: true}));"""
+    )
+    browser.wait("document.querySelectorAll('.md-search-result__item').length")
+    found = browser.run("return document.querySelector('.md-search-result__link').href")
+    assert found.startswith(site.as_uri())
+    assert browser.errors == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["index", "results", "export", "training", "getting_started"])
+def test_a_page_fits_a_phone(site, browser, page):
+    """Tables and code scroll, each in its own box; the page does not."""
+    browser.open((site / f"{page}.html").as_uri(), width=390, height=800, touch=True)
+    browser.run("document.querySelectorAll('details').forEach((part) => (part.open = true))")
+    assert browser.run("return document.documentElement.scrollWidth") <= 390
 
 
 def test_links_of_the_pages_hold_in_the_repository():

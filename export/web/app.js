@@ -1,38 +1,36 @@
-/** The page: drawing, slider, figures. `model.js` runs the model, `picture.js` prepares its input. */
+/** The page: what goes in, the slider, what comes out. `model.js` runs the model. */
 
 import {EXAMPLES} from './examples.js';
+import {cover, fromPicture, howGiven, randomInputs, RANGES} from './inputs.js';
 import {load, ModelError} from './model.js';
 import {picture, trace} from './picture.js';
+import {percent, read} from './results.js';
 
 const PEN = 0.07; // of the width of the drawing area
 const CALLS = 50; // the latency is their median
 const BURST = 5; // milliseconds; the first call after a pause is slower than those that follow
+const HINTS = {
+  drawing: 'Draw, or drop a picture.',
+  picture: 'Drop a picture.',
+  random: 'Press the button.',
+};
 
 const element = (id) => document.getElementById(id);
 const drawing = element('drawing');
 const slider = element('percentage');
 
 let model;
-let input; // name, height and width of the picture that the model takes
+let taken; // what the model takes, see `howGiven`
+let classes; // whether the first output has a number for each class
 let strokes = []; // of points x, y in 0..1
-let pixels; // of the strokes; undefined after they changed
+let bitmap; // the picture that was dropped, in their place
+let feed; // the model's inputs; undefined where there are none, or they changed
 let times = []; // milliseconds of the last calls at the percentage that runs
 let callsLeft = 0;
 let running = false;
 let nextExample = 0;
 
-function pictureInput({inputs}) {
-  const [[name, {shape, dtype}], ...others] = Object.entries(inputs);
-  const side = Math.sqrt(shape[1]);
-  const [height, width, channels] = shape.length === 2 ? [side, side, 1] : shape.slice(1);
-  if (others.length || dtype !== 'float32' || shape[0] !== 1 || channels !== 1 || height % 1) {
-    throw new ModelError(
-      'This page draws one grey picture: it takes a model with one float32 input of shape ' +
-        `[1, n * n] or [1, height, width, 1]. Received: ${JSON.stringify(inputs)}`,
-    );
-  }
-  return {name, height, width};
-}
+const isGiven = () => Boolean(strokes.length || bitmap || feed);
 
 /** Runs the model in bursts, one a frame, until the median is over `CALLS` calls. */
 async function run() {
@@ -41,9 +39,9 @@ async function run() {
     return;
   }
   running = true;
-  while (callsLeft > 0 && strokes.length) {
+  while (callsLeft > 0 && isGiven()) {
     await new Promise(requestAnimationFrame);
-    if (strokes.length) {
+    if (isGiven()) {
       await burst();
     }
   }
@@ -51,25 +49,37 @@ async function run() {
 }
 
 async function burst() {
-  pixels ??= picture(strokes, input.height, input.width);
-  const used = pixels;
+  feed ??= {[taken.name]: pixels()};
+  const used = feed;
   const end = performance.now() + BURST;
   let result;
   do {
-    result = await model.run({[input.name]: used}, slider.valueAsNumber);
+    result = await model.run(used, slider.valueAsNumber);
     times.push(result.milliseconds);
     callsLeft -= 1;
   } while (callsLeft > 0 && performance.now() < end);
   times = times.slice(-CALLS);
-  if (used === pixels) {
+  if (used === feed) {
     showResult(result);
   }
 }
 
-function drawingChanged() {
-  pixels = undefined;
+/** The input of a model that takes a picture. */
+function pixels() {
+  const range = RANGES[element('range').value];
+  if (bitmap) {
+    return fromPicture(bitmap, taken, range);
+  }
+  const [black, white] = taken.dtype === 'uint8' ? [0, 255] : range;
+  const values = picture(strokes, taken.height, taken.width);
+  const scaled = values.map((value) => black + value * (white - black));
+  return taken.dtype === 'uint8' ? Uint8Array.from(scaled) : scaled;
+}
+
+function inputChanged(values) {
+  feed = values;
   showDrawing();
-  if (!strokes.length) {
+  if (!isGiven()) {
     showNothing();
   }
   return run();
@@ -91,45 +101,62 @@ function percentageChanged() {
 }
 
 function showResult({outputs}) {
-  const chances = probabilities(Object.values(outputs)[0]);
-  const best = chances.indexOf(Math.max(...chances));
+  const {answer, detail, rows} = read(outputs, classes, model.manifest.labels);
+  const prediction = element('prediction');
   // Screen readers say what is set, also when it was there before.
-  if (element('prediction').textContent !== String(best)) {
-    element('prediction').textContent = best;
+  if (prediction.textContent !== answer) {
+    prediction.textContent = answer;
+    prediction.classList.toggle('word', answer.length > 3);
   }
-  element('confidence').textContent = percent(chances[best]);
+  element('confidence').textContent = detail;
   element('latency').textContent = duration(median(times));
-  showClasses(chances, best);
+  showRows(rows);
   showSeen();
 }
 
 function showNothing() {
   element('prediction').textContent = '–';
-  element('confidence').textContent = 'Draw a digit.';
+  element('prediction').classList.remove('word');
+  element('confidence').textContent = HINTS[taken.kind];
   element('latency').textContent = '–';
   element('classes').replaceChildren();
-  element('seen').getContext('2d').clearRect(0, 0, input.width, input.height);
+  element('seen').getContext('2d').clearRect(0, 0, taken.width, taken.height);
 }
 
-function showClasses(chances, best) {
+function showRows(rows) {
   const list = element('classes');
-  if (list.children.length !== chances.length) {
-    list.replaceChildren(...chances.map(() => element('class').content.cloneNode(true)));
+  if (list.children.length !== rows.length) {
+    list.replaceChildren(...rows.map(() => element('class').content.cloneNode(true)));
   }
-  chances.forEach((chance, i) => {
+  const longest = Math.max(...rows.map(({label}) => label.length));
+  list.style.setProperty('--label', `${0.6 * Math.min(longest + 1, 14)}rem`);
+  rows.forEach(({label, share, value, best}, i) => {
     const row = list.children[i];
-    row.classList.toggle('best', i === best);
-    row.style.setProperty('--chance', chance);
-    row.querySelector('.label').textContent = i;
-    row.querySelector('.value').textContent = percent(chance);
+    row.classList.toggle('best', best);
+    row.style.setProperty('--share', share);
+    row.querySelector('.label').textContent = label;
+    row.querySelector('.value').textContent = value;
   });
 }
 
+/** Draws the picture that the model gets, whatever the range of its numbers is. */
 function showSeen() {
+  if (taken.kind === 'random') {
+    return;
+  }
   const context = element('seen').getContext('2d');
-  const image = context.createImageData(input.width, input.height);
-  const [red, green, blue] = getComputedStyle(drawing).color.match(/\d+/g).map(Number);
-  pixels.forEach((value, i) => image.data.set([red, green, blue, 255 * value], 4 * i));
+  const image = context.createImageData(taken.width, taken.height);
+  const values = feed[taken.name];
+  const [black, white] = taken.dtype === 'uint8' ? [0, 255] : RANGES[element('range').value];
+  const byte = (value) => (255 * (value - black)) / (white - black);
+  const ink = getComputedStyle(drawing).color.match(/\d+/g).map(Number);
+  for (let i = 0; i < taken.height * taken.width; i++) {
+    const pixel =
+      taken.channels === 3
+        ? [...values.slice(3 * i, 3 * i + 3)].map(byte).concat(255)
+        : [...ink.slice(0, 3), byte(values[i])];
+    image.data.set(pixel, 4 * i);
+  }
   context.putImageData(image, 0, 0);
 }
 
@@ -137,6 +164,10 @@ function showDrawing() {
   const context = drawing.getContext('2d');
   context.resetTransform();
   context.clearRect(0, 0, drawing.width, drawing.height);
+  if (bitmap) {
+    cover(context, bitmap);
+    return;
+  }
   context.scale(drawing.width, drawing.height);
   context.strokeStyle = getComputedStyle(drawing).color;
   trace(context, strokes, PEN);
@@ -161,66 +192,114 @@ function guarded(callback) {
   };
 }
 
-/** The values as they are if they are probabilities already, else their softmax. */
-function probabilities(values) {
-  const total = values.reduce((sum, value) => sum + value, 0);
-  if (values.every((value) => value >= 0) && Math.abs(total - 1) < 1e-3) {
-    return Array.from(values);
-  }
-  const largest = Math.max(...values);
-  const powers = Array.from(values, (value) => Math.exp(value - largest));
-  const sum = powers.reduce((a, b) => a + b);
-  return powers.map((power) => power / sum);
-}
-
 function median(values) {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = (sorted.length - 1) / 2;
   return (sorted[Math.floor(middle)] + sorted[Math.ceil(middle)]) / 2;
 }
 
-const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`;
 const duration = (ms) => (ms < 1 ? `${(1000 * ms).toFixed(0)} µs` : `${ms.toFixed(1)} ms`);
 
-function listen() {
+const on = (target, type, callback) => target.addEventListener(type, guarded(callback));
+
+function listenToPen() {
   const point = ({clientX, clientY}) => {
     const {left, top, width, height} = drawing.getBoundingClientRect();
     return {x: (clientX - left) / width, y: (clientY - top) / height};
   };
-  const on = (target, type, callback) => target.addEventListener(type, guarded(callback));
   on(drawing, 'pointerdown', (event) => {
     if (event.isPrimary && event.button === 0) {
       drawing.setPointerCapture(event.pointerId);
-      strokes = [...strokes, [point(event)]];
-      return drawingChanged();
+      strokes = [...(bitmap ? [] : strokes), [point(event)]];
+      bitmap = undefined;
+      return inputChanged();
     }
   });
   on(drawing, 'pointermove', (event) => {
     if (event.isPrimary && drawing.hasPointerCapture(event.pointerId)) {
       strokes.at(-1).push(point(event));
-      return drawingChanged();
+      return inputChanged();
     }
   });
+}
+
+function listenToPictures() {
+  const open = async (file) => {
+    if (!file) {
+      return;
+    }
+    try {
+      bitmap = await createImageBitmap(file);
+    } catch {
+      element('confidence').textContent = `${file.name} is no picture that this browser reads.`;
+      return;
+    }
+    strokes = [];
+    return inputChanged();
+  };
+  on(element('choose'), 'click', () => element('file').click());
+  on(element('file'), 'change', () => open(element('file').files[0]));
+  on(document, 'dragover', (event) => event.preventDefault());
+  on(document, 'drop', (event) => {
+    event.preventDefault();
+    return open(event.dataTransfer.files[0]);
+  });
+  on(element('range'), 'change', () => inputChanged());
+}
+
+function listen() {
+  if (taken.kind === 'drawing') {
+    listenToPen();
+  }
+  if (taken.kind !== 'random') {
+    listenToPictures();
+  }
   on(element('example'), 'click', () => {
+    if (taken.kind !== 'drawing') {
+      bitmap = undefined;
+      return inputChanged(randomInputs(model.inputs));
+    }
     strokes = EXAMPLES[nextExample];
+    bitmap = undefined;
     nextExample = (nextExample + 1) % EXAMPLES.length;
-    return drawingChanged();
+    return inputChanged();
   });
   on(element('clear'), 'click', () => {
     strokes = [];
-    return drawingChanged();
+    bitmap = undefined;
+    return inputChanged();
   });
   on(slider, 'input', percentageChanged);
 }
 
-async function start() {
-  model = await load('model/');
-  input = pictureInput(model);
+/** Shows what fits the model. */
+function prepare() {
+  const shapes = Object.entries(model.inputs).map(
+    ([name, {shape, dtype}]) => `${name}: ${dtype} [${shape.join(', ')}]`,
+  );
+  document.title = element('name').textContent = model.manifest.name;
+  element('shapes').textContent = shapes.join('; ');
+  element('input').classList.add(taken.kind);
+  element('rows-title').textContent = classes ? 'Probabilities' : 'Outputs';
+  element('example').textContent = taken.kind === 'drawing' ? 'Example' : 'Random input';
+  element('pixels').hidden = taken.dtype === 'uint8';
+  element('range').replaceChildren(...Object.keys(RANGES).map((name) => new Option(name)));
   for (const percentage of model.percentages) {
     element('ticks').append(new Option('', percentage));
   }
-  element('seen').width = input.width;
-  element('seen').height = input.height;
+  if (taken.kind !== 'random') {
+    Object.assign(element('seen'), {width: taken.width, height: taken.height});
+  }
+}
+
+async function start() {
+  model = await load('model/');
+  taken = howGiven(model.inputs);
+  const [{shape}] = Object.values(model.outputs);
+  const known = model.manifest.labels || model.served(100).accuracy !== null;
+  const isRow = shape.length === 2 && shape[0] === 1 && shape[1] > 1;
+  classes = isRow && (known || taken.kind !== 'random');
+  prepare();
   element('status').hidden = true;
   element('main').hidden = false;
   drawing.width = drawing.clientWidth * devicePixelRatio;

@@ -60,6 +60,7 @@ class Bundle:
             the weights that a shared storage could not share.
         versions: {package: version} of the software that wrote it.
         nested_layouts: How nested weights are stored, see `keras_tesla.tflite.storages.part`.
+        labels: Names of the numbers along the last axis of the outputs; None if none were given.
     """
 
     directory: pathlib.Path
@@ -74,6 +75,7 @@ class Bundle:
     unshared_weights: list
     versions: dict
     nested_layouts: list = dataclasses.field(default_factory=list)
+    labels: list[str] | None = None
 
     def __getitem__(self, percentage: int) -> Entry:
         for entry in self.entries:
@@ -104,6 +106,8 @@ class Bundle:
         values = dataclasses.asdict(self)
         del values["directory"]
         values["percentages"] = [_without_empty_scales(entry) for entry in values.pop("entries")]
+        if self.labels is None:
+            del values["labels"]
         return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
 
 

@@ -31,7 +31,7 @@ def check_model(tesla: TESLA, settings: Settings) -> tuple[int, ...]:
 
     Raises:
         ValueError: Percentages that were not trained; names or types of inputs that a file does not
-            take.
+            take; labels or normalization that do not fit the model.
         RuntimeError: Another backend than TensorFlow.
     """
     percentages = tesla.percentages if settings.percentages is None else settings.percentages
@@ -63,6 +63,13 @@ def check_model(tesla: TESLA, settings: Settings) -> tuple[int, ...]:
         raise ValueError(
             f"`normalization` must name inputs of the model, {tesla.graph.input_names}. Received: "
             f"{unknown}"
+        )
+    outputs = keras.tree.flatten(tesla.network.outputs)
+    labels = settings.labels
+    if labels is not None and any(x.shape[-1:] != (len(labels),) for x in outputs):
+        raise ValueError(
+            "`labels` must name each number along the last axis of the outputs. Received: "
+            f"{len(labels)} labels for outputs of the shapes {[x.shape for x in outputs]}"
         )
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(

@@ -70,7 +70,8 @@ def export(
             None for a model made by `keras_tesla.quantization_aware`.
         int8_io: Bool, whether the inputs and outputs of an `"int8"` file are int8 too.
         validation_data: Tuple (inputs, labels): adds each percentage's accuracy to the manifest.
-        labels: List of strings, the names of the classes, for the file's metadata.
+        labels: List of strings, the names of the classes: one for each number along the last axis
+            of the outputs, for the manifest and the file's metadata.
         normalization: {input name: (mean, std)}, for the file's metadata: the network takes
             `(x - mean) / std`.
         progress: Function that takes a line on each percentage that is done.
@@ -163,6 +164,7 @@ class _FileBuilder:
         return Header(
             mode=self.settings.mode,
             storage=None,
+            labels=self.settings.labels,
             quantization=self.settings.quantization,
             name=self.name,
             versions=_versions(),

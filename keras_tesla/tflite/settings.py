@@ -106,6 +106,7 @@ class Settings(ConversionSettings):
             self._set("percentages", check_percentages(self.percentages))
         if self.labels is not None:
             archive.check_labels(self.labels)
+            self._set("labels", list(self.labels))
         if self.validation_data is not None and (
             not isinstance(self.validation_data, tuple) or len(self.validation_data) != 2
         ):

@@ -178,9 +178,12 @@ def test_export_writes_verified_files_and_refuses_other_models(run, make, tmp_pa
     said = run("export", source, out, f"--validation_data={tmp_path}/pickled.npz", wrong=True)
     assert "allow_pickle=False" in said
     assert not (tmp_path / "out").exists()
-    printed = run("export", source, out, "--mode=signatures").splitlines()
+    (tmp_path / "classes.txt").write_text("one\ntwo\ndrei\n", encoding="utf-8")
+    labels = f"--labels={tmp_path}/classes.txt"
+    printed = run("export", source, out, "--mode=signatures", labels).splitlines()
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["mode"] == "signatures"
+    assert manifest["labels"] == ["one", "two", "drei"]
     (file,) = manifest["files"]
     assert [line.split()[0] for line in printed[1:3]] == ["100", "50"]
     assert printed[-3:] == [

@@ -1,5 +1,6 @@
 """The scripts a user copies from: each is run as a user runs it."""
 
+import importlib
 import json
 import re
 
@@ -9,6 +10,15 @@ import keras_tesla
 from tests.helpers import ROOT, run_script
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+
+
+def docs_script(name):
+    """A script of docs/."""
+    for package in ("nbformat", "nbclient"):
+        pytest.importorskip(package)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        return importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")
@@ -166,23 +176,43 @@ def test_a_model_of_ones_own_is_converted_trained_on_and_exported(tmp_path):
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
 
 
-@pytest.mark.nightly
-def test_the_notebook_runs_and_holds_no_output():
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    notebook = nbformat.read(ROOT / "examples" / "tour.ipynb", as_version=4)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert not any(cell.outputs or cell.execution_count for cell in cells)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        nbclient.NotebookClient(notebook, timeout=300).execute()
-    printed = "".join(o.text for cell in cells for o in cell.outputs if o.get("name") == "stdout")
+def test_the_cnn_is_exported_with_the_names_of_its_classes(tmp_path):
+    printed = run_script(
+        "examples/digits_cnn.py", "--epochs=4", "--width=8", f"--output_dir={tmp_path}"
+    )
+    assert "digits_cnn: mode percentage_input" in printed
+    manifest = json.loads((tmp_path / "tflite" / "manifest.json").read_text())
+    assert manifest["labels"][7] == "seven"
+    assert manifest["percentages"][0]["accuracy"] > 0.3  # of ten classes
+
+
+def check_outputs(notebook):
+    """What the cells of the notebook print and draw."""
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    printed = "".join(o.text for o in outputs if o.get("name") == "stdout")
     assert "the same as TESLA at 25 %: True" in printed
     # Of ten classes. The figures of the network, and those of the file.
     accuracies = [float(x) for x in re.findall(r"accuracy (\d\.\d+)", printed)]
     assert len(accuracies) == 8
     assert min(accuracies) > 0.5
-    assert sum("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs) == 2
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 2
+    assert not re.search(r"/tmp/|/home/|INFO|WARNING", printed)
+
+
+def test_the_notebook_holds_its_outputs_and_is_small():
+    make_notebook = docs_script("make_notebook")
+    check_outputs(make_notebook.read())
+    assert make_notebook.NOTEBOOK.stat().st_size < 150_000
+
+
+@pytest.mark.nightly
+def test_the_notebook_runs():
+    make_notebook = docs_script("make_notebook")
+    notebook = make_notebook.read()
+    for cell in notebook.cells:
+        cell.outputs = []
+    make_notebook.run(notebook)
+    check_outputs(notebook)
 
 
 @pytest.mark.nightly

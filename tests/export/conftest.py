@@ -1,14 +1,12 @@
-"""A browser, the server of export/web, and what `make demo` exports."""
+"""The server of export/web, and what `make demo` exports."""
 
 import contextlib
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.export.chromium import Chromium
 from tests.helpers import ROOT, run_script
 
 MODULES = ROOT / ".tools" / "web" / "node_modules"
@@ -21,18 +19,6 @@ def exported(tmp_path_factory):
     (command,) = re.findall(r"python (examples/.*)", (ROOT / "Makefile").read_text())
     run_script(*command.split(), "--epochs=4", f"--output_dir={out}")
     return out / "tflite"
-
-
-@pytest.fixture(scope="session")
-def browser():
-    program = shutil.which("chromium-headless-shell")
-    if program is None:
-        pytest.skip("chromium-headless-shell is not installed; tools/setup_browser.sh does it")
-    if not (MODULES / "@litertjs" / "core").is_dir():
-        pytest.skip("LiteRT.js is not installed; tools/setup_browser.sh does it")
-    made = Chromium(program)
-    yield made
-    made.close()
 
 
 @contextlib.contextmanager
@@ -53,4 +39,6 @@ def served():
 
     It is a context manager that gives the address of the page.
     """
+    if not (MODULES / "@litertjs" / "core").is_dir():
+        pytest.skip("LiteRT.js is not installed; tools/setup_browser.sh does it")
     return _served

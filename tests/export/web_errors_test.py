@@ -66,12 +66,10 @@ WRONG = {
         lambda d: recorded(d, lambda c: b"\0" * len(c)),
         "LiteRT.js could not read the model",
     ),
-    "a picture in colours": (
-        lambda d: change_manifest(
-            d, inputs={"image": {"shape": [1, 32, 32, 3], "dtype": "float32"}}
-        ),
-        "draws one grey picture: it takes a model with one float32 input of shape [1, n * n] or "
-        '[1, height, width, 1]. Received: {"image":{"shape":[1,32,32,3]',
+    "int8 inputs": (
+        lambda d: change_manifest(d, inputs={"image": {"shape": [1, 64], "dtype": "int8"}}),
+        "takes inputs of float32, int32, uint8. Received: "
+        '{"image":{"shape":[1,64],"dtype":"int8"}}',
     ),
 }
 

@@ -1,13 +1,17 @@
 """The page of export/web in headless Chromium, on the file that `make demo` exports."""
 
+import base64
+import io
 import json
 import re
 import shutil
 import urllib.parse
 
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
 
 import keras_tesla as kt
 import keras_tesla.tflite
@@ -279,10 +283,10 @@ def test_the_keyboard_reaches_the_buttons_and_the_slider(page):
             )
 
     reached = []
-    for _ in range(3):
+    for _ in range(5):
         press("Tab", 9)
         reached.append(page.run("return document.activeElement.id"))
-    assert reached == ["example", "clear", "percentage"]
+    assert reached == ["example", "choose", "clear", "range", "percentage"]
     press("ArrowLeft", 37)
     assert page.text("chosen") == "99 %"
     assert page.run("return document.activeElement.ariaValueText") == "99 %, runs at 100 %"
@@ -306,6 +310,137 @@ def test_the_examples_are_recognized_and_clear_removes_them(page):
     assert page.text("latency") == NOTHING
     ink = "getContext('2d').getImageData(0, 0, 400, 400).data.some((value) => value)"
     assert not page.run(f"return document.getElementById('drawing').{ink}")
+
+
+# Pictures, and inputs that are none.
+
+
+def drop(page, pixels):
+    """Drops a picture, `(height, width)` or `(height, width, 3)` of bytes, on the page."""
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(pixels, "uint8")).save(file, "png")
+    page.run(
+        f"""
+        const text = atob({json.dumps(base64.b64encode(file.getvalue()).decode())});
+        const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([bytes], 'dropped.png', {{type: 'image/png'}}));
+        document.body.dispatchEvent(new DragEvent('drop', {{bubbles: true, dataTransfer}}));"""
+    )
+    settle(page)
+
+
+def rows(page):
+    """{label: value} of what is shown, percent signs left out."""
+    found = page.run(
+        """
+        return [...document.querySelectorAll('#classes li')].map((row) => [
+          row.querySelector('.label').textContent, row.querySelector('.value').textContent]);"""
+    )
+    return {label: float(value.replace("\xa0%", "")) for label, value in found}
+
+
+def softmax(logits):
+    powers = np.exp(np.float64(logits) - np.max(logits))
+    return powers / powers.sum()
+
+
+@pytest.mark.parametrize(("chosen", "low", "high"), [("0 to 1", 0, 1), ("-1 to 1", -1, 1)])
+def test_a_dropped_picture_in_colours_is_what_python_computes(
+    browser, served, tmp_path, chosen, low, high
+):
+    """Of the size that the model takes, so that no pixel is averaged."""
+    labels = ["an animal", "bicycle", "cat", "dog", "elephant"]
+    kt.tflite.export(networks.cnn(), tmp_path / "tflite", mode="percentage_input", labels=labels)
+    pixels = np.random.default_rng(3).integers(0, 256, (8, 8, 3))
+    with served(tmp_path / "tflite") as url:
+        browser.open(url, width=1280, height=800)
+        browser.run(f"document.getElementById('range').value = {json.dumps(chosen)}")
+        drop(browser, pixels)
+        for percentage in (100, 40):
+            set_percentage(browser, percentage)
+            x = low + pixels / 255 * (high - low)
+            chances = softmax(in_python(tmp_path / "tflite", x, percentage)[0])
+            # Shown with one digit after the point.
+            np.testing.assert_allclose(list(rows(browser).values()), 100 * chances, atol=0.06)
+            assert list(rows(browser)) == labels
+            assert browser.text("prediction") == labels[chances.argmax()]
+    assert browser.errors == []
+
+
+def test_of_a_large_picture_the_middle_is_taken(browser, served, tmp_path):
+    kt.tflite.export(networks.cnn(), tmp_path / "tflite", mode="percentage_input")
+    wide = np.zeros((80, 240, 3), "uint8")
+    wide[:, :80] = (255, 0, 0)
+    wide[:, 160:] = (0, 0, 255)
+    wide[:, 80:160] = (20, 120, 220)
+    with served(tmp_path / "tflite") as url:
+        browser.open(url, width=1280, height=800)
+        drop(browser, wide)
+        seen_pixels = browser.run(
+            "return [...document.getElementById('seen').getContext('2d')"
+            ".getImageData(0, 0, 8, 8).data]"
+        )
+    np.testing.assert_allclose(np.reshape(seen_pixels, (64, 4)), [[20, 120, 220, 255]] * 64, atol=2)
+
+
+@pytest.mark.parametrize("ink_on_paper", [False, True])
+def test_a_dropped_grey_picture_has_bright_ink(page, exported, ink_on_paper):
+    picture = np.zeros((8, 8), "uint8")
+    picture[2:6, 3:5] = 255
+    drop(page, 255 - picture if ink_on_paper else picture)
+    chances = softmax(in_python(exported, [picture / 255], 100)[0])
+    np.testing.assert_allclose(list(rows(page).values()), 100 * chances, atol=0.06)
+    page.run("document.getElementById('example').click()")
+    settle(page)
+    assert list(rows(page).values()) != pytest.approx(list(100 * chances), abs=0.06)
+
+
+def test_a_file_that_is_no_picture_changes_nothing(page):
+    page.run(
+        """
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(['text'], 'notes.txt'));
+        document.body.dispatchEvent(new DragEvent('drop', {bubbles: true, dataTransfer}));"""
+    )
+    settle(page)
+    assert page.text("confidence") == "notes.txt is no picture that this browser reads."
+    assert page.text("prediction") == NOTHING
+
+
+def several_inputs():
+    """Of two types; no class is named, so the outputs are numbers."""
+    numbers = keras.Input((6,), name="numbers")
+    words = keras.Input((3,), dtype="int32", name="words")
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(2, 4)(words))
+    x = keras.layers.Concatenate()([numbers, embedded])
+    x = keras.layers.Dense(8, activation="relu")(x)
+    model = keras.Model([numbers, words], kt.layers.IDPDense(2, name="scores")(x), name="several")
+    return kt.TESLA(model, [100, 50])
+
+
+def test_any_other_model_gets_random_inputs(browser, served, tmp_path):
+    kt.tflite.export(several_inputs(), tmp_path / "tflite", mode="percentage_input")
+    with served(tmp_path / "tflite") as url:
+        browser.open(url, width=1280, height=800)
+        assert not browser.is_visible("drawing")
+        assert "numbers: float32 [1, 6]" in browser.text("shapes")
+        assert "words: int32 [1, 3]" in browser.text("shapes")
+        shown = []
+        for _ in range(2):
+            browser.run("document.getElementById('example').click()")
+            settle(browser)
+            shown.append(rows(browser))
+        assert [list(each) for each in shown] == [["scores[0]", "scores[1]"]] * 2
+        assert shown[0] != shown[1]
+        set_percentage(browser, 50)
+        assert rows(browser) != shown[1]
+        assert browser.text("rows-title") == "Outputs"
+        assert browser.text("latency") != NOTHING
+    assert browser.errors == []
+
+
+# Drawings as the data sets have them.
 
 
 def test_a_small_picture_is_filled_as_those_of_scikit_learn(page):

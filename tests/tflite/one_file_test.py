@@ -221,9 +221,12 @@ def test_accuracy_on_validation_data_is_that_of_keras(tmp_path):
     assert bundle[50].accuracy == 1
     expected = np.mean(tesla.predict(inputs, percentage=10, verbose=0).argmax(-1) == labels)
     assert bundle[10].accuracy == pytest.approx(expected)
+    assert bundle.labels == kt.tflite.read(tmp_path / "out").labels == list("abcde")
     one_hot = np.eye(5)[labels]
     again = kt.tflite.export(tesla, tmp_path / "hot", validation_data=(inputs, one_hot))
     assert again[50].accuracy == 1
+    assert again.labels is None
+    assert "labels" not in json.loads(again.to_json())
 
 
 def test_int8_inputs_and_outputs_have_one_scale_for_all_percentages(tmp_path):
@@ -462,6 +465,7 @@ def test_random_networks_at_random_percentages(tmp_path_factory, network, mode, 
         ({"validation_data": (np.zeros((4, 16)), np.zeros(3))}, "a label for each of the 4"),
         ({"validation_data": (np.zeros((4, 15)), np.zeros(4))}, r"examples of shape \(16,\)"),
         ({"labels": ["a\nb"]}, "`labels` must be"),
+        ({"labels": list("abcd")}, r"4 labels for outputs of the shapes \[\(None, 5\)\]"),
         ({"normalization": {"features": (0, -1)}}, "`std` must be above zero"),
         ({"normalization": {"image": (0, 1)}}, r"must name inputs of the model, \['features'\]"),
     ],

@@ -75,6 +75,9 @@ class Manifest(json: String) {
     val inputs: Map<String, Tensor>
     val outputs: Map<String, Tensor>
 
+    /** Names of the numbers along the last axis of the outputs; null if the export had none. */
+    val labels: List<String>?
+
     val nestedLayouts: List<NestedLayout>
 
     /** From the highest to the lowest percentage. */
@@ -91,6 +94,10 @@ class Manifest(json: String) {
             mode = root.getString("mode")
             inputs = tensors(root.getJSONObject("inputs"))
             outputs = tensors(root.getJSONObject("outputs"))
+            labels =
+                root.orNull("labels", root::getJSONArray)?.let { names ->
+                    List(names.length()) { names.getString(it) }
+                }
             nestedLayouts = root.getJSONArray("nested_layouts").objects().map(::nestedLayout)
             entries =
                 root

@@ -12,6 +12,7 @@ fun manifestTests(runner: Runner, json: String) {
         assertEquals(listOf(1, 8, 8, 3), manifest.inputs.getValue("image").shape)
         assertEquals(192, manifest.inputs.getValue("image").size)
         assertEquals("float32", manifest.outputs.getValue("logits").dtype)
+        assertEquals("seven", manifest.labels!![7])
         val entry = manifest.entries[1]
         assertEquals(50, entry.percentage)
         assertEquals("model.tflite", entry.file)
@@ -44,6 +45,9 @@ fun manifestTests(runner: Runner, json: String) {
         val manifest = Manifest(unknown.toString())
         assertEquals(null, manifest.entries[2].latency)
         assertEquals(mapOf(100 to 10000.0, 50 to 2500.0, 10 to 100.0), manifest.costs)
+    }
+    runner.test("an export may have no labels") {
+        assertEquals(null, Manifest(JSONObject(json).apply { remove("labels") }.toString()).labels)
     }
     runner.test("a governor is made of it") {
         val manifest = Manifest(json)

@@ -103,6 +103,7 @@ class Header:
         percentages: From the highest to the lowest.
         unshared_weights: [{"weight": name, "percentage": int, "bytes": int, "reason": str}, ..].
         nested_layouts: How nested weights are stored; None in a file of one percentage.
+        labels: Names of the numbers along the last axis of the outputs; None if none were given.
     """
 
     mode: str
@@ -115,13 +116,15 @@ class Header:
     percentages: tuple[PercentageHeader, ...]
     unshared_weights: list[dict] = dataclasses.field(default_factory=list)
     nested_layouts: list[dict] | None = None
+    labels: list[str] | None = None
 
     def values(self) -> dict[str, Any]:
         """Returns it as a dict for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["percentages"] = [entry.values() for entry in self.percentages]
-        if self.nested_layouts is None:
-            del values["nested_layouts"]
+        for optional in ("nested_layouts", "labels"):
+            if values[optional] is None:
+                del values[optional]
         return {"format": FORMAT, **values}
 
     def text(self) -> bytes:

@@ -3,7 +3,7 @@
 import html
 import pathlib
 
-from keras_tesla.tflite.measure import svg, textfile
+from keras_tesla.tflite.measure import comparison, svg, textfile
 from keras_tesla.tflite.measure.measurement import Measurement
 
 
@@ -76,7 +76,8 @@ def _page(benchmarks):
         f"<title>{title}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{title}</h1><ol{' class=one' if len(benchmarks) == 1 else ''}>{places}</ol>",
         *_plots(lines),
-        *(_table(title, rows) for _, title, rows in lines),
+        *_comparisons(lines),
+        *(_figures(title, rows) for _, title, rows in lines),
         "<dl>",
         *(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in _MEANINGS.items()),
         "</dl></body></html>\n",
@@ -163,16 +164,32 @@ def _legend(labels):
     return f"<ul class=legend>{''.join(entries)}</ul>"
 
 
-def _table(title, rows):
-    heads = "".join(f"<th scope=col>{head}</th>" for head, _ in COLUMNS)
+def _comparisons(lines):
+    """Yields a table of ratios for each model after the first, which is the one compared with."""
+    (first, _, reference), *others = lines
+    for label, _, rows in others:
+        heads, cells = comparison.table(rows, reference)
+        if cells:
+            yield _table(f"{label}, relative to {first}", heads, cells)
+            yield (
+                "<p class=note>Figures divided by those of the same percentage there, below 1 "
+                "where they are less; of the accuracy, the difference.</p>"
+            )
+
+
+def _figures(title, rows):
+    cells = [[text(m) for _, text in COLUMNS] for m in reversed(rows)]
+    return _table(title, [head for head, _ in COLUMNS], cells)
+
+
+def _table(title, heads, rows):
+    head = "".join(f"<th scope=col>{text}</th>" for text in heads)
     body = "".join(
-        f"<tr><th scope=row>{COLUMNS[0][1](m)}</th>"
-        + "".join(f"<td>{text(m)}</td>" for _, text in COLUMNS[1:])
-        + "</tr>"
-        for m in reversed(rows)
+        f"<tr><th scope=row>{first}</th>{''.join(f'<td>{text}</td>' for text in others)}</tr>"
+        for first, *others in rows
     )
     return (
-        f"<h2>{html.escape(title)}</h2><div class=wide><table><thead><tr>{heads}</tr></thead>"
+        f"<h2>{html.escape(title)}</h2><div class=wide><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 

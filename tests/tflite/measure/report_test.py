@@ -81,6 +81,15 @@ class Page(html.parser.HTMLParser):
     def captions(self):
         return re.findall(r"<figcaption>(.*?)</figcaption>", self.source)
 
+    @property
+    def tables(self):
+        """(title, heads, rows) of each."""
+        parts = re.findall(
+            r"<h2>(.*?)</h2>.*?<thead>(.*?)</thead><tbody>(.*?)</tbody>", self.source
+        )
+        texts = re.compile(r"<t[hd].*?>(.*?)</t[hd]>").findall
+        return [(t, texts(head), [texts(x) for x in b.split("</tr>")[:-1]]) for t, head, b in parts]
+
     def lines(self, caption):
         """The points of each line of a plot."""
         figure = self.source.split(f"<figcaption>{caption}</figcaption>")[1].split("</figure>")[0]
@@ -122,8 +131,8 @@ def test_a_point_lies_where_its_figures_say(tmp_path):
 def test_the_table_holds_every_figure(tmp_path):
     rows = measurements([100, 10])
     page = Page(benchmark(rows), folder=tmp_path)
-    body = page.source.split("<tbody>")[1].split("</tbody>")[0]
-    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in body.split("</tr>")[:-1]]
+    ((title, _, cells),) = page.tables
+    assert title == "mlp: percentage_input, shared, not quantized"
     assert cells == [[text(row) for _, text in report.COLUMNS] for row in rows]
     assert len(page.of("tr")) == 1 + len(rows)
 
@@ -156,6 +165,35 @@ def test_models_and_benchmarks_are_set_side_by_side_with_a_legend(tmp_path):
     assert "cpu another CPU, runs 50" in page.texts
     assert len(page.of("ol")) == 1
     assert "class=legend" not in Page(two, folder=tmp_path / "one").source
+
+
+def test_the_second_file_is_compared_with_the_first_percentage_by_percentage(tmp_path):
+    first = measurements([100, 50, 10])
+    second = measurements([50, 100, 20], slower=0.25, accuracy=0.95, memory=250_000, bytes=100)
+    page = Page(benchmark(first), benchmark(second), folder=tmp_path)
+    title, heads, rows = page.tables[0]
+    assert title == "mlp [2], relative to mlp [1]"
+    assert heads == [
+        *("%", "accuracy, points", "median latency", "p90", "load", "memory"),
+        *("standalone B", "file bytes", "multiply-adds"),
+    ]
+    # 0.95 - 0.97; 0.95 - (0.97 - 0.1 * 0.5 ** 3). Bytes: 100 of 400,000 and of 100,000.
+    assert rows == [
+        ["100", "-2.00", "0.25", "0.25", "1.00", "0.50", "0.00025", "1.00", "1.00"],
+        ["50", "-0.75", "0.25", "0.25", "1.00", "0.50", "0.001", "1.00", "1.00"],
+    ]
+    assert len(page.tables) == 3
+
+
+def test_what_was_not_measured_is_not_compared(tmp_path):
+    first = measurements([100, 50], memory=None, accuracy=None)
+    page = Page(benchmark(first), benchmark(measurements([100, 50])), folder=tmp_path)
+    _, heads, rows = page.tables[0]
+    assert not {"accuracy, points", "memory"} & set(heads)
+    assert [len(row) for row in rows] == [len(heads)] * 2
+    other = benchmark(measurements([30]))
+    page = Page(benchmark(first), other, folder=tmp_path / "no_percentage_in_common")
+    assert not any("relative to" in title for title, *_ in page.tables)
 
 
 def test_more_models_than_colors_stay_apart(tmp_path):

@@ -80,6 +80,8 @@ class Chromium:
     def open(self, url, width, height, touch=False):
         """Opens a page in a window of a size in CSS pixels and waits until it is ready or failed.
 
+        A page with an element `status` hides it then.
+
         Args:
             url: Its address.
             width: Int.
@@ -92,7 +94,8 @@ class Chromium:
         self.send("Emulation.setDeviceMetricsOverride", mobile=touch, **size)
         self.send("Emulation.setTouchEmulationEnabled", enabled=touch)
         self.send("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && document.getElementById('status')?.hidden")
+        status = "document.getElementById('status')"
+        self.wait(f"document.readyState === 'complete' && ({status}?.hidden ?? true)")
 
     def run(self, script):
         """Runs the body of an async function in the page and returns what it returns, as JSON."""
