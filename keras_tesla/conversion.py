@@ -124,10 +124,11 @@ def to_idp(
             "No layer of the model could be made incomplete, so every percentage would be the same "
             f"network.\n{reading.report()}"
         )
+    calls = graph.first_calls
 
     def clone_layer(layer):
         if id(layer) not in reading.became:
-            return cloning.copy_of(layer)
+            return cloning.copy_of(layer, call=calls.get(id(layer)))
         channels = reading.reads.get(id(layer))
         return kind_of(layer).make_incomplete(
             layer, channels, percentages, profile, trainable_profile

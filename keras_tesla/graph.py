@@ -70,13 +70,16 @@ class Graph:
     @property
     def layers(self) -> list:
         """The layers called, each once, in the order of the first call."""
-        return list(
-            {
-                id(c.operation): c.operation
-                for c in self.calls
-                if isinstance(c.operation, keras.Layer)
-            }.values()
-        )
+        return [call.operation for call in self.first_calls.values()]
+
+    @property
+    def first_calls(self) -> dict[int, Call]:
+        """{id of a layer: its first call}, in their order."""
+        first: dict[int, Call] = {}
+        for call in self.calls:
+            if isinstance(call.operation, keras.Layer):
+                first.setdefault(id(call.operation), call)
+        return first
 
 
 def tensors(structure) -> list[Tensor]:
