@@ -109,8 +109,8 @@ def _functions(layer) -> dict:
     arguments = {
         name
         for cls in type(layer).__mro__
-        if issubclass(cls, keras.Layer)
-        for name in inspect.signature(cls.__init__).parameters
+        if issubclass(cls, keras.Layer) and "__init__" in vars(cls)
+        for name in inspect.signature(vars(cls)["__init__"]).parameters
         if name.endswith(("activation", "constraint", "initializer", "regularizer"))
     }
     found = {name: getattr(layer, name, None) for name in sorted(arguments)}
