@@ -350,7 +350,7 @@ NOT_UNDERSTOOD = {
     "incomplete grouped": lambda: IDPConv2D(8, 1, groups=2),
     "depth multiplier": lambda: layers.DepthwiseConv2D(1, depth_multiplier=2),
     "depthwise softmax": lambda: layers.DepthwiseConv2D(1, activation="softmax"),
-    "PReLU": lambda: layers.PReLU(),
+    "PReLU of one slope": lambda: layers.PReLU(shared_axes=[1, 2, 3]),
     "layer norm": lambda: layers.LayerNormalization(),
     "group norm": lambda: layers.GroupNormalization(2),
     "norm of an axis": lambda: layers.BatchNormalization(axis=1),
