@@ -399,7 +399,7 @@ def after(layer, rank=1):
         ),
         (lambda: after(layers.Conv1D(8, 1, groups=2, name="left")), "is grouped"),
         (lambda: after(layers.SeparableConv1D(8, 1, name="left")), "reads all of its channels"),
-        (lambda: after(layers.Permute((2, 1), name="left")), "is not understood"),
+        (lambda: after(layers.UnitNormalization(name="left")), "is not understood"),
     ],
 )
 def test_what_is_left_is_named(make, reason, assert_same_three_ways):
