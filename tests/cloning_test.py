@@ -130,8 +130,12 @@ class Forgetful(keras.Layer):
 class Sampled(keras.Layer):
     """Its results are random."""
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seeds = keras.random.SeedGenerator(1)
+
     def call(self, x):
-        return x + keras.random.normal(keras.ops.shape(x))
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.seeds)
 
 
 def between(*stack):

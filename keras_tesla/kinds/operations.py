@@ -92,7 +92,7 @@ class _Reduction(_AlongAxes):
 
 register(
     _Reduction(),
-    *("All Amax Amin Any Argmax Argmin CountNonzero Logsumexp Max Mean Median Min Prod".split()),
+    *("All Amax Amin Any Argmax Argmin Logsumexp Max Mean Median Min Prod".split()),
     *("Squeeze Std Sum Var".split()),
 )
 

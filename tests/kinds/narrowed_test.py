@@ -228,12 +228,12 @@ WITH_ARGUMENTS = {
     "Transpose": lambda x: ops.transpose(x, (0, 2, 1, 3)),
     "Swapaxes": lambda x: ops.swapaxes(x, 1, -2),
     "GetItem": lambda x: x[:, None, 1, ..., ::2, :],
-    "AveragePool": lambda x: ops.average_pool(x, 2),
-    "MaxPool": lambda x: ops.max_pool(x, 2),
+    "AveragePool": lambda x: ops.average_pool(x, (2, 2), (2, 2)),
+    "MaxPool": lambda x: ops.max_pool(x, (2, 2), (2, 2)),
     "Resize": lambda x: ops.image.resize(x, (4, 5)),
 }
 REDUCTIONS = """
-    All Amax Amin Any Argmax Argmin CountNonzero Logsumexp Max Mean Median Min Prod Std Sum Var
+    All Amax Amin Any Argmax Argmin Logsumexp Max Mean Median Min Prod Std Sum Var
 """.split()
 BINARY = """
     Arctan2 Divide DivideNoNan Equal FloorDivide Fmax Fmin Fmod Greater GreaterEqual Heaviside Hypot
