@@ -90,10 +90,11 @@ def config_of(layer) -> dict:
         ValueError: If the layer has none; naming the layer and what it lacks.
     """
     own = {name: x for name, x in _functions(layer).items() if not _is_known(x)}
-    # A view of the layer without them, which need no config of their own then.
-    view = object.__new__(type(layer))
-    vars(view).update(vars(layer))
-    vars(view).update({name: keras.activations.linear for name in own if name in vars(layer)})
+    view = layer
+    if own:  # one of the layer without them: they need no config of their own then
+        view = object.__new__(type(layer))
+        vars(view).update(vars(layer))
+        vars(view).update({name: keras.activations.linear for name in own if name in vars(layer)})
     try:
         return {**view.get_config(), **own}
     except Exception as error:  # whatever a user's class raises
@@ -146,14 +147,22 @@ def is_described(call) -> bool:
     ):
         return True
     made = rebuilt(type(layer), {"name": layer.name, **config_of(layer)})
+
+    def results(*runs):
+        args, kwargs = (_filled(x, _random_value) for x in (call.args, call.kwargs))
+        with keras.StatelessScope(collect_losses=True):  # nothing changes
+            return [_arrays(run(*args, **kwargs)) for run in runs]
+
+    try:
+        first, again = results(layer, layer)
+    except Exception:  # whatever a user's class raises
+        return True
     try:
         made(*_filled(call.args, _symbol), **_filled(call.kwargs, _symbol))
         copy_weights(layer, made)
-        args, kwargs = (_filled(x, _random_value) for x in (call.args, call.kwargs))
-        with keras.StatelessScope(collect_losses=True):  # nothing changes
-            first, again, other = (_arrays(x(*args, **kwargs)) for x in (layer, layer, made))
-    except Exception:  # whatever a user's class raises
-        return True
+        (other,) = results(made)
+    except Exception:  # it lacks what it needs to run
+        return False
     return not _equal(first, again) or _equal(first, other)
 
 

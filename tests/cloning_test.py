@@ -127,6 +127,20 @@ class Forgetful(keras.Layer):
         return super().get_config()
 
 
+class Incapable(keras.Layer):
+    """Made from its config, it cannot run."""
+
+    def __init__(self, width=None, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+
+    def call(self, x):
+        return x * keras.ops.ones((self.width,))
+
+    def get_config(self):
+        return super().get_config()
+
+
 class Sampled(keras.Layer):
     """Its results are random."""
 
@@ -164,6 +178,7 @@ SAME_FUNCTION = {
     ),
     "of a recurrent layer": lambda: sequence(layers.GRU(4, activation=relu)),
     "an argument that is not in the config": lambda: between(Forgetful(0.4)),
+    "an argument without which the layer does not run": lambda: between(Incapable(16)),
     "an operation made with a function": lambda: between(
         lambda x: keras.ops.vectorized_map(lambda row: row * 2, x)
     ),
