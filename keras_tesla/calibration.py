@@ -97,10 +97,11 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
 
 def _extended(tesla, percentages):
     """Returns a copy of `tesla` that also has variables for the statistics at `percentages`."""
+    calls = tesla.graph.first_calls
 
     def clone_layer(layer):
         if not _has_percentages(layer):
-            return cloning.copy_of(layer)
+            return cloning.copy_of(layer, call=calls.get(id(layer)))
         union = sorted({*layer.percentages, *percentages})
         return type(layer).from_config({**cloning.config_of(layer), "percentages": union})
 

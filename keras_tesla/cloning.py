@@ -5,6 +5,8 @@ import inspect
 import keras
 import numpy as np
 
+from keras_tesla.graph import Tensor
+
 _WITH_VOCABULARY = (
     keras.layers.IntegerLookup,
     keras.layers.StringLookup,
@@ -29,9 +31,7 @@ def clone(model, clone_layer):
 
     def recorded(operation):
         if not isinstance(operation, keras.Layer):  # such as that of `x + y`, without weights
-            config = operation.get_config()
-            config.pop("name", None)  # Keras finds one
-            return type(operation).from_config(config)
+            return operation_like(operation)
         pairs.append((operation, clone_layer(operation)))
         return pairs[-1][1]
 
@@ -45,46 +45,153 @@ def clone(model, clone_layer):
     return copy, pairs
 
 
-def copy_of(layer, name=None, dtype=None):
+def operation_like(operation):
+    """Returns a `keras.Operation`, which has no weights, for another graph."""
+    try:
+        config = operation.get_config()
+        config.pop("name", None)  # Keras finds one that is free there
+        return type(operation).from_config(config)
+    except Exception:  # it was made with a function or an array
+        return operation
+
+
+def copy_of(layer, name=None, dtype=None, call=None):
     """Returns a layer like `layer`, with weights of its own.
 
-    It is made from the config. A class of the user's may have none, or a constructor that does not
-    take all of it: then the copy runs the layer itself, see `Copied`.
+    It is made from the config. A class of the user's may have none, one that lacks something, or a
+    constructor that does not take all of it: then the copy runs the layer itself, see `Copied`.
 
     Args:
         layer: The layer, built.
         name: String, the copy's name. Default: that of the layer.
         dtype: Dtype policy or its name. Default: that of the layer.
-
-    Raises:
-        ValueError: If a layer of Keras holds something of the user's that has no config.
+        call: The `keras_tesla.graph.Call` of the layer. With it, what is not Keras' own is compared
+            on random inputs before it is made from a config.
     """
     if type(layer) is keras.layers.Lambda:
         return lambda_like(layer, name or layer.name, dtype or layer.dtype_policy)
     changes = {key: value for key, value in (("name", name), ("dtype", dtype)) if value}
     try:
-        config = {"name": layer.name, **config_of(layer), **changes}
-        return rebuilt(type(layer), config)
+        config = {"name": layer.name, **config_of(layer)}
+        if call is None or is_described(call):
+            return rebuilt(type(layer), {**config, **changes})
     except ValueError:
-        if is_stock(layer):
-            raise
-        return Copied(layer, name=name or layer.name, dtype=dtype or layer.dtype_policy)
+        pass  # the copy needs no config
+    return Copied(layer, name=name or layer.name, dtype=dtype or layer.dtype_policy)
 
 
 def config_of(layer) -> dict:
     """Returns the config of a layer from which another one is to be made.
 
+    An activation, regularizer, constraint or initializer that is not Keras' own is in it as it is:
+    by its name another one could be found, or none.
+
     Raises:
-        ValueError: If it has none; naming the layer and what it lacks.
+        ValueError: If the layer has none; naming the layer and what it lacks.
     """
+    own = {name: x for name, x in _functions(layer).items() if not _is_known(x)}
+    view = layer
+    if own:  # one of the layer without them: they need no config of their own then
+        view = object.__new__(type(layer))
+        vars(view).update(vars(layer))
+        vars(view).update({name: keras.activations.linear for name in own if name in vars(layer)})
     try:
-        return layer.get_config()
+        return {**view.get_config(), **own}
     except Exception as error:  # whatever a user's class raises
         raise ValueError(
             f"Layer {layer.name!r} ({type(layer).__name__}) must be built again, and its "
-            "`get_config` fails. Give it, and the regularizers, constraints and initializers that "
-            f"it holds, one that works. Received: {type(error).__name__}: {str(error).strip()}"
+            "`get_config` fails. Give it, and what it holds, one that works. "
+            f"Received: {type(error).__name__}: {str(error).strip()}"
         ) from error
+
+
+def _functions(layer) -> dict:
+    """Returns {argument: value} of the functions that a layer was made with."""
+    arguments = {
+        name
+        for cls in type(layer).__mro__
+        if issubclass(cls, keras.Layer) and "__init__" in vars(cls)
+        for name in inspect.signature(vars(cls)["__init__"]).parameters
+        if name.endswith(("activation", "constraint", "initializer", "regularizer"))
+    }
+    found = {name: getattr(layer, name, None) for name in sorted(arguments)}
+    return {name: x for name, x in found.items() if callable(x) and not isinstance(x, keras.Layer)}
+
+
+def _is_known(x) -> bool:
+    """Whether Keras makes an activation, regularizer, .. again from its config."""
+    if not inspect.isroutine(x):
+        return type(x).__module__.split(".")[0] in ("keras", "keras_tesla")
+    try:
+        return x is keras.activations.get(x.__name__)
+    except ValueError:  # no activation of Keras
+        return False
+
+
+def is_described(call) -> bool:
+    """Whether a layer's config says all about it, so that one made from it computes the same.
+
+    If all in it is Keras' own, it does. Else both are called on random inputs, to find what a
+    `get_config` of the user's forgets. A layer of random results, or one that refuses these inputs,
+    is believed.
+
+    Args:
+        call: The `keras_tesla.graph.Call` of the layer, which is built.
+
+    Raises:
+        ValueError: If the layer has no config or cannot be made from it.
+    """
+    layer = call.operation
+    if is_stock(layer) and all(
+        is_stock(x) and all(map(_is_known, _functions(x).values())) for x in inside(layer)
+    ):
+        return True
+    made = rebuilt(type(layer), {"name": layer.name, **config_of(layer)})
+
+    def results(*runs):
+        args, kwargs = (_filled(x, _random_value) for x in (call.args, call.kwargs))
+        with keras.StatelessScope(collect_losses=True):  # nothing changes
+            return [_arrays(run(*args, **kwargs)) for run in runs]
+
+    try:
+        first, again = results(layer, layer)
+    except Exception:  # whatever a user's class raises
+        return True
+    try:
+        made(*_filled(call.args, _symbol), **_filled(call.kwargs, _symbol))
+        copy_weights(layer, made)
+        (other,) = results(made)
+    except Exception:  # it lacks what it needs to run
+        return False
+    return not _equal(first, again) or _equal(first, other)
+
+
+def _filled(structure, fill):
+    return keras.tree.map_structure(lambda x: fill(x) if isinstance(x, Tensor) else x, structure)
+
+
+def _symbol(tensor):
+    return keras.KerasTensor(tensor.shape, tensor.dtype)
+
+
+def _random_value(tensor):
+    shape = [2 if axis == 0 else size or 8 for axis, size in enumerate(tensor.shape)]
+    values = np.random.default_rng(tensor.index).normal(size=shape)
+    if not keras.backend.is_float_dtype(tensor.dtype):
+        values = np.abs(values)  # places in a table
+    return keras.ops.cast(values, tensor.dtype)
+
+
+def _arrays(results):
+    return [np.array(keras.ops.convert_to_numpy(x)) for x in keras.tree.flatten(results)]
+
+
+def _equal(first, second) -> bool:
+    # One function on equal weights: float32 sums may be made in another order.
+    return len(first) == len(second) and all(
+        a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 def rebuilt(cls, config):

@@ -1,6 +1,7 @@
 """Making the layers of an ordinary Keras model incomplete."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,7 +11,8 @@ from keras_tesla import cloning, profiles
 from keras_tesla import graph as graphs
 from keras_tesla.channels import Channels
 from keras_tesla.kinds.registry import inherited_kind_of, kind_of
-from keras_tesla.narrowing.plan import dependent, layouts
+from keras_tesla.narrowing.plan import dependent, layouts, narrow
+from keras_tesla.narrowing.widths import computed_channels
 from keras_tesla.percentages import check_percentages
 
 
@@ -23,31 +25,53 @@ class ConvertedLayer:
         kind: Its class.
         became: The class of the layer in its place; that of itself if it was left.
         reason: What it does at a percentage, or why it was left as it is.
+        computed: How many of its channels are computed at the report's percentage, as `"8 of 16"`;
+            `"all"`: it has none that could be left out; `"-"`: the layer is not computed.
     """
 
     name: str
     kind: str
     became: str
     reason: str
+    computed: str = ""
 
 
-class ConversionReport(tuple):
+@dataclasses.dataclass(frozen=True)
+class ConversionReport(Sequence):
     """The `ConvertedLayer` of each layer that has weights or hides its channels; prints as a table.
 
     Layers without weights that work channel by channel, such as ReLU, have no row.
+
+    Args:
+        rows: The rows.
+        percentage: The percentage, of those asked for the one nearest to 50, at which `computed`
+            says what is computed; None: no model was made.
+        not_read: What no layer reads at that percentage though one does at 100, a sentence each:
+            inputs of the model, layers with weights, and inputs of a concatenation.
     """
 
-    __slots__ = ()
+    rows: tuple[ConvertedLayer, ...]
+    percentage: int | None = None
+    not_read: tuple[str, ...] = ()
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
 
     def __str__(self):
-        rows = [(r.name, r.kind, r.became if r.became != r.kind else "-", r.reason) for r in self]
-        table = [("Layer", "Class", "Became", "At a percentage"), *rows]
-        widths = [max(len(row[i]) for row in table) for i in range(3)]
+        at = [] if self.percentage is None else [f"At {self.percentage} %"]
+        table = [["Layer", "Class", "Became", *at, "At a percentage"]]
+        for row in self:
+            became = row.became if row.became != row.kind else "-"
+            table.append([row.name, row.kind, became, *([row.computed] if at else []), row.reason])
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [
-            "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]])
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
             for row in table
         ]
-        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *self.not_read])
 
 
 def to_idp(
@@ -103,10 +127,10 @@ def to_idp(
     ...     keras.layers.Dense(3, name="last")])
     >>> model = kt.to_idp(model)
     >>> print(model.conversion_report)
-    Layer  Class  Became    At a percentage
-    ----------------------------------------------------------------
-    first  Dense  -         reads the model's inputs, which are kept
-    last   Dense  IDPDense  reads a part of its 16 input channels
+    Layer  Class  Became    At 50 %  At a percentage
+    -------------------------------------------------------------------------
+    first  Dense  -         8 of 16  reads the model's inputs, which are kept
+    last   Dense  IDPDense  3 of 3   reads a part of its 16 input channels
     >>> tesla = TESLA(model, percentages=[100, 50])
     """
     percentages = check_percentages(percentages)
@@ -124,10 +148,11 @@ def to_idp(
             "No layer of the model could be made incomplete, so every percentage would be the same "
             f"network.\n{reading.report()}"
         )
+    calls = graph.first_calls
 
     def clone_layer(layer):
         if id(layer) not in reading.became:
-            return cloning.copy_of(layer)
+            return cloning.copy_of(layer, call=calls.get(id(layer)))
         channels = reading.reads.get(id(layer))
         return kind_of(layer).make_incomplete(
             layer, channels, percentages, profile, trainable_profile
@@ -139,8 +164,35 @@ def to_idp(
             kind_of(old).copy_weights(old, new)
         else:
             cloning.copy_weights(old, new)
-    copy.conversion_report = reading.report()
+    copy.conversion_report = _at(reading.report(), graphs.read(copy), percentages)
     return copy
+
+
+def _at(report, graph, percentages) -> ConversionReport:
+    """Adds to the report of a converted model what is computed at a middle percentage."""
+    plan = narrow(graph, min(percentages, key=lambda p: abs(p - 50)))
+    of_100 = narrow(graph, 100)
+    percentage = f"at {plan.percentage} %"
+    computed = computed_channels(plan)
+    rows, not_read = [], []
+    for row in report:
+        now = computed.get(row.name, "-")
+        if now == "-":
+            row = dataclasses.replace(row, reason=f"is not computed {percentage}")
+            not_read.append(f"Layer {row.name!r} is not computed {percentage}.")
+        rows.append(dataclasses.replace(row, computed=now))
+    for tensor, name in zip(graphs.tensors(graph.inputs), graph.input_names, strict=True):
+        if plan.widths[tensor.index] == 0 and of_100.widths[tensor.index] != 0:
+            not_read.append(f"Input {name!r} of the model is not read {percentage}.")
+    makers = {t.index: call.operation.name for call in graph.calls for t in call.output_tensors}
+    for step in plan.steps:
+        for tensor, width in zip(step.call.input_tensors, step.widths.inputs, strict=True):
+            if width == 0:
+                source = makers.get(tensor.index, "an input of the model")
+                not_read.append(
+                    f"{step.call.operation.name!r} reads nothing of {source!r} {percentage}."
+                )
+    return ConversionReport(tuple(rows), plan.percentage, tuple(not_read))
 
 
 def _skipped(skip, graph):
@@ -176,6 +228,7 @@ class _Reading:
         self._skipped = skipped
         self._keep_inputs = input_complete
         self._where = layouts(graph)
+        self._makers = {t.index: call for call in graph.calls for t in call.output_tensors}
         # What no layer with weights has touched yet, and where its channels are then.
         self._raw = {
             t.index: Channels(len(t.shape) - 1, t.shape[-1])
@@ -213,7 +266,7 @@ class _Reading:
 
     def report(self) -> ConversionReport:
         """Returns the rows of all layers."""
-        return ConversionReport(self._rows)
+        return ConversionReport(tuple(self._rows))
 
     def _follow_inputs(self, call):
         """Notes the channels of what is still an input of the model, scaled or reshaped."""
@@ -243,7 +296,7 @@ class _Reading:
             if raw and self._keep_inputs:
                 return "reads the model's inputs, which are kept"
             if layout is None:
-                return "reads channels that could not be followed"
+                return f"reads channels that could not be followed through {self._lost(x)}"
             axis = kind.channel_axis(layer, len(x.shape))
             if layout.axis != axis or (layout.repeats > 1 and not kind.takes_repeats):
                 return "reads along another axis than that of the channels"
@@ -252,6 +305,17 @@ class _Reading:
             return "is called on inputs of different channels"
         self.reads[id(layer)] = layout
         return None
+
+    def _lost(self, tensor) -> str:
+        """Returns the name of the operation where the channels of a tensor were lost."""
+        call = self._makers.get(tensor.index)
+        if call is None:
+            return "an input of the model"
+        for x in call.input_tensors:
+            # Of an input of the model none are known: those are kept, or read by a layer here.
+            if self._where[x.index] is None and x.index in self._makers:
+                return self._lost(x)
+        return f"{call.operation.name!r} ({type(call.operation).__name__})"
 
     def _reason(self, calls) -> str | None:
         """Returns what a layer does at a percentage, or None if there is nothing to say."""

@@ -47,11 +47,10 @@ def extract(
     def make(step):
         operation, narrowed = step.call.operation, step.narrowed
         if not isinstance(operation, keras.Layer):
-            config = operation.get_config()
-            config.pop("name", None)  # Keras finds one that the slices do not have
-            return type(operation).from_config(config)
+            return cloning.operation_like(operation)
         if narrowed is None:
-            return cloning.copy_of(operation, unique_name(operation.name, taken), dtype)
+            name = unique_name(operation.name, taken)
+            return cloning.copy_of(operation, name, dtype, step.call)
         config = {**narrowed.config, **({"dtype": dtype} if dtype else {})}
         config["name"] = unique_name(config.get("name", operation.name), taken)
         return cloning.rebuilt(narrowed.cls, config)

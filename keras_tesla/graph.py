@@ -70,13 +70,16 @@ class Graph:
     @property
     def layers(self) -> list:
         """The layers called, each once, in the order of the first call."""
-        return list(
-            {
-                id(c.operation): c.operation
-                for c in self.calls
-                if isinstance(c.operation, keras.Layer)
-            }.values()
-        )
+        return [call.operation for call in self.first_calls.values()]
+
+    @property
+    def first_calls(self) -> dict[int, Call]:
+        """{id of a layer: its first call}, in their order."""
+        first: dict[int, Call] = {}
+        for call in self.calls:
+            if isinstance(call.operation, keras.Layer):
+                first.setdefault(id(call.operation), call)
+        return first
 
 
 def tensors(structure) -> list[Tensor]:
@@ -212,7 +215,8 @@ class _Reader:
         self._count += 1
         return Tensor(self._count - 1, tuple(keras_tensor.shape), keras_tensor.dtype)
 
-    def read(self, model) -> Graph:
+    def read(self, model, arguments=None) -> Graph:
+        """Reads a model; a nested one with the sizes of what it is called on."""
         if not is_graph_model(model):
             raise ValueError(
                 "The model must be a Functional or Sequential one: what a subclassed model "
@@ -241,7 +245,7 @@ class _Reader:
             keras_outputs = _Shadow(operation)(*args, **kwargs)
             args, kwargs = keras.tree.map_structure(lambda x: known.get(id(x), x), (args, kwargs))
             if is_graph_model(operation):
-                inner_calls, outputs = _inlined(self.read(operation), args[0])
+                inner_calls, outputs = _inlined(self.read(operation, args[0]), args[0])
                 calls.extend(inner_calls)
             else:
                 outputs = keras.tree.map_structure(self._new, keras_outputs)
@@ -249,8 +253,14 @@ class _Reader:
             learn(keras_outputs, outputs)
             return keras_outputs
 
-        keras_inputs = keras.tree.map_structure(
-            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), model.input
+        own = keras.tree.flatten(model.input)
+        given = [None] * len(own) if arguments is None else keras.tree.flatten(arguments)
+        keras_inputs = keras.tree.pack_sequence_as(
+            model.input,
+            [
+                keras.Input(batch_shape=_known_sizes(t, x), dtype=t.dtype, name=t.name)
+                for t, x in zip(own, given, strict=True)
+            ],
         )
         inputs = keras.tree.map_structure(self._new, keras_inputs)
         learn(keras_inputs, inputs)
@@ -263,6 +273,14 @@ class _Reader:
         )
         outputs = keras.tree.map_structure(lambda t: known[id(t)], clone.output)
         return Graph(inputs, outputs, input_names(model), calls)
+
+
+def _known_sizes(declared, given) -> tuple:
+    """The shape of an input of a model: as declared, where that is open as given."""
+    if given is None or len(given.shape) != len(declared.shape):
+        return tuple(declared.shape)
+    pairs = zip(declared.shape, given.shape, strict=True)
+    return tuple(size if own is None else own for own, size in pairs)
 
 
 def _inlined(inner: Graph, arguments):

@@ -67,9 +67,15 @@ def order_channels(model):
         Deployment, 2020, https://arxiv.org/abs/1908.09791 (channel sorting)
     """
     graphs.check_class(model)
-    for layer in graphs.read(model).layers:
+    graph = graphs.read(model)
+    for layer in graph.layers:
         _check_profile(layer)
-    ordered, pairs = cloning.clone(model, cloning.copy_of)
+    calls = graph.first_calls
+
+    def clone_layer(layer):
+        return cloning.copy_of(layer, call=calls.get(id(layer)))
+
+    ordered, pairs = cloning.clone(model, clone_layer)
     for old, new in pairs:
         cloning.copy_weights(old, new)
     reading = _Reading(graphs.read(ordered))

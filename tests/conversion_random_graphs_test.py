@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_tesla as kt
 from keras_tesla.extraction import extract
@@ -15,7 +15,16 @@ BACKEND = keras.backend.backend()
 BATCHES, BATCH = {"tensorflow": (20, 25), "torch": (10, 10), "jax": (5, 4)}[BACKEND]
 
 PROJECTIONS = ["project", "project", "shared", "nested"]
-CHANNELWISE = ["norm", "group_norm", "layer_norm", "activation", "pool", "dropout", "lambda"]
+CHANNELWISE = [
+    "norm",
+    "group_norm",
+    "layer_norm",
+    "activation",
+    "pool",
+    "dropout",
+    "lambda",
+    "operation",
+]
 MERGES = ["add", "multiply", "operator", "concatenate", "squeeze_and_excite"]
 
 
@@ -87,7 +96,31 @@ class RandomGraph:
             if kind == "operator":
                 return 1 - a * b
             return (layers.Multiply if kind == "multiply" else layers.Add)()([a, b])
+        if kind == "operation":
+            return self.operation(a)
         return self.channelwise(kind, a.shape[-1])(a)
+
+    def operation(self, a):
+        """A function of keras.ops; positions and channels stay as many as they are."""
+        rank = len(a.shape)
+        found = [
+            lambda: ops.clip(-a, -1, 0.5),
+            lambda: a / 2 - 1,
+            lambda: ops.where(a > 0, a, 0.3),
+            lambda: a * ops.sigmoid(layers.Dense(1)(a)),
+            lambda: a * layers.Dense(1)(a),
+            lambda: layers.PReLU(shared_axes=list(range(1, rank - 1)) or None)(a),
+        ]
+        if self.rank:
+            found += [
+                lambda: ops.flip(a, axis=1),
+                lambda: a - ops.mean(a, axis=1, keepdims=True),
+                lambda: ops.softmax(a, axis=1),
+                lambda: ops.pad(a[:, 1:], [(0, 0), (0, 1), *[(0, 0)] * self.rank]),
+            ]
+        if self.rank == 2 and a.shape[1] == a.shape[2]:
+            found.append(lambda: ops.transpose(a, (0, 2, 1, 3)))
+        return self.choose(found)()
 
     def again(self, kind, a):
         """A layer or a nested model, called on one tensor or on two of equal shape."""

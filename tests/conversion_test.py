@@ -106,15 +106,16 @@ def test_layers_behind_others_become_incomplete():
 
 
 REPORT = """\
-Layer        Class               Became                 At a percentage
+Layer        Class               Became                 At 50 %  At a percentage
 ------------------------------------------------------------------------------------------------
-first        Conv2D              -                      reads the model's inputs, which are kept
-first_norm   BatchNormalization  -                      its input is the same at every percentage
-depthwise    DepthwiseConv2D     -                      is narrowed as it is, by channel
-second       Conv2D              IDPConv2D              reads a part of its 8 input channels
-second_norm  BatchNormalization  IDPBatchNormalization  has statistics for each percentage
-hidden       Dense               IDPDense               reads a part of its 10 input channels
-head         Dense               IDPDense               reads a part of its 6 input channels"""
+first        Conv2D              -                      4 of 8   reads the model's inputs, which are kept
+first_norm   BatchNormalization  -                      4 of 8   its input is the same at every percentage
+depthwise    DepthwiseConv2D     -                      4 of 8   is narrowed as it is, by channel
+second       Conv2D              IDPConv2D              5 of 10  reads a part of its 8 input channels
+second_norm  BatchNormalization  IDPBatchNormalization  5 of 10  has statistics for each percentage
+hidden       Dense               IDPDense               3 of 6   reads a part of its 10 input channels
+head         Dense               IDPDense               3 of 3   reads a part of its 6 input channels\
+"""  # noqa: E501
 
 
 def test_the_report_is_a_table():
@@ -122,6 +123,29 @@ def test_the_report_is_a_table():
     expected_header, _, *expected_rows = REPORT.splitlines()
     assert (header, rows) == (expected_header, expected_rows)
     assert rule == "-" * max(map(len, rows))
+
+
+def test_the_report_says_what_is_not_read():
+    """At 50 % the first part of the concatenation is all that is read of it."""
+    a, b = keras.Input((5,), name="a"), keras.Input((4,), name="b")
+    parts = [layers.Dense(6, name=f"of_{t.name}")(t) for t in (a, b)]
+    x = layers.Dense(8, name="hidden")(layers.Concatenate(name="both")(parts))
+    model = keras.Model([a, b], layers.Dense(3, name="head")(x))
+    report = convert(model, percentages=[100, 60, 50]).conversion_report
+    assert report.percentage == 50
+    assert {row.name: (row.computed, row.reason) for row in report} == {
+        "of_a": ("6 of 6", "reads the model's inputs, which are kept"),
+        "of_b": ("-", "is not computed at 50 %"),
+        "hidden": ("4 of 8", "reads a part of its 12 input channels"),
+        "head": ("3 of 3", "reads a part of its 8 input channels"),
+    }
+    assert str(report).splitlines()[-3:] == list(report.not_read)
+    assert report.not_read == (
+        "Layer 'of_b' is not computed at 50 %.",
+        "Input 'b' of the model is not read at 50 %.",
+        "'both' reads nothing of 'of_b' at 50 %.",
+    )
+    assert convert(model, percentages=[100]).conversion_report.not_read == ()
 
 
 def test_at_100_is_the_model_again():
@@ -375,7 +399,7 @@ def after(layer, rank=1):
         ),
         (lambda: after(layers.Conv1D(8, 1, groups=2, name="left")), "is grouped"),
         (lambda: after(layers.SeparableConv1D(8, 1, name="left")), "reads all of its channels"),
-        (lambda: after(layers.Permute((2, 1), name="left")), "is not understood"),
+        (lambda: after(layers.UnitNormalization(name="left")), "is not understood"),
     ],
 )
 def test_what_is_left_is_named(make, reason, assert_same_three_ways):
@@ -387,9 +411,12 @@ def test_what_is_left_is_named(make, reason, assert_same_three_ways):
 
 
 def test_a_layer_whose_channels_cannot_be_followed_is_left():
-    converted_or_not = after(layers.LSTM(8))
-    with pytest.raises(ValueError, match="last .*reads channels that could not be followed"):
-        kt.to_idp(converted_or_not)
+    x = inputs = keras.Input((6, 4))
+    stack = (layers.Conv1D(8, 1), layers.LSTM(8, name="lost"), layers.ReLU(), layers.Dense(3))
+    for layer in stack:
+        x = layer(x)
+    with pytest.raises(ValueError, match=r"could not be followed through 'lost' \(LSTM\)\n?"):
+        kt.to_idp(keras.Model(inputs, x))
 
 
 def test_lora_and_quantized_weights_are_left():

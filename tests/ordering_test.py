@@ -169,6 +169,20 @@ def test_a_model_without_incomplete_layers_is_ordered_for_all_its_layers():
         assert_sorted(copy, name)
 
 
+def test_operations_pass_the_order_on():
+    x = keras.Input((4, 4, 3))
+    y = layers.Conv2D(8, 1, name="before")(x)
+    y = layers.PReLU(alpha_initializer="random_normal")(y)
+    y = keras.ops.clip(-y / 2, -1, 0.5)
+    y = y * keras.ops.mean(y, axis=(1, 2), keepdims=True)
+    y = y * layers.Conv2D(1, 1, activation="sigmoid")(x)  # one factor for all channels
+    y = keras.ops.pad(
+        keras.ops.transpose(y, (0, 2, 1, 3))[:, ::2], [(0, 0), (1, 0), (0, 0), (0, 0)]
+    )
+    y = IDPConv2D(6, 1, name="head")(y)
+    assert_sorted(ordered(keras.Model(x, layers.Flatten()(y))), "head")
+
+
 def test_statistics_of_every_percentage_move():
     x = keras.Input((4,))
     y = IDPBatchNormalization([100, 50], name="norm")(layers.Dense(8)(x))
@@ -350,7 +364,7 @@ NOT_UNDERSTOOD = {
     "incomplete grouped": lambda: IDPConv2D(8, 1, groups=2),
     "depth multiplier": lambda: layers.DepthwiseConv2D(1, depth_multiplier=2),
     "depthwise softmax": lambda: layers.DepthwiseConv2D(1, activation="softmax"),
-    "PReLU": lambda: layers.PReLU(),
+    "PReLU of one slope": lambda: layers.PReLU(shared_axes=[1, 2, 3]),
     "layer norm": lambda: layers.LayerNormalization(),
     "group norm": lambda: layers.GroupNormalization(2),
     "norm of an axis": lambda: layers.BatchNormalization(axis=1),

@@ -1,16 +1,25 @@
 """The multiply-adds of a plain Keras model."""
 
-from keras_tesla import graph
+from keras_tesla import cloning, graph
+from keras_tesla.kinds.kind import Kind
 from keras_tesla.kinds.registry import inherited_kind_of
 
 
 def multiply_adds(model) -> int:
     """Returns the multiply-adds of one example through a model.
 
-    Counted are the dot products of Dense, Conv1D/2D/3D, DepthwiseConv1D/2D and SeparableConv1D/2D
-    layers, output positions times the size of the kernels, and of Conv1D/2D/3DTranspose, input
-    positions times the size of the kernel. Biases, normalizations and activations are not. A layer
-    called twice counts twice.
+    Counted are the dot products of
+
+    - Dense, convolutions of all kinds and EinsumDense: the size of the kernel for each position of
+      the output (of the input, for transposed convolutions),
+    - attention: its projections, and the products of queries with keys and of scores with values,
+    - GRU, LSTM, SimpleRNN and ConvLSTM: both kernels at each step; Bidirectional and
+      TimeDistributed: what the layer inside takes,
+    - Dot, and the operations dot, einsum, inner, matmul and tensordot.
+
+    Biases, normalizations and activations are not. A layer called twice counts twice. What layers
+    of your own, Lambda and `keras.ops` convolutions compute is not known: they count nothing, and
+    `keras_tesla.summary` says so.
 
     Args:
         model: A built Functional or Sequential model of stock layers, such as `TESLA.at(30)`, with
@@ -24,14 +33,23 @@ def multiply_adds(model) -> int:
     >>> multiply_adds(keras.Sequential([keras.Input((784,)), keras.layers.Dense(10)]))
     7840
     """
-    return sum(map(of_call, graph.read(model).calls))
+    return sum(of_call(call) or 0 for call in graph.read(model).calls)
 
 
-def of_call(call) -> int:
+def of_call(call, weights=None) -> int | None:
     """Returns the multiply-adds of one example through one call of a layer or operation.
+
+    Args:
+        call: The call.
+        weights: {path: weight} that the layer runs with. Default: all of its own.
+
+    Returns:
+        Int; None if nobody knows: for a layer of the user's that no kind counts.
 
     Raises:
         ValueError: If a dimension is unknown.
     """
     kind = inherited_kind_of(call.operation)
-    return kind.multiply_adds(call, kind.weights(call.operation))
+    if type(kind) is Kind and not cloning.is_stock(call.operation):
+        return None
+    return kind.multiply_adds(call, kind.weights(call.operation) if weights is None else weights)

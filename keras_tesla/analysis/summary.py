@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_tesla import graph as graphs
-from keras_tesla.kinds.registry import inherited_kind_of
+from keras_tesla.analysis.cost import of_call
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentages
 from keras_tesla.training import checks
@@ -27,7 +27,9 @@ def summary(model, percentages=None, print_fn=print):
     They are those of `TESLA.at(percentage)`. For a layer called twice, multiply-adds count twice
     and parameters once; parameters count twice if the two calls have different widths, because
     extraction then makes two layers of it. Layers with neither are left out, and so are the
-    selections that extraction puts before a layer that reads a part of a masked tensor.
+    selections that extraction puts before a layer that reads a part of a masked tensor. Where
+    nobody knows the multiply-adds of a layer, as of one of your own, its row says "not counted" and
+    the total is that of the others.
 
     Args:
         model: A `TESLA`, or a built Functional or Sequential model with an `IDPDense` or
@@ -81,31 +83,37 @@ def summary(model, percentages=None, print_fn=print):
         name = model.name
         percentages = (100, 75, 50, 25) if percentages is None else percentages
     percentages = check_percentages(percentages)
-    # Axes: layer, percentage, quantity.
-    costs = np.stack([_costs(graph, p) for p in percentages], axis=1)
+    operations = {id(call.operation): call.operation for call in graph.calls}
+    uncounted: set[int] = set()
+    # Axes: operation, percentage, quantity.
+    costs = np.stack([_costs(graph, p, operations, uncounted) for p in percentages], axis=1)
     rows = [
-        (layer.name, of_layer)
-        for layer, of_layer in zip(graph.layers, costs, strict=True)
-        if of_layer.any()
+        (operation.name, of_operation, key in uncounted)
+        for (key, operation), of_operation in zip(operations.items(), costs, strict=True)
+        if of_operation.any() or key in uncounted
     ]
     print_fn(_table(name, percentages, rows))
 
 
-def _costs(graph, percentage):
-    """Returns the multiply-adds, parameters and bytes of each layer, shape (layers, 3)."""
-    costs = {id(layer): np.zeros(3, "int64") for layer in graph.layers}
+def _costs(graph, percentage, operations, uncounted):
+    """Returns the multiply-adds, parameters and bytes of each operation, shape (operations, 3).
+
+    Args:
+        graph: The calls of the model.
+        percentage: Int.
+        operations: {id: layer or operation}, all of the graph's.
+        uncounted: To this the ids of those are added whose multiply-adds are not known.
+    """
+    costs = {key: np.zeros(3, "int64") for key in operations}
     stored = set()
     for step in narrow(graph, percentage).steps:
         layer, narrowed = step.call.operation, step.narrowed
-        if not isinstance(layer, keras.Layer):
-            continue
-        kind = inherited_kind_of(layer)
-        if narrowed is None:
-            multiplied, weights = kind.weights(layer), layer.weights
-        else:
-            multiplied = narrowed.weights()
-            weights = list(multiplied.values())
-        costs[id(layer)][0] += kind.multiply_adds(step.call, multiplied)
+        multiplied = None if narrowed is None else narrowed.weights()
+        count = of_call(step.call, multiplied)
+        if count is None:
+            uncounted.add(id(layer))
+        costs[id(layer)][0] += count or 0
+        weights = getattr(layer, "weights", []) if multiplied is None else multiplied.values()
         if step.extracted_as in stored:
             continue
         stored.add(step.extracted_as)
@@ -119,13 +127,19 @@ def _costs(graph, percentage):
 def _table(name, percentages, rows):
     blocks = []
     for quantity, title in enumerate(_QUANTITIES):
-        counts = [(layer, of_layer[:, quantity]) for layer, of_layer in rows]
-        total = sum(of_layer for _, of_layer in counts)
+        counts = [
+            (name, of_layer[:, quantity], unknown and quantity == 0)
+            for name, of_layer, unknown in rows
+        ]
+        total = sum(of_layer for _, of_layer, _ in counts)
         blocks.append(
             [
                 (title, [f"{p} %" for p in percentages]),
                 None,  # a rule
-                *((layer, [f"{n:,}" for n in of_layer]) for layer, of_layer in counts),
+                *(
+                    (layer, ["not counted" if unknown else f"{n:,}" for n in of_layer])
+                    for layer, of_layer, unknown in counts
+                ),
                 None,
                 ("Total", [f"{n:,}" for n in total]),
                 (f"of {percentages[0]} %", [f"{100 * n / total[0]:.1f} %" for n in total]),

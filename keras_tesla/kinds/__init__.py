@@ -8,11 +8,19 @@ subclass may compute something else.
 """
 
 from keras_tesla.channels import Channels
-from keras_tesla.kinds import channelwise, depthwise, merging, normalization, projection
+from keras_tesla.kinds import (
+    channelwise,
+    depthwise,
+    merging,
+    normalization,
+    operations,
+    projection,
+    whole,
+)
 from keras_tesla.kinds.kind import Channelwise, Kind, Narrowed, Widths
 from keras_tesla.kinds.registry import register_kind
 
 # Importing a family registers its kinds.
-_FAMILIES = (channelwise, depthwise, merging, normalization, projection)
+_FAMILIES = (channelwise, depthwise, merging, normalization, operations, projection, whole)
 
 __all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Widths", "register_kind"]

@@ -1,5 +1,8 @@
 """Which activations treat each number separately."""
 
+import operator
+import sys
+
 import keras
 
 from keras_tesla.kinds.kind import Channelwise
@@ -21,4 +24,20 @@ def is_elementwise(activation) -> bool:
         kind = kind_of(activation)
         return type(kind) is Channelwise and not kind.weight_axes
     name = getattr(activation, "__name__", "")
-    return name in ELEMENTWISE and activation is keras.activations.get(name)
+    return name in ELEMENTWISE and any(
+        activation is getattr(module, name, None) for module in _modules()
+    )
+
+
+def _modules():
+    """Yields the modules whose functions of those names are these activations."""
+    yield keras.activations
+    yield keras.ops
+    for path in ("tensorflow.nn", "tensorflow.math", "jax.nn", "torch", "torch.nn.functional"):
+        framework, *rest = path.split(".")
+        if framework in sys.modules:  # else no layer has a function of it
+            yield (
+                operator.attrgetter(".".join(rest))(sys.modules[framework])
+                if rest
+                else (sys.modules[framework])
+            )

@@ -1,13 +1,14 @@
 """Layers without weights that treat each channel separately: activations, pooling, reshaping."""
 
 import math
+from collections.abc import Mapping
 
 from keras import layers
 
 from keras_tesla.channels import Channels
 from keras_tesla.cloning import config_of
 from keras_tesla.kinds.activations import is_elementwise
-from keras_tesla.kinds.kind import Channelwise, Narrowed, last_or_first
+from keras_tesla.kinds.kind import Axes, Channelwise, Narrowed, last_or_first
 from keras_tesla.kinds.registry import register
 
 register(
@@ -61,7 +62,25 @@ register(
     *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
     *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
     *(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D),
+    *(layers.AdaptiveAveragePooling1D, layers.AdaptiveMaxPooling1D),
+    *(layers.AdaptiveAveragePooling2D, layers.AdaptiveMaxPooling2D),
+    *(layers.AdaptiveAveragePooling3D, layers.AdaptiveMaxPooling3D),
+    *(layers.CenterCrop, layers.RandomCrop, layers.RandomFlip, layers.Resizing),
 )
+
+
+class _PReLU(Channelwise):
+    """A slope for each channel, and for each position that is not shared."""
+
+    weight_axes: Mapping[str, Axes] = {"alpha": (None, -1)}
+
+    def layouts(self, call, inputs):
+        rank = len(call.input_tensors[0].shape)
+        shared = {axis % rank for axis in call.operation.shared_axes or ()}
+        return [None] if rank - 1 in shared else super().layouts(call, inputs)
+
+
+register(_PReLU(), layers.PReLU)
 
 
 class _GlobalPooling(_Spatial):

@@ -185,8 +185,8 @@ class Kind:
                 "weight without channels; a layer with a random seed cannot have a kind."
             )
 
-    def multiply_adds(self, call, weights: dict) -> int:
-        """Returns the multiply-adds of one example through a call.
+    def multiply_adds(self, call, weights: dict) -> int | None:
+        """Returns the multiply-adds of one example through a call; None: they are not known.
 
         Args:
             call: The call, of full width: only its positions matter.
@@ -268,6 +268,13 @@ class Channelwise(Kind):
         return Widths(list(demand), [demand[0], *others], [inputs[0], *others])
 
 
+class Whole(Kind):
+    """A layer that is known to mix all of its channels: it says only what it costs."""
+
+    def multiply_adds(self, call, weights):
+        raise NotImplementedError
+
+
 def is_regularized(operation) -> bool:
     """Whether an activity regularizer sees every channel, so that all must be computed."""
     return getattr(operation, "activity_regularizer", None) is not None
@@ -318,10 +325,24 @@ def positions(layer, shape, axis) -> int:
     Raises:
         ValueError: If one of those dimensions is not known.
     """
-    others = [size for i, size in enumerate(shape) if i not in (0, axis)]
-    if None in others:
+    return product(layer, shape, [size for i, size in enumerate(shape) if i not in (0, axis)])
+
+
+def product(layer, shape, sizes) -> int:
+    """Returns the product of dimensions.
+
+    Args:
+        layer: The layer, for the message.
+        shape: The tensor's shape, likewise.
+        sizes: The dimensions; None: unknown.
+
+    Raises:
+        ValueError: If one of them is not known.
+    """
+    sizes = list(sizes)
+    if None in sizes:
         raise ValueError(
             f"The multiply-adds of layer {layer.name!r} depend on a dimension that is not known, "
             f"in the shape {shape}. Give `keras.Input` a full shape."
         )
-    return math.prod(others)
+    return math.prod(sizes)

@@ -1,5 +1,7 @@
 """Layers and operations that combine several tensors."""
 
+import dataclasses
+
 import keras
 from keras import layers
 
@@ -31,11 +33,41 @@ class _Merge(Kind):
         return Widths(list(demand), list(demand) * len(inputs), list(inputs))
 
 
+class _Broadcast(_Merge):
+    """The same, also with tensors of one channel, which go with each channel of the others."""
+
+    def layouts(self, call, inputs):
+        wide = _wide(call, inputs)
+        return super().layouts(call, [v for v, w in zip(inputs, wide, strict=True) if w])
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        wide = _wide(call, inputs)
+        widths = super().widths(call, percentage, inputs, outputs, demand)
+        return dataclasses.replace(
+            widths,
+            inputs=[v if w else None for v, w in zip(widths.inputs, wide, strict=True)],
+            layouts=[v if w else None for v, w in zip(widths.layouts, wide, strict=True)],
+        )
+
+
+def _wide(call, inputs) -> list[bool]:
+    """For each input of a merge, whether it has all channels of the output, not one for all."""
+    (y,) = call.output_tensors
+    axes = {v.axis for v in inputs if v and y.shape[v.axis] == v.repeats * v.count > 1}
+    if len(axes) != 1:
+        return [True] * len(inputs)
+    (axis,) = axes
+    rank = len(y.shape)
+    return [len(x.shape) != rank or x.shape[axis] != 1 for x in call.input_tensors]
+
+
 register(
-    _Merge(),
+    _Broadcast(),
     *(layers.Add, layers.Average, layers.Maximum, layers.Minimum, layers.Multiply),
     layers.Subtract,
-    *("Add", "Maximum", "Minimum", "Multiply", "Subtract"),
+    *("Add Arctan2 Divide DivideNoNan Equal FloorDivide Fmax Fmin Fmod Greater".split()),
+    *("GreaterEqual Heaviside Hypot Less LessEqual Logaddexp LogicalAnd LogicalOr".split()),
+    *("LogicalXor Maximum Minimum Mod Multiply NotEqual Power Subtract TrueDivide Where".split()),
 )
 
 

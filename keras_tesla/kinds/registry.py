@@ -4,7 +4,7 @@ import copy
 
 import keras
 
-from keras_tesla.kinds.kind import Kind
+from keras_tesla.kinds.kind import Kind, Whole
 
 _KINDS: dict[type | str, Kind] = {}  # a string: the class name of an operation of Keras' own
 _UNKNOWN = Kind()
@@ -75,7 +75,8 @@ def register_kind(cls, kind=None, *, like=None):
             f"them alike. Received: kind={kind!r}, like={like!r}"
         )
     if like is not None:
-        if not (isinstance(like, type) and like in _KINDS):
+        known = isinstance(like, type) and like in _KINDS
+        if not known or isinstance(_KINDS[like], Whole):
             raise ValueError(
                 "`like` must be a layer class that the library understands, such as "
                 f"`keras.layers.ReLU`. Received: {like!r}"
@@ -112,6 +113,8 @@ def inherited_kind_of(operation) -> Kind:
     A subclass of an incomplete layer depends on the percentage, and one of Dense costs what that
     costs; how it treats channels is another question (`kind_of`).
     """
+    if not isinstance(operation, keras.Layer):
+        return kind_of(operation)
     found = (_KINDS[cls] for cls in type(operation).__mro__ if cls in _KINDS)
     return next(found, _UNKNOWN)
 

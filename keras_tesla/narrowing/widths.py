@@ -37,6 +37,27 @@ def table(graph: Graph, percentages) -> str:
     return "\n".join(lines)
 
 
+def computed_channels(plan) -> dict[str, str]:
+    """Returns {name of a layer: `"8 of 16"` channels} for those that are computed at a percentage.
+
+    `"all"`: the layer has no channels that could be left out. Of the calls of a layer the last one
+    counts.
+
+    Args:
+        plan: The plan of that percentage.
+    """
+    found = {}
+    for step in plan.steps:
+        layout = plan.layouts[step.call.output_tensors[0].index]
+        computed = step.widths.outputs[0]
+        name = step.call.operation.name
+        if layout is None:
+            found[name] = "all"
+        else:
+            found[name] = f"{layout.count if computed is None else computed} of {layout.count}"
+    return found
+
+
 def _cell(plan, step) -> str:
     if step is None:
         return "-"

@@ -6,6 +6,7 @@ import keras
 
 from keras_tesla import cloning
 from keras_tesla.graph import Graph
+from keras_tesla.kinds.registry import kind_of
 from keras_tesla.layers import IDPBatchNormalization, IDPDense, IncompleteDotProduct
 from keras_tesla.narrowing.plan import layouts
 from keras_tesla.quantization.ranges import ActivationRange
@@ -16,8 +17,8 @@ def check_graph(graph: Graph):
 
     Raises:
         ValueError: If there is no IDP layer, one is hidden inside another layer, an `IDPDense`
-            would leave out positions instead of channels after a `Flatten`, or Keras has quantized
-            a layer.
+            would leave out positions instead of channels after a `Flatten`, Keras has quantized a
+            layer, or a layer to be narrowed computes something else once made from its config.
     """
     check_not_quantized(graph.layers)
     for layer in graph.layers:
@@ -40,6 +41,14 @@ def check_graph(graph: Graph):
             "`keras_tesla.to_idp`. "
             f"Received layers: {[layer.name for layer in graph.layers]}"
         )
+    for call in graph.first_calls.values():
+        layer = call.operation
+        if kind_of(layer).weight_axes and not cloning.is_described(call):
+            raise ValueError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) is narrowed, and one made from its "
+                "config computes another function than the layer does. Its `get_config` must "
+                "return all that `__init__` takes."
+            )
     where = layouts(graph)
     for call in graph.calls:
         layer = call.operation

@@ -87,7 +87,7 @@ def tensorflow(model, tasks, x, y, sample_weight):
     shared: dict[int, tuple] = {}  # {id of a shared tensor: (it, its width, gradient so far)}
     for percentage in _order(tasks.active, model.distillation):
         # The graph's executor would start all percentages at once and hold what each of them needs.
-        with tf.control_dependencies([*gradients, *(g.value for _, _, g in shared.values())]):
+        with _after([*gradients, *(g.value for _, _, g in shared.values())]):
             cut = tasks.cut(percentage, known[percentage])
             # By identity: a layer may return its input, as a Dropout of 0 does, and a tape gives a
             # tensor that it is asked for twice its whole gradient twice. Inputs need none.
@@ -106,7 +106,7 @@ def tensorflow(model, tasks, x, y, sample_weight):
             by_variables, by_tensors = tape.gradient(scaled, (variables, tensors))
             gradients = _added(gradients, by_variables)
             total += weighted
-        with tf.control_dependencies(gradients):  # when little else is held: these may be copied
+        with _after(gradients):  # when little else is held: these may be copied
             for (key, _, width), gradient in zip(found.values(), by_tensors, strict=True):
                 if gradient is not None:
                     whole, whole_width = known[percentage][key]
@@ -130,6 +130,17 @@ def tensorflow(model, tasks, x, y, sample_weight):
         for g, v in zip(gradients, variables, strict=True)
     ]
     return outputs, total, gradients
+
+
+def _after(tensors):
+    """The operations made in this context run after the tensors are known.
+
+    They wait for one operation that waits for the tensors: waiting for each tensor, they would take
+    a number of edges that grows with the square of the model.
+    """
+    import tensorflow as tf
+
+    return tf.control_dependencies([tf.group(*tensors)])
 
 
 def _order(percentages, distillation):

@@ -1,8 +1,9 @@
 """Multiply-adds, by hand."""
 
 import keras
+import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from keras_tesla import graph
 from keras_tesla.analysis.cost import multiply_adds
@@ -34,12 +35,73 @@ def model_of(shape, *stack):
         ((8, 8, 3), layers.DepthwiseConv2D(3, depth_multiplier=2), 6 * 6 * 9 * 3 * 2),
         ((3, 8, 8), layers.DepthwiseConv2D(3, data_format="channels_first"), 6 * 6 * 9 * 3),
         ((9, 4), layers.DepthwiseConv1D(3), 7 * 3 * 4),
+        ((5, 7), layers.EinsumDense("abc,cd->abd", (None, 3)), 5 * 7 * 3),
+        ((5, 7), layers.EinsumDense("...c,cde->...de", (3, 2)), 5 * 7 * 3 * 2),
+        ((5, 6), layers.SimpleRNN(4), 5 * (6 + 4) * 4),
+        ((5, 6), layers.GRU(4), 5 * 3 * (6 + 4) * 4),
+        ((5, 6), layers.LSTM(4, return_sequences=True), 5 * 4 * (6 + 4) * 4),
+        ((5, 6), layers.RNN(layers.LSTMCell(4)), 5 * 4 * (6 + 4) * 4),
+        ((5, 6), layers.Bidirectional(layers.GRU(4)), 2 * 5 * 3 * (6 + 4) * 4),
+        ((5, 6), layers.TimeDistributed(layers.Dense(4)), 5 * 6 * 4),
+        ((5, 8, 8, 3), layers.TimeDistributed(layers.Conv2D(4, 3)), 5 * 6 * 6 * 9 * 3 * 4),
+        # Four gates, each with a kernel on the 3 channels and one on the 2 of the state.
+        ((5, 8, 8, 3), layers.ConvLSTM2D(2, 3), 5 * 6 * 6 * 4 * 2 * 9 * (3 + 2)),
+        (
+            (5, 3, 8, 8),
+            layers.ConvLSTM2D(2, 3, data_format="channels_first"),
+            5 * 6 * 6 * 4 * 2 * 9 * (3 + 2),
+        ),
         ((8, 8, 3), layers.BatchNormalization(), 0),
+        ((8, 8, 3), layers.LayerNormalization(), 0),
         ((8, 8, 3), layers.MaxPooling2D(), 0),
     ],
 )
 def test_one_layer(shape, layer, expected):
     assert multiply_adds(model_of(shape, layer)) == expected
+
+
+# Queries of 5 steps and 8 features; keys and values of 6 steps and 10 features.
+PROJECTED = 5 * 8 * 12 + 6 * 10 * 12 + 6 * 10 * 9 + 5 * 9 * 8  # in 3 heads of 4, values of 3
+
+TWO_TENSORS = {
+    "MultiHeadAttention": (
+        lambda q, v: layers.MultiHeadAttention(3, key_dim=4, value_dim=3)(q, v),
+        PROJECTED + 3 * 5 * 6 * (4 + 3),
+    ),
+    "by keyword": (
+        lambda q, v: layers.MultiHeadAttention(3, key_dim=4, value_dim=3)(query=q, value=v),
+        PROJECTED + 3 * 5 * 6 * (4 + 3),
+    ),
+    "GroupQueryAttention": (
+        # Four heads of queries and two of keys and of values, all of 4.
+        lambda q, v: layers.GroupQueryAttention(4, 4, 2)(q, v[..., :8]),
+        2 * 5 * 8 * 16 + 2 * 6 * 8 * 8 + 4 * 5 * 6 * (4 + 4),
+    ),
+    "Attention": (
+        lambda q, v: layers.Attention()([layers.Dense(10)(q), v]),
+        5 * 8 * 10 + 5 * 6 * (10 + 10),
+    ),
+    "Dot": (
+        lambda q, v: layers.Dot(axes=-1)([layers.Dense(10)(q), v]),
+        5 * 8 * 10 + 5 * 6 * 10,
+    ),
+    "matmul": (lambda q, v: ops.matmul(v[:, :5, :5], q), 5 * 5 * 8),
+    "einsum": (lambda q, v: ops.einsum("bqc,bkd->bqkcd", q, v), 5 * 8 * 6 * 10),
+    "einsum of a sum": (lambda q, v: ops.einsum("bqc,bkc->bqk", q, v[..., :8]), 5 * 8 * 6),
+}
+
+
+@pytest.mark.parametrize("name", TWO_TENSORS)
+def test_of_two_tensors(name):
+    make, expected = TWO_TENSORS[name]
+    q, v = keras.Input((5, 8)), keras.Input((6, 10))
+    assert multiply_adds(keras.Model([q, v], make(q, v))) == expected
+
+
+def test_a_product_with_an_array():
+    x = keras.Input((5, 8))
+    model = keras.Model(x, ops.tensordot(x, np.ones((8, 3), "float32"), axes=1))
+    assert multiply_adds(model) == 5 * 8 * 3
 
 
 class Doubled(layers.Dense):
@@ -92,6 +154,7 @@ def test_of_an_extracted_model(percentage, expected):
     [
         ((None, 8, 3), layers.Conv2D(4, 3, name="late")),
         ((None, 5), layers.Dense(4, name="late")),
+        ((None, 5), layers.LSTM(4, name="late")),
         ((3, None, None), layers.Conv2D(4, 1, data_format="channels_first", name="late")),
     ],
 )

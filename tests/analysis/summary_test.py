@@ -247,7 +247,39 @@ def test_weights_that_are_in_no_dot_product_count():
     blocks = blocks_of(text_of(keras.Model(x, IDPDense(2)(y)), [100, 50]))
     assert blocks["Parameters"]["table"] == [42, 42]
     assert blocks["Parameters"]["recurrent"] == [176, 176]
-    assert blocks["Multiply-adds"]["recurrent"] == [0, 0]
+    # Four gates, each of 6 inputs and 4 states, at 5 steps.
+    assert blocks["Multiply-adds"]["recurrent"] == [5 * 4 * 4 * (6 + 4)] * 2
+
+
+class Square(layers.Layer):
+    """May multiply as much as it likes."""
+
+    def call(self, x):
+        return keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))
+
+
+def test_operations_have_a_row_and_layers_of_the_user_are_not_counted():
+    x = keras.Input((4, 6))
+    y = Square(name="own")(layers.Dense(8, name="first")(x))
+    y = keras.ops.matmul(y, y)
+    model = keras.Model(x, IDPDense(2, name="last")(layers.Dense(8)(y)))
+    text = text_of(model, [100, 50])
+    assert re.search(r"^own +not counted +not counted$", text, re.MULTILINE)
+    blocks = blocks_of(text.replace("not counted", "0"))
+    (of_operation,) = (v for k, v in blocks["Multiply-adds"].items() if k.startswith("matmul"))
+    assert of_operation == [4 * 4 * 4] * 2
+    total = 4 * 6 * 8 + 4 * 4 * 4 + 4 * 4 * 8 + 4 * 8 * 2
+    assert blocks["Multiply-adds"]["Total"][0] == total == multiply_adds(model)
+
+
+def test_a_nested_model_is_counted_at_the_sizes_that_it_is_called_on():
+    """Its own input leaves them open."""
+    inner_input = keras.Input((None, None, 3))
+    inner = keras.Model(inner_input, layers.Conv2D(4, 1, name="inner")(inner_input))
+    x = keras.Input((5, 7, 3))
+    y = IDPConv2D(2, 1, name="last")(inner(x))
+    blocks = blocks_of(text_of(keras.Model(x, y), [100, 50]))
+    assert blocks["Multiply-adds"]["inner"] == [5 * 7 * 3 * 4, 5 * 7 * 3 * 2]
 
 
 def test_the_selection_before_a_masked_layer_is_left_out():

@@ -58,7 +58,7 @@ class Twice(layers.Layer):
 
 TRAPS = {
     "Softmax": lambda: through(layers.Softmax()),
-    "PReLU": lambda: through(layers.PReLU(shared_axes=[1, 2])),
+    "PReLU of one slope": lambda: through(layers.PReLU(shared_axes=[1, 2, 3])),
     "LayerNormalization": lambda: through(layers.LayerNormalization()),
     "GroupNormalization of one group": lambda: through(layers.GroupNormalization(1)),
     "GroupNormalization of rows": lambda: through(layers.GroupNormalization(2, axis=1)),
@@ -68,7 +68,7 @@ TRAPS = {
     "LSTM": lambda: through(layers.LSTM(8), rank=1),
     "ActivityRegularization": lambda: through(layers.ActivityRegularization(l2=0.1)),
     "TimeDistributed": lambda: through(layers.TimeDistributed(layers.Dense(8)), rank=1),
-    "RepeatVector": lambda: through(layers.RepeatVector(2), rank=0),
+    "Masking, which looks at all channels": lambda: through(layers.Masking(), rank=1),
     "Permute": lambda: through(layers.Permute((1, 3, 2))),
     "own layer": lambda: through(Reversed()),
     "subclass of ReLU": lambda: through(ReversedReLU()),
@@ -88,7 +88,21 @@ TRAPS = {
     "transpose": lambda: through(lambda x: ops.transpose(x, (0, 1, 3, 2))),
     "array operand": lambda: through(lambda x: x * np.linspace(1, 2, 8).astype("float32")),
     "sum over channels": lambda: through(lambda x: x - ops.mean(x, axis=-1, keepdims=True)),
-    "broadcast of the one channel": lambda: merging(lambda a, b: a * b[..., :1]),
+    "softmax over channels": lambda: through(ops.softmax),
+    "mean over everything": lambda: through(lambda x: x * ops.mean(x)),
+    "sorted channels": lambda: through(ops.sort),
+    "padded channels": lambda: through(
+        lambda x: ops.pad(x, [(0, 0), (0, 0), (0, 0), (1, 0)])[..., :8]
+    ),
+    "rolled channels": lambda: through(lambda x: ops.roll(x, 1, axis=-1)),
+    "rolled flat": lambda: through(lambda x: ops.roll(x, 1)),
+    "clipped by an array": lambda: through(
+        lambda x: ops.clip(x, np.linspace(-1, 0, 8).astype("float32"), 1)
+    ),
+    "one channel": lambda: through(lambda x: x[..., 3:4] + x[..., 1:2] * np.ones(8, "float32")),
+    "minimum of an array": lambda: through(
+        lambda x: ops.where(x > 0, x, np.linspace(-1, 0, 8).astype("float32"))
+    ),
     "broadcast of ranks": lambda: merging(
         lambda a, b: layers.Add()([a, layers.GlobalMaxPooling2D()(b)])
     ),

@@ -1,5 +1,8 @@
 """Each kind: the narrowed model equals the scoped one, and is as narrow as can be."""
 
+import importlib
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from keras import layers, ops
 
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.kinds import activations, registry
+from keras_tesla.kinds.kind import Whole
 from keras_tesla.layers import (
     IDPBatchNormalization,
     IDPConv1D,
@@ -144,6 +148,27 @@ NARROWED = {
     PerRange: [
         lambda: projection(PerRange({50: layers.Dense(8), 100: layers.Dense(8)}, name="wide"))
     ],
+    layers.PReLU: [
+        lambda shared=shared: through(layers.PReLU(shared_axes=shared)) for shared in (None, [1, 2])
+    ],
+    **{
+        getattr(layers, f"Adaptive{kind}Pooling{rank}D"): [
+            lambda kind=kind, rank=rank: through(
+                getattr(layers, f"Adaptive{kind}Pooling{rank}D")(2), rank
+            )
+        ]
+        for rank in (1, 2, 3)
+        for kind in ("Average", "Max")
+    },
+    **{
+        kind: [lambda kind=kind: through(kind(4, 3))]
+        for kind in (layers.CenterCrop, layers.Resizing)
+    },
+    # Random in training, which is their default: there every channel gets the same.
+    layers.RandomCrop: [lambda: through(lambda x: layers.RandomCrop(4, 3)(x, training=False))],
+    layers.RandomFlip: [lambda: through(lambda x: layers.RandomFlip()(x, training=False))],
+    layers.RepeatVector: [lambda: through(layers.RepeatVector(3), rank=0)],
+    layers.Permute: [lambda: through(layers.Permute((2, 1, 3)))],
     layers.Flatten: [flattened],
     layers.Reshape: [
         reshaped,
@@ -175,11 +200,106 @@ NARROWED = {
 }
 
 
+# Operations, by the names of their classes.
+UNARY = """
+    Absolute Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Ceil Celu Copy Cos Cosh Deg2rad Elu
+    Erf Erfc Erfinv Exp Exp2 Expm1 Fabs Floor Gelu HardShrink HardSigmoid HardSilu HardTanh Isfinite
+    Isinf Isnan LeakyRelu Log Log10 Log1p Log2 LogSigmoid LogicalNot NanToNum Negative OnesLike
+    Rad2deg Reciprocal Relu Relu6 Round Rsqrt Selu Sigmoid Sign Signbit Silu Sin Sinc Sinh
+    SoftShrink Softplus Softsign SparsePlus SparseSigmoid Sqrt Square Squareplus StopGradient Tan
+    Tanh TanhShrink Trunc ZerosLike
+""".split()
+WITH_ARGUMENTS = {
+    "Cast": lambda x: ops.cast(x, "bfloat16"),
+    "Clip": lambda x: ops.clip(x, 0.2, 0.4),
+    "SaturateCast": lambda x: ops.saturate_cast(10 * x, "uint8"),
+    "Threshold": lambda x: ops.threshold(x, 0.4, -1.0),
+    "Cumprod": lambda x: ops.cumprod(x, axis=1),
+    "Cumsum": lambda x: ops.cumsum(x, axis=-2),
+    "Flip": lambda x: ops.flip(x, axis=(1, 2)),
+    "LogSoftmax": lambda x: ops.log_softmax(x, axis=1),
+    "Normalize": lambda x: ops.normalize(x, axis=1),
+    "Softmax": lambda x: ops.softmax(x, axis=2),
+    "Sort": lambda x: ops.sort(x, axis=1),
+    "Roll": lambda x: ops.roll(x, 2, axis=1),
+    "Pad": lambda x: ops.pad(x, [(0, 0), (1, 1), (0, 2), (0, 0)], constant_values=3),
+    "Squeeze": lambda x: ops.squeeze(ops.expand_dims(x, 1), 1),
+    "ExpandDims": lambda x: ops.expand_dims(x[:, 0], -3),
+    "Transpose": lambda x: ops.transpose(x, (0, 2, 1, 3)),
+    "Swapaxes": lambda x: ops.swapaxes(x, 1, -2),
+    "GetItem": lambda x: x[:, None, 1, ..., ::2, :],
+    "AveragePool": lambda x: ops.average_pool(x, (2, 2), (2, 2)),
+    "MaxPool": lambda x: ops.max_pool(x, (2, 2), (2, 2)),
+    "Resize": lambda x: ops.image.resize(x, (4, 5)),
+}
+REDUCTIONS = """
+    All Amax Amin Any Argmax Argmin Logsumexp Max Mean Median Min Prod Std Sum Var
+""".split()
+BINARY = """
+    Arctan2 Divide DivideNoNan Equal FloorDivide Fmax Fmin Fmod Greater GreaterEqual Heaviside Hypot
+    Less LessEqual Logaddexp LogicalAnd LogicalOr LogicalXor Mod NotEqual Power TrueDivide
+""".split()
+
+
+def function_of(name):
+    return getattr(ops, re.sub("(?<!^)(?=[A-Z])", "_", name).lower())
+
+
+def between(x):
+    """Numbers from .1 to .9, on which all functions are defined but the one from 1 on."""
+    return 0.1 + 0.8 * ops.sigmoid(x)
+
+
+def unary(name):
+    def applied(x):
+        scale = {"Arccosh": 10, "Ceil": 5, "Floor": 5, "Round": 5, "Trunc": 5}.get(name, 1)
+        return ops.cast(function_of(name)(scale * between(x)), "float32")
+
+    return through(applied)
+
+
+def reduced(name, axis, **keepdims):
+    def applied(x):
+        return ops.cast(function_of(name)(between(x), axis=axis, **keepdims), "float32")
+
+    return through(applied)
+
+
+def binary(name):
+    return merging(lambda a, b: ops.cast(function_of(name)(between(a), between(b)), "float32"))
+
+
+NARROWED.update({name: [lambda name=name: unary(name)] for name in UNARY})
+NARROWED.update(
+    {
+        name: [lambda f=f: through(lambda x: ops.cast(f(between(x)), "float32"))]
+        for name, f in WITH_ARGUMENTS.items()
+    }
+)
+NARROWED.update({name: [lambda name=name: reduced(name, 1)] for name in REDUCTIONS})
+NARROWED["Max"].append(lambda: reduced("Max", (1, 2)))
+NARROWED["Mean"].append(lambda: reduced("Mean", (-3, -2), keepdims=True))
+NARROWED.update({name: [lambda name=name: binary(name)] for name in BINARY})
+NARROWED["TrueDivide"].append(lambda: through(lambda x: x / 2))
+NARROWED["Power"].append(lambda: through(lambda x: x**2))
+NARROWED["Negative"].append(lambda: through(lambda x: -x))
+NARROWED["Where"] = [
+    lambda: merging(lambda a, b: ops.where(a > 0, a, b)),
+    lambda: through(lambda x: ops.where(x > 0, x, 0.1)),
+]
+NARROWED["Multiply"] += [
+    lambda: merging(lambda a, b: a * b[..., :1]),
+    lambda: merging(lambda a, b: layers.Multiply()([layers.Conv2D(1, 1)(b), a])),
+    lambda: through(lambda x: x * ops.mean(x, axis=(1, 2), keepdims=True)),
+]
+
+
 def test_every_kind_has_a_case():
     # Those with rounded kernels and their ranges: tests/quantization. What other tests register
     # in this process: kinds/registry_test.py.
     elsewhere = {*kernels.FAKE_QUANTIZED.values(), ActivationRange, *registry._TAUGHT}
-    assert set(NARROWED) == set(registry.registered()) - elsewhere
+    whole = {cls for cls, kind in registry.registered().items() if isinstance(kind, Whole)}
+    assert set(NARROWED) == set(registry.registered()) - elsewhere - whole
 
 
 @pytest.mark.parametrize(
@@ -204,6 +324,17 @@ def test_elementwise_activations_narrow(name, check):
     # `threshold` has arguments without default, so no layer takes it by name.
     assert width(check(through(layers.Activation(name), rank=0))) == 4
     assert width(check(projection(wide(0, activation=name)))) == 4
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid", "gelu"])
+def test_functions_of_the_backend_and_of_keras_ops_narrow(name, check):
+    backend = keras.backend.backend()
+    package = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch.nn.functional"}[backend]
+    module = importlib.import_module(package)
+    own = getattr(module if backend == "torch" else module.nn, name)
+    for function in (own, getattr(ops, name)):
+        assert width(check(through(layers.Activation(function), rank=0))) == 4
+        assert width(check(projection(wide(0, activation=function)))) == 4
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "sparsemax"])

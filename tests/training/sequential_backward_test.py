@@ -266,3 +266,24 @@ def test_a_step_that_xla_compiles_is_not_sequential():
     tesla = kt.TESLA(network(), PERCENTAGES)
     tesla.compile("sgd", "mse", jit_compile=True)
     assert not tesla.backward_is_sequential
+
+
+def _control_edges(blocks):
+    """The control edges in the graph of a step, which TensorFlow makes, places and runs."""
+    import tensorflow as tf
+
+    x = inputs = keras.Input((4, 4, 2))
+    for _ in range(blocks):
+        x = keras.layers.Conv2D(2, 1, activation="relu")(x)
+    outputs = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
+    tesla = compiled(kt.to_idp(keras.Model(inputs, outputs), PERCENTAGES))
+    assert tesla.backward_is_sequential
+    batch = tf.zeros((2, 4, 4, 2)), tf.zeros(2, "int32")
+    graph = tf.function(lambda: tesla.train_step(batch)).get_concrete_function().graph
+    return sum(len(operation.control_inputs) for operation in graph.get_operations())
+
+
+@pytest.mark.tensorflow
+def test_the_graph_of_a_step_grows_linearly_with_the_network():
+    ten, twenty, forty = map(_control_edges, (10, 20, 40))
+    assert forty - twenty == 2 * (twenty - ten)

@@ -1,0 +1,197 @@
+"""Operations of one tensor that treat each channel separately: `-x`, clip, mean over positions."""
+
+import dataclasses
+
+import keras
+from keras import layers
+
+from keras_tesla.graph import Tensor
+from keras_tesla.kinds.activations import ELEMENTWISE
+from keras_tesla.kinds.kind import Channelwise, last_or_first
+from keras_tesla.kinds.registry import register
+
+
+def _is_plain(call) -> bool:
+    """Whether an operation has no array among its arguments: channels of it no layout tells."""
+    held = [*vars(call.operation).values(), *keras.tree.flatten((call.args, call.kwargs))]
+    return not any(getattr(x, "shape", ()) and not isinstance(x, Tensor) for x in held)
+
+
+class _Elementwise(Channelwise):
+    """Each number separately."""
+
+    def layouts(self, call, inputs):
+        return [inputs[0] if len(inputs) == 1 and _is_plain(call) else None]
+
+
+# Of the activations these have no operation of their name.
+_OTHERS = {"exponential", "hard_swish", "linear", "mish", "swish"}
+_ACTIVATIONS = [name.title().replace("_", "") for name in sorted(ELEMENTWISE - _OTHERS)]
+
+register(
+    _Elementwise(),
+    *_ACTIVATIONS,
+    *("Absolute Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cast Cbrt Ceil Clip Copy Cos".split()),
+    *("Cosh Deg2rad Erf Erfc Erfinv Exp Exp2 Expm1 Fabs Floor Isfinite Isinf Isnan Log".split()),
+    *("Log10 Log1p Log2 LogicalNot NanToNum Negative OnesLike Rad2deg Reciprocal Round".split()),
+    *("Rsqrt SaturateCast Sign Signbit Sin Sinc Sinh Sqrt Square StopGradient Tan".split()),
+    *("Trunc ZerosLike".split()),
+)
+
+
+class _AlongAxes(Channelwise):
+    """Works along axes, of which that of the channels may not be one."""
+
+    def layouts(self, call, inputs):
+        layout, (x,) = inputs[0], call.input_tensors[:1]
+        axes = self.axes(call, len(x.shape))
+        # Not that of the batch either: nothing here needs it.
+        free = layout is not None and axes is not None and not axes & {0, layout.axis}
+        return [self.moved(call, layout, axes) if free and _is_plain(call) else None]
+
+    def axes(self, call, rank) -> set[int] | None:
+        """Returns the axes, counted from 0; None: all, or unknown."""
+        axis = call.operation.axis
+        if axis is None:
+            return None
+        return {a % rank for a in ([axis] if isinstance(axis, int) else axis)}
+
+    def moved(self, call, layout, axes):
+        """Returns where the channels lie in the output."""
+        return layout
+
+
+register(_AlongAxes(), "Cumprod", "Cumsum", "Flip", "LogSoftmax", "Normalize", "Softmax", "Sort")
+
+
+class _Roll(_AlongAxes):
+    def layouts(self, call, inputs):
+        return super().layouts(call, inputs) if isinstance(call.operation.axis, int) else [None]
+
+
+register(_Roll(), "Roll")
+
+
+class _Padding(_AlongAxes):
+    def axes(self, call, rank):
+        widths = call.operation.pad_width
+        widths = [*widths] * rank if len(widths) == 1 else widths
+        return {axis for axis, width in enumerate(widths) if tuple(width) != (0, 0)}
+
+
+register(_Padding(), "Pad")
+
+
+class _Reduction(_AlongAxes):
+    def moved(self, call, layout, axes):
+        if getattr(call.operation, "keepdims", False):
+            return layout
+        before = sum(axis < layout.axis for axis in axes)
+        return dataclasses.replace(layout, axis=layout.axis - before)
+
+
+register(
+    _Reduction(),
+    *("All Amax Amin Any Argmax Argmin Logsumexp Max Mean Median Min Prod".split()),
+    *("Squeeze Std Sum Var".split()),
+)
+
+
+class _ExpandDims(Channelwise):
+    def layouts(self, call, inputs):
+        layout, (y,) = inputs[0], call.output_tensors
+        axis = call.operation.axis
+        new = {a % len(y.shape) for a in ([axis] if isinstance(axis, int) else axis)}
+        if layout is None or 0 in new:
+            return [None]
+        kept = [a for a in range(len(y.shape)) if a not in new]
+        return [dataclasses.replace(layout, axis=kept[layout.axis])]
+
+
+register(_ExpandDims(), "ExpandDims")
+
+
+class _Transposition(Channelwise):
+    """The channels go where their axis goes."""
+
+    def layouts(self, call, inputs):
+        order = self.order(call, len(call.input_tensors[0].shape))
+        if inputs[0] is None or order is None or order[0] != 0:
+            return [None]
+        return [dataclasses.replace(inputs[0], axis=order.index(inputs[0].axis))]
+
+    def order(self, call, rank):
+        """Returns which axis of the input each axis of the output is."""
+        axes = call.operation.axes
+        return None if axes is None else [axis % rank for axis in axes]
+
+
+class _Permute(_Transposition):
+    def order(self, call, rank):
+        return [0, *call.operation.dims]
+
+
+class _Swapaxes(_Transposition):
+    def order(self, call, rank):
+        order = list(range(rank))
+        a, b = call.operation.axis1, call.operation.axis2
+        order[a], order[b] = order[b], order[a]
+        return order
+
+
+register(_Transposition(), "Transpose")
+register(_Swapaxes(), "Swapaxes")
+register(_Permute(), layers.Permute)
+
+
+class _RepeatVector(Channelwise):
+    def layouts(self, call, inputs):
+        return [inputs[0] and dataclasses.replace(inputs[0], axis=2)]
+
+
+register(_RepeatVector(), layers.RepeatVector)
+
+
+class _Indexing(Channelwise):
+    """`x[..]` of positions: all channels stay."""
+
+    def layouts(self, call, inputs):
+        layout, (x, key) = inputs[0], call.args
+        keys = key if isinstance(key, (tuple, list)) else [key]
+        if layout is None or not all(_is_index(k) for k in keys):
+            return [None]
+        named = sum(k is not None and k is not Ellipsis for k in keys)
+        rest = [slice(None)] * (len(x.shape) - named)
+        where = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
+        keys = [*keys[:where], *rest, *keys[where + 1 :]]
+        axes = [axis for axis, k in enumerate(k for k in keys if k is not None)]
+        read, written = iter(axes), 0
+        for k in keys:
+            axis = None if k is None else next(read)
+            if axis in (0, layout.axis) and k != slice(None):
+                return [None]
+            if axis == layout.axis:
+                return [dataclasses.replace(layout, axis=written)]
+            if axis == 0 and written:
+                return [None]  # a new axis is the first
+            written += not isinstance(k, int)
+        return [None]
+
+
+def _is_index(k) -> bool:
+    if isinstance(k, slice):
+        return all(isinstance(x, (int, type(None))) for x in (k.start, k.stop, k.step))
+    return k is None or k is Ellipsis or (isinstance(k, int) and not isinstance(k, bool))
+
+
+register(_Indexing(), "GetItem")
+
+
+class _Images(Channelwise):
+    """Pooling and resizing: positions change, channels stay."""
+
+    def channel_axis(self, layer, rank):
+        return last_or_first(layer, rank)
+
+
+register(_Images(), "AveragePool", "MaxPool", "Resize")

@@ -1,0 +1,224 @@
+"""Layers and operations that are always computed whole, and what they cost.
+
+Attention, recurrent layers, general products: each output depends on all inputs, so nothing of them
+is left out. Their multiply-adds count.
+"""
+
+import dataclasses
+import inspect
+import math
+import string
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_tesla.graph import Call, Tensor
+from keras_tesla.kinds.kind import Whole, product
+from keras_tesla.kinds.registry import inherited_kind_of, register
+
+
+def _arguments(call) -> dict[str, Any]:
+    """Returns the arguments of a call by name, with `Tensor` for each tensor."""
+    return inspect.signature(call.operation.call).bind(*call.args, **call.kwargs).arguments
+
+
+class _Attention(Whole):
+    """Of each query with each key, then of these scores with each value, in each head."""
+
+    def multiply_adds(self, call, weights):
+        if isinstance(call.operation, layers.GroupQueryAttention):
+            return self._projected(call, *[call.operation.head_dim] * 2)
+        return self._projected(call, call.operation.key_dim, call.operation.value_dim)
+
+    def _projected(self, call, key_width, value_width):
+        layer, given = call.operation, _arguments(call)
+        query, value = given["query"].shape, given["value"].shape
+        if len(query) != 3 or len(value) != 3:
+            return None  # over some of several axes
+        queries, keys = product(layer, query, query[1:2]), product(layer, value, value[1:2])
+        # By the weights: their layers are no public attributes of a GroupQueryAttention.
+        kernels = [v for v in layer.weights if v.name == "kernel"]
+        projections = sum(
+            math.prod(v.shape) * (keys if "key" in v.path or "value" in v.path else queries)
+            for v in kernels
+        )
+        heads = getattr(layer, "num_query_heads", None) or layer.num_heads
+        return projections + heads * queries * keys * (key_width + value_width)
+
+
+register(_Attention(), layers.MultiHeadAttention, layers.GroupQueryAttention)
+
+
+class _DotProductAttention(Whole):
+    """The same with one head and nothing projected."""
+
+    def multiply_adds(self, call, weights):
+        inputs = _arguments(call)["inputs"]
+        query, value, key = inputs[0].shape, inputs[1].shape, inputs[-1].shape
+        sizes = (query[1], value[1], key[-1] + value[-1])
+        return product(call.operation, query, sizes)
+
+
+register(_DotProductAttention(), layers.Attention, layers.AdditiveAttention)
+
+
+class _Recurrent(Whole):
+    """Two kernels at each step: one for the input, one for the state."""
+
+    def multiply_adds(self, call, weights):
+        layer, shape = call.operation, call.input_tensors[0].shape
+        cell = getattr(layer, "cell", layer)
+        kernels: list[Any] = [getattr(cell, name, None) for name in ("kernel", "recurrent_kernel")]
+        if any(kernel is None for kernel in kernels):
+            return None  # a cell of the user's
+        steps = 1 if cell is layer else product(layer, shape, shape[1:2])
+        return steps * sum(math.prod(kernel.shape) for kernel in kernels)
+
+
+register(
+    _Recurrent(),
+    *(layers.GRU, layers.LSTM, layers.SimpleRNN, layers.RNN),
+    *(layers.GRUCell, layers.LSTMCell, layers.SimpleRNNCell),
+)
+
+
+class _ConvolutionalRecurrent(_Recurrent):
+    """The same kernels at each position."""
+
+    def multiply_adds(self, call, weights):
+        layer, shape = call.operation, call.output_tensors[0].shape
+        rank = len(layer.cell.kernel.shape) - 2
+        last = len(shape) if layer.data_format == "channels_first" else len(shape) - 1
+        return super().multiply_adds(call, weights) * product(
+            layer, shape, shape[last - rank : last]
+        )
+
+
+register(_ConvolutionalRecurrent(), layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
+
+
+class _Bidirectional(Whole):
+    def multiply_adds(self, call, weights):
+        both = (call.operation.forward_layer, call.operation.backward_layer)
+        return _sum(_of(dataclasses.replace(call, operation=layer)) for layer in both)
+
+
+register(_Bidirectional(), layers.Bidirectional)
+
+
+class _TimeDistributed(Whole):
+    def multiply_adds(self, call, weights):
+        layer, shape = call.operation, call.input_tensors[0].shape
+
+        def at_a_step(x):
+            left = (x.shape[0], *x.shape[2:])
+            return dataclasses.replace(x, shape=left) if isinstance(x, Tensor) else x
+
+        args, outputs = keras.tree.map_structure(at_a_step, (call.args, call.outputs))
+        of_a_step = _of(Call(layer.layer, args, {}, outputs))
+        return None if of_a_step is None else product(layer, shape, shape[1:2]) * of_a_step
+
+
+register(_TimeDistributed(), layers.TimeDistributed)
+
+
+def _of(call):
+    kind = inherited_kind_of(call.operation)
+    return kind.multiply_adds(call, kind.weights(call.operation))
+
+
+def _sum(counts):
+    counts = list(counts)
+    return None if None in counts else sum(counts)
+
+
+class _EinsumDense(Whole):
+    def multiply_adds(self, call, weights):
+        layer, (x,) = call.operation, call.input_tensors
+        return _of_einsum(layer, layer.equation, [x.shape, layer.kernel.shape])
+
+
+register(_EinsumDense(), layers.EinsumDense)
+
+
+class _Einsum(Whole):
+    def multiply_adds(self, call, weights):
+        shapes = [x.shape for x in call.args]
+        return _of_einsum(call.operation, call.operation.subscripts, shapes)
+
+
+register(_Einsum(), "Einsum")
+
+
+def _of_einsum(operation, equation, shapes):
+    """One for each combination of the two operands' indices; None for more operands."""
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    if len(terms) != 2:
+        return None
+    sizes: dict[str, int | None] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        letters = _without_ellipsis(term, len(shape), equation)
+        for letter, size in zip(letters, shape, strict=True):
+            sizes[letter] = size if sizes.get(letter) in (None, 1) else sizes[letter]
+    sizes.pop(_without_ellipsis(terms[0], len(shapes[0]), equation)[0])  # the batch
+    return product(operation, shapes[0], sizes.values())
+
+
+def _without_ellipsis(term, rank, equation):
+    free = [letter for letter in string.ascii_letters if letter not in equation]
+    count = rank - len(term.replace("...", ""))
+    return term.replace("...", "".join(free[:count][::-1]))
+
+
+class _Product(Whole):
+    """One for each output and each term that it sums up."""
+
+    def multiply_adds(self, call, weights):
+        (first, *_), (y,) = call.args, call.output_tensors
+        terms = self._terms(call.operation, first.shape)
+        return product(call.operation, y.shape, (*y.shape[1:], *terms))
+
+    def _terms(self, operation, shape):
+        return shape[-1:]
+
+
+register(_Product(), "Dot", "Inner", "Matmul")
+
+
+class _Tensordot(_Product):
+    def _terms(self, operation, shape):
+        if isinstance(operation.axes, int):
+            return shape[len(shape) - operation.axes :]
+        first = operation.axes[0]
+        return [shape[axis] for axis in ([first] if isinstance(first, int) else first)]
+
+
+register(_Tensordot(), "Tensordot")
+
+
+class _Dot(Whole):
+    def multiply_adds(self, call, weights):
+        layer, (y,) = call.operation, call.output_tensors
+        axes = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
+        terms = call.input_tensors[0].shape[axes]
+        return product(layer, y.shape, (*y.shape[1:], terms))
+
+
+register(_Dot(), layers.Dot)
+
+
+class _Unknown(Whole):
+    """Runs what nobody can see, or makes products of which there is no count."""
+
+    def multiply_adds(self, call, weights):
+        return None
+
+
+register(
+    _Unknown(),
+    *(layers.FlaxLayer, layers.JaxLayer, layers.Lambda, layers.TFSMLayer),
+    *(layers.TorchModuleWrapper, layers.SpectralNormalization, layers.Wrapper),
+    *("Conv", "ConvTranspose", "DepthwiseConv", "DotProductAttention", "Map", "Outer", "Scan"),
+    *("SeparableConv", "Vdot", "VectorizedMap"),
+)
