@@ -8,7 +8,7 @@ from keras import layers
 
 from keras_tesla import cloning, profiles
 from keras_tesla import graph as graphs
-from keras_tesla.channels import Channels
+from keras_tesla.channels import Channels, Selection, common_parts
 from keras_tesla.kinds.registry import inherited_kind_of, kind_of
 from keras_tesla.narrowing.plan import dependent, layouts
 from keras_tesla.percentages import check_percentages
@@ -63,11 +63,12 @@ def to_idp(
     Each layer that `keras_tesla.layers` has an incomplete class for (`Dense`, `Conv2D` and others)
     and whose input channels come from other layers becomes one of that class: at percentage p it
     reads the first `max(1, floor(p / 100 * n))` of its n input channels, and narrowing leaves out
-    what no layer reads. A `BatchNormalization` after one becomes an `IDPBatchNormalization`, all of
-    whose statistics start at those of the model. Layers that work channel by channel are narrowed
-    as they are: depthwise convolutions, group normalization, activations, pooling, merges. All
-    others read and compute all of their channels, which is always right and saves nothing. The
-    report says which layer is which.
+    what no layer reads. After a concatenation it reads the first channels of each part, so that no
+    branch and no skip connection is lost (`input_parts`). A `BatchNormalization` after an
+    incomplete layer becomes an `IDPBatchNormalization`, all of whose statistics start at those of
+    the model. Layers that work channel by channel are narrowed as they are: depthwise convolutions,
+    group normalization, activations, pooling, merges. All others read and compute all of their
+    channels, which is always right and saves nothing. The report says which layer is which.
 
     At 100 % the copy computes what the model does, up to rounding. If the profile is not all ones,
     the kernels are divided by its coefficients to keep this true.
@@ -235,7 +236,7 @@ class _Reading:
         reason = kind.why_complete(layer)
         if reason is not None:
             return reason
-        layouts = set()
+        found: list[Channels] = []
         for call in calls:
             (x,) = call.input_tensors
             raw = x.index in self._raw
@@ -247,10 +248,10 @@ class _Reading:
             axis = kind.channel_axis(layer, len(x.shape))
             if layout.axis != axis or (layout.repeats > 1 and not kind.takes_repeats):
                 return "reads along another axis than that of the channels"
-            layouts.add((layout.count, layout.repeats))
-        if len(layouts) > 1:
+            found.append(layout)
+        if len({(layout.count, layout.repeats) for layout in found}) > 1:
             return "is called on inputs of different channels"
-        self.reads[id(layer)] = layout
+        self.reads[id(layer)] = dataclasses.replace(layout, parts=common_parts(found))
         return None
 
     def _reason(self, calls) -> str | None:
@@ -258,7 +259,9 @@ class _Reading:
         layer, call = calls[0].operation, calls[0]
         kind = kind_of(layer)
         if id(layer) in self.reads:
-            return f"reads a part of its {self.reads[id(layer)].count} input channels"
+            reads = self.reads[id(layer)]
+            parts = f"each of the {len(reads.parts)} parts of " if len(reads.parts) > 1 else ""
+            return f"reads a part of {parts}its {reads.count} input channels"
         if id(layer) in self.became:
             return "has statistics for each percentage"
         if kind.incomplete is not None:
@@ -275,7 +278,7 @@ class _Reading:
         if inherited_kind_of(layer).depends:
             return "already depends on the percentage"
         if ins[0] is not None:
-            reads = kind.widths(call, 100, ins, outs, [1]).inputs[0]
-            if reads is not None and reads < ins[0].count:
+            one = kind.widths(call, 100, ins, outs, [Selection.first(1)]).inputs[0]
+            if one is not None and len(one) < ins[0].count:
                 return f"is narrowed as it is, {kind.unit}"
         return "reads all of its channels"

@@ -44,8 +44,8 @@ def _cell(plan, step) -> str:
     if layout is None:
         return "all"
     computed = step.widths.outputs[0]
-    computed = layout.count if computed is None else computed
-    reads = [w for w in step.widths.inputs if w is not None]
+    computed = layout.count if computed is None else len(computed)
+    reads = [len(w) for w in step.widths.inputs if w is not None]
     terms = getattr(step.call.operation, "terms", None)
     incomplete = terms is not None and len(reads) == 1 and reads[0] < terms
     return f"{reads[0]}>{computed}" if incomplete else f"{computed}"

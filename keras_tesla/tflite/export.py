@@ -127,7 +127,7 @@ class _FileBuilder:
         storage = self.settings.stored
         if storage is not None:
             return [self._combined(converted, storage)]
-        interface = _interface(PercentageGraph(converted[0].percentage, converted[0].content))
+        interface = _interface(converted[0].graph())
         return [self._single(each, interface) for each in converted]
 
     def _single(self, converted, interface) -> DraftFile:
@@ -141,8 +141,8 @@ class _FileBuilder:
         """Returns the file of all percentages."""
         settings, ascending = self.settings, converted[::-1]
         graphs, unshared = storage.rewrite(
-            [PercentageGraph(each.percentage, each.content) for each in ascending],
-            [PercentageGraph(e.percentage, e.floats) for e in ascending if e.floats is not None],
+            [each.graph() for each in ascending],
+            [each.float_graph() for each in ascending if each.floats is not None],
             settings.quantization,
         )
         header = self._header(converted, _interface(graphs[-1]), merge.key)

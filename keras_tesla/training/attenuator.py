@@ -86,7 +86,7 @@ class _Group:
 class SharedPart:
     """What runs once for all active percentages.
 
-    Values are {key: (value, computed width)}. A key is the index of a tensor, or (number of a
+    Values are {key: (value, computed channels)}. A key is the index of a tensor, or (number of a
     group, index) for what its layers' second run made of the same tensor.
 
     Args:
@@ -236,7 +236,8 @@ class SharedPart:
     def _at_end(self, plan, index, value, width, narrowest):
         """S of a tensor at which the percentages part."""
         layout = plan.layouts[index]
-        factor = self._attenuator.of_channels(plan.percentage, narrowest)[:width]
+        factor = self._attenuator.of_channels(plan.percentage, narrowest)
+        factor = factor if width is None else factor[width.indices()]
         shape = [1] * len(value.shape)
         shape[layout.axis] = -1
         return np.tile(factor, layout.repeats).reshape(shape)
