@@ -16,7 +16,8 @@ BATCHES, BATCH = {"tensorflow": (20, 25), "torch": (10, 10), "jax": (5, 4)}[BACK
 
 PROJECTIONS = ["project", "project", "shared", "nested"]
 CHANNELWISE = ["norm", "group_norm", "layer_norm", "activation", "pool", "dropout", "lambda"]
-MERGES = ["add", "multiply", "operator", "concatenate", "squeeze_and_excite"]
+MERGES = ["add", "multiply", "operator", "concatenate", "nested_concatenation"]
+MERGES += ["squeeze_and_excite"]
 
 
 class RandomGraph:
@@ -76,6 +77,10 @@ class RandomGraph:
             return self.again(kind, a)
         if kind == "concatenate":
             return layers.Concatenate()([a, self.choose(self.tensors)])
+        if kind == "nested_concatenation":
+            inner = layers.Concatenate()([a, self.choose(self.tensors)])
+            inner = self.channelwise(self.choose(CHANNELWISE), inner.shape[-1])(inner)
+            return self.project(layers.Concatenate()([self.choose(self.tensors), inner]), 7)
         if kind == "squeeze_and_excite":
             return self.gated(a) if self.rank == 2 else layers.ReLU()(a)
         if kind in MERGES:

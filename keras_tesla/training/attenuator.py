@@ -224,12 +224,14 @@ class SharedPart:
         for number, group in enumerate(self._groups):
             for index in group.ends & read:
                 value, width = values[index]
-                factor = self._at_end(live.plan, index, value, width, group.narrowest)
+                factor = None
+                if group.direct:
+                    factor = self._at_end(live.plan, index, value, width, group.narrowest)
                 if self._is_one_group:
                     value = Attenuated([factor])([value])
                 else:
                     second, _ = values[number, index]
-                    value = Attenuated([None, factor if group.direct else None])([value, second])
+                    value = Attenuated([None, factor])([value, second])
                 values[index] = value, width
         return {i: v for i, v in values.items() if not isinstance(i, tuple)}
 
