@@ -69,9 +69,9 @@ def parts():
     """A part of each of two concatenated tensors, also through a depthwise convolution."""
     inputs = keras.Input((8, 8, 3), name="image")
     a = layers.Conv2D(12, 3, padding="same", activation="relu")(inputs)
-    x = layers.Concatenate()([a, IDPConv2D(6, 1, activation="relu")(a)])
+    x = layers.Concatenate()([a, IDPConv2D(6, 1, activation="leaky_relu")(a)])
     x = layers.DepthwiseConv2D(3, activation="relu")(x)
-    x = IDPConv2D(10, 3, activation="relu", input_parts=(12, 6))(x)
+    x = IDPConv2D(10, 3, activation="leaky_relu", input_parts=(12, 6))(x)
     x = layers.Concatenate()([layers.Flatten()(x), layers.GlobalAveragePooling2D()(a)])
     outputs = IDPDense(5, input_parts=[10] * 16 + [12], name="logits")(x)
     return keras.Model(inputs, outputs, name="parts")

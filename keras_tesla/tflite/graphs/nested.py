@@ -47,14 +47,26 @@ class NestedLayout:
         return values
 
     def places(self, level: int) -> np.ndarray:
-        """Returns for each column of a block, in stored order, where in the block it belongs."""
+        """Returns for each column of a block, in stored order, where in the block it belongs.
+
+        Raises:
+            ValueError: If `column_runs`, which may come from any file, do not say that.
+        """
         if self.column_runs is None:
             return np.arange(self.columns[level])
-        stored = np.zeros(0, int)
-        for runs in self.column_runs[: level + 1]:
+        stored = columns = np.zeros(0, int)
+        for count, runs in zip(
+            self.columns[: level + 1], self.column_runs[: level + 1], strict=True
+        ):
+            # Checked before they take memory.
+            if sum(end - start for start, end in runs) != min(count, self.columns[level]):
+                raise ValueError(f"{runs} are not {count} columns")
             columns = np.concatenate([np.arange(*run) for run in runs])
             stored = np.concatenate([stored, np.setdiff1d(columns, stored)])
-        return np.searchsorted(columns, stored)
+        places = np.searchsorted(columns, stored)
+        if not np.array_equal(np.sort(places), np.arange(self.columns[level])):
+            raise ValueError(f"the columns {self.column_runs} are not nested")
+        return places
 
     def size(self, level: int) -> int:
         """Returns the number of bytes of a block."""

@@ -118,6 +118,23 @@ def test_as_json():
     assert "column_runs" not in NestedLayout((2, 4), (2, 3), 1, 4).values()
 
 
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [[[0, 1]], [[0, 2]]],  # not as many as there are columns
+        [[[0, 10**12]], [[0, 3]]],
+        [[[0, 10**12]], [[0, 10**12]]],
+        [[[5, 6]], [[0, 3]]],  # not nested
+        [[[0, 1]], [[0, 2], [1, 2]]],
+        [[[0, 1]]],
+    ],
+)
+def test_columns_that_are_not_nested_are_refused(runs):
+    layout = NestedLayout([2, 4], [1, 3], 1, 4, runs)
+    with pytest.raises(ValueError, match=r"columns|shorter"):
+        layout.load(bytes(layout.size(1)), 1)
+
+
 def test_corners_of_one_weight_share_their_lists():
     described, layout = Descriptions(), NestedLayout((2, 4), (3, 5), 1, 4)
     small, large = (described.describe(layout, level, (4, 5)) for level in (0, 1))
