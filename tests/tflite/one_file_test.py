@@ -349,6 +349,16 @@ def private_convolutions():
     return model
 
 
+def added_to_a_concatenation():
+    """A convolution that computes channels of two parts: its rows are no prefix of each other."""
+    inputs = keras.Input((6, 6, 2), name="x")
+    a, b, c = (layers.Conv2D(n, 3, activation="relu")(inputs) for n in (30, 18, 48))
+    x = layers.Add()([layers.Concatenate()([a, b]), c])
+    x = IDPConv2D(24, 3, input_parts=(30, 18))(x)
+    x = layers.Concatenate()([layers.Flatten()(x), layers.GlobalAveragePooling2D()(c)])
+    return keras.Model(inputs, IDPDense(3, input_parts=(24, 24, 24, 24, 48))(x))
+
+
 def gains_of_every_sign():
     """A factor of a percentage that is not positive may not change places with a ReLU."""
     inputs = keras.Input((6, 6, 2), name="x")
@@ -375,6 +385,7 @@ def gains_of_every_sign():
         embedded_integers,
         channels_without_weights,
         private_convolutions,
+        added_to_a_concatenation,
         gains_of_every_sign,
     ],
 )
