@@ -32,8 +32,11 @@ def run(lives: list, values: dict) -> dict[int, dict]:
     """
     done: dict[int, dict] = {live.plan.percentage: {} for live in lives}
     for step, widths in _steps(lives, values):
-        x = step.call.input_tensors[0]
-        outputs = _PrefixSum(step.call.operation, widths)(values[x.index][0])
+        layer, x = step.call.operation, step.call.input_tensors[0]
+        value, have = values[x.index]
+        read = layer.active(max(widths))
+        places = read if have is None else read.places(have)
+        outputs = _PrefixSum(layer, widths, places)(value)
         _note(done, step, widths, outputs)
     return done
 
@@ -106,12 +109,10 @@ def _products(x, kernel, nested) -> list:
     """Returns the product of each block of terms: those that one selection adds to the one before.
 
     Args:
-        x: The input.
-        kernel: The rows of the largest selection.
+        x: The terms of the largest selection.
+        kernel: Their rows.
         nested: From `_nested`.
     """
-    widest = nested[-1]
-    x = pick(x, widest, -1)
     if len(nested) == 1:  # TensorFlow refuses an empty list of positions to split at
         return [ops.matmul(x, kernel)]
     if all(len(selection.runs) == 1 for selection in nested):
@@ -119,7 +120,7 @@ def _products(x, kernel, nested) -> list:
         terms, rows = ops.split(x, ends, axis=-1), ops.split(kernel, ends, axis=0)
     else:
         before = [Selection(), *nested]
-        blocks = [(b - a).places(widest) for a, b in zip(before, nested, strict=False)]
+        blocks = [(b - a).places(nested[-1]) for a, b in zip(before, nested, strict=False)]
         terms, rows = [pick(x, b, -1) for b in blocks], [pick(kernel, b, 0) for b in blocks]
     return [ops.matmul(*block) for block in zip(terms, rows, strict=True)]
 
@@ -130,13 +131,15 @@ class _PrefixSum(keras.Layer):
     Args:
         layer: The IDPDense layer.
         widths: {percentage: the channels of its output that are needed; None for all of it}.
+        places: Where in the input the terms are that the widest percentage reads.
     """
 
-    def __init__(self, layer, widths):
+    def __init__(self, layer, widths, places):
         super().__init__(dtype=layer.dtype_policy, name="prefix_sum")
         self.supports_masking = True
         self._layer = [layer]  # in a list: not a sub-layer
         self._widths = widths
+        self._places = places
 
     def call(self, x):
         (layer,) = self._layer
@@ -148,7 +151,8 @@ class _PrefixSum(keras.Layer):
 
     def _products(self, x, nested):
         (layer,) = self._layer
-        return _products(x, layer.incomplete_kernel(max(self._widths), private=False), nested)
+        kernel = layer.incomplete_kernel(max(self._widths), private=False)
+        return _products(pick(x, self._places, -1), kernel, nested)
 
     def _sums(self, x) -> dict:
         """The sum and the bias at each percentage."""
@@ -230,7 +234,8 @@ class _AttenuatedSum(keras.Layer):
 
     def call(self, inputs):
         (layer,) = self._layer
-        x, *others = inputs
+        # The first terms, wherever further ones are left out.
+        x, *others = [pick(x, self._nested[-1], -1) for x in inputs]
         kernel = layer.incomplete_kernel(max(self._widths), private=False)
         if not self._narrowest or self._is_one():
             sources = [(x, kernel, self._of_kernel)]
