@@ -40,7 +40,8 @@ def computed_channels(model, percentage) -> list[tuple[str, int, int]]:
         (width,) = step.widths.outputs
         (tensor,) = step.call.output_tensors
         channels = tensor.shape[-1]
-        found.append((step.call.operation.name, channels if width is None else width, channels))
+        computed = channels if width is None else len(width)
+        found.append((step.call.operation.name, computed, channels))
     return found
 
 

@@ -1,6 +1,7 @@
-"""Where the channels of a tensor lie, and how a leading part of them is taken."""
+"""Where the channels of a tensor lie, and how some of them are taken."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -19,61 +20,185 @@ class Channels:
         axis: Int, the axis of the channels, counted from 0 (the batch).
         count: Int, number of channels.
         repeats: Int, how often the channels repeat on the axis.
+        parts: Tuple of ints, whose sum is `count`: the channels are those of several tensors, one
+            after the other. Default: of one. Layouts that differ in it only are equal: the channels
+            lie at the same places.
     """
 
     axis: int
     count: int
     repeats: int = 1
+    parts: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "parts", tuple(self.parts) or (self.count,))
+        if sum(self.parts) != self.count:
+            raise ValueError(
+                f"`parts` must sum up to the {self.count} channels. Received: {self.parts}"
+            )
 
 
-def take(x, layout: Channels, have: int, want: int):
-    """Returns `x` with the first `want` of its channels.
+def common_parts(layouts: Iterable[Channels]) -> tuple[int, ...]:
+    """Returns the parts of channels that are read by several layouts of one count.
+
+    A part ends where one of any layout ends.
+    """
+    ends = {int(end) for layout in layouts for end in np.cumsum(layout.parts)}
+    return tuple(np.diff([0, *sorted(ends)]).tolist())
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Some of the channels of a tensor, in their order. Its `len` is their number.
 
     Args:
-        x: Tensor (or KerasTensor) whose axis `layout.axis` has `layout.repeats * have` entries.
+        runs: Tuple of (first channel, end), ascending, with a gap between any two.
+
+    Example:
+
+    >>> Selection.of([(0, 2), (4, 5), (2, 3)])
+    Selection(runs=((0, 3), (4, 5)))
+    """
+
+    runs: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, runs: Iterable[tuple[int, int]]):
+        """Returns the channels of runs (first channel, end) in any order, which may overlap."""
+        joined: list[tuple[int, int]] = []
+        for start, end in sorted(runs):
+            if joined and start <= joined[-1][1]:
+                joined[-1] = joined[-1][0], max(end, joined[-1][1])
+            elif end > start:
+                joined.append((start, end))
+        return cls(tuple(joined))
+
+    @classmethod
+    def first(cls, count: int):
+        """Returns the first `count` channels."""
+        return cls.of([(0, count)])
+
+    def __len__(self):
+        return sum(end - start for start, end in self.runs)
+
+    def __or__(self, other):
+        return Selection.of([*self.runs, *other.runs])
+
+    def __sub__(self, other):
+        rest = np.setdiff1d(self.indices(), other.indices())
+        return Selection.of((i, i + 1) for i in rest.tolist())
+
+    def indices(self) -> np.ndarray:
+        """Returns the channels, ascending."""
+        return np.concatenate([np.zeros(0, int), *(np.arange(*run) for run in self.runs)])
+
+    def between(self, start: int, end: int):
+        """Returns the channels from `start` up to `end`, counted from `start`."""
+        return Selection.of((max(a, start) - start, min(b, end) - start) for a, b in self.runs)
+
+    def times(self, factor: int):
+        """Returns the channels of a tensor with `factor` of them, side by side, for each."""
+        return Selection(tuple((factor * a, factor * b) for a, b in self.runs))
+
+    def over(self, factor: int):
+        """Returns the channels from which those of `times` come, where any of theirs is here."""
+        return Selection.of((a // factor, -(-b // factor)) for a, b in self.runs)
+
+    def places(self, have: "Selection"):
+        """Returns where among the channels `have` these are.
+
+        Raises:
+            ValueError: If one is not among them.
+        """
+        mine, all_of_them = self.indices(), have.indices()
+        if not np.isin(mine, all_of_them).all():
+            raise ValueError(f"The channels {self.runs} are not among {have.runs}.")
+        places = np.searchsorted(all_of_them, mine).tolist()
+        return Selection.of((i, i + 1) for i in places)
+
+
+def take(x, layout: Channels, have: Selection, want: Selection):
+    """Returns `x` with some of its channels.
+
+    Args:
+        x: Tensor (or KerasTensor) whose axis `layout.axis` has `layout.repeats * len(have)`
+            entries.
         layout: Where the channels lie.
-        have: Number of channels of each copy in `x`.
-        want: Number of channels to keep of each copy, at most `have`.
+        have: The channels of each copy in `x`.
+        want: The channels to keep of each copy, all among `have`.
 
     Returns:
-        A tensor whose axis `layout.axis` has `layout.repeats * want` entries.
+        A tensor whose axis `layout.axis` has `layout.repeats * len(want)` entries.
     """
     if want == have:
         return x
+    places = want.places(have)
     if layout.repeats == 1:
-        return leading(x, want, layout.axis)
+        return pick(x, places, layout.axis)
     if None not in x.shape[1:]:
         static = tuple(x.shape)
-        split = (-1, *static[1 : layout.axis], layout.repeats, have, *static[layout.axis + 1 :])
-        merged = (-1, *static[1 : layout.axis], layout.repeats * want, *static[layout.axis + 1 :])
-        return ops.reshape(leading(ops.reshape(x, split), want, layout.axis + 1), merged)
+        split = (-1, *static[1 : layout.axis], layout.repeats, len(have))
+        merged = (-1, *static[1 : layout.axis], layout.repeats * len(want))
+        rest = static[layout.axis + 1 :]
+        x = pick(ops.reshape(x, (*split, *rest)), places, layout.axis + 1)
+        return ops.reshape(x, (*merged, *rest))
     return ops.take(x, indices(layout, have, want), axis=layout.axis)
 
 
-def leading(x, count: int | None, axis: int = 0):
-    """Returns the first `count` entries of a tensor (or KerasTensor) on an axis; None: all.
+def pick(x, selection: Selection | None, axis: int = 0):
+    """Returns some entries of a tensor (or KerasTensor) on an axis; None: all.
 
     Args:
         x: The tensor.
-        count: Int or None.
+        selection: Which; None: all.
         axis: Int, counted from 0, or from -1 for the last axis.
     """
     axis %= len(x.shape)
-    if count is None or count == x.shape[axis]:
+    if selection is None or selection.runs == ((0, x.shape[axis]),):
         return x
+    if len(selection.runs) == 1:
+        return _slice(x, *selection.runs[0], axis)
+    if is_sparse(x):
+        import tensorflow as tf
+
+        return tf.sparse.concat(axis, [_slice(x, *run, axis) for run in selection.runs])
+    if keras.backend.is_keras_tensor(x):
+        return ops.concatenate([_slice(x, *run, axis) for run in selection.runs], axis)
+    # Split, not sliced: the gradient is one concatenation instead of a sum of padded slices.
+    bounds = [bound for run in selection.runs for bound in run]
+    return ops.concatenate(ops.split(x, bounds, axis)[1:-1:2], axis)
+
+
+def put(x, entries, selection: Selection):
+    """Returns a tensor with some of its entries on the first axis replaced, the inverse of `pick`.
+
+    Args:
+        x: The tensor.
+        entries: Tensor with an entry for each of `selection`.
+        selection: Which entries of `x` they replace.
+    """
+    pieces, at, used = [], 0, 0
+    for start, end in selection.runs:
+        pieces += [x[at:start], entries[used : used + end - start]]
+        at, used = end, used + end - start
+    return ops.concatenate([*pieces, x[at:]])
+
+
+def _slice(x, start, end, axis):
     if keras.backend.backend() == "tensorflow" and not keras.backend.is_keras_tensor(x):
         import tensorflow as tf
 
+        rank = len(x.shape)
         if is_sparse(x):
-            places = tf.range(len(x.shape)) == axis
-            return tf.sparse.slice(
-                x, [0] * len(x.shape), tf.where(places, tf.constant(count, tf.int64), x.dense_shape)
-            )
+            places = tf.range(rank) == axis
+            begin = tf.where(places, tf.constant(start, tf.int64), tf.zeros(rank, tf.int64))
+            size = tf.where(places, tf.constant(end - start, tf.int64), x.dense_shape)
+            return tf.sparse.slice(x, begin, size)
         # The gradient of an index expression takes eight times as long there.
-        size = [-1] * len(x.shape)
-        size[axis] = count
-        return tf.slice(x, [0] * len(size), size)
-    return x[(*[slice(None)] * axis, slice(count))]
+        begin, size = [0] * rank, [-1] * rank
+        begin[axis], size[axis] = start, end - start
+        return tf.slice(x, begin, size)
+    return x[(*[slice(None)] * axis, slice(start, end))]
 
 
 def is_sparse(x) -> bool:
@@ -85,6 +210,7 @@ def is_sparse(x) -> bool:
     return isinstance(x, tf.SparseTensor)
 
 
-def indices(layout: Channels, have: int, want: int) -> np.ndarray:
+def indices(layout: Channels, have: Selection, want: Selection) -> np.ndarray:
     """Returns the positions on the axis that `take` keeps, ascending."""
-    return (np.arange(layout.repeats)[:, None] * have + np.arange(want)).ravel()
+    copies = np.arange(layout.repeats)[:, None] * len(have)
+    return (copies + want.places(have).indices()).ravel()

@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_tesla import cloning, profiles
 from keras_tesla import graph as graphs
-from keras_tesla.channels import Channels
+from keras_tesla.channels import Channels, Selection, common_parts
 from keras_tesla.kinds.registry import inherited_kind_of, kind_of
 from keras_tesla.narrowing.plan import dependent, layouts, narrow
 from keras_tesla.narrowing.widths import computed_channels
@@ -87,11 +87,12 @@ def to_idp(
     Each layer that `keras_tesla.layers` has an incomplete class for (`Dense`, `Conv2D` and others)
     and whose input channels come from other layers becomes one of that class: at percentage p it
     reads the first `max(1, floor(p / 100 * n))` of its n input channels, and narrowing leaves out
-    what no layer reads. A `BatchNormalization` after one becomes an `IDPBatchNormalization`, all of
-    whose statistics start at those of the model. Layers that work channel by channel are narrowed
-    as they are: depthwise convolutions, group normalization, activations, pooling, merges. All
-    others read and compute all of their channels, which is always right and saves nothing. The
-    report says which layer is which.
+    what no layer reads. After a concatenation it reads the first channels of each part, so that no
+    branch and no skip connection is lost (`input_parts`). A `BatchNormalization` after an
+    incomplete layer becomes an `IDPBatchNormalization`, all of whose statistics start at those of
+    the model. Layers that work channel by channel are narrowed as they are: depthwise convolutions,
+    group normalization, activations, pooling, merges. All others read and compute all of their
+    channels, which is always right and saves nothing. The report says which layer is which.
 
     At 100 % the copy computes what the model does, up to rounding. If the profile is not all ones,
     the kernels are divided by its coefficients to keep this true.
@@ -182,12 +183,13 @@ def _at(report, graph, percentages) -> ConversionReport:
             not_read.append(f"Layer {row.name!r} is not computed {percentage}.")
         rows.append(dataclasses.replace(row, computed=now))
     for tensor, name in zip(graphs.tensors(graph.inputs), graph.input_names, strict=True):
-        if plan.widths[tensor.index] == 0 and of_100.widths[tensor.index] != 0:
+        nothing = Selection()
+        if plan.widths[tensor.index] == nothing != of_100.widths[tensor.index]:
             not_read.append(f"Input {name!r} of the model is not read {percentage}.")
     makers = {t.index: call.operation.name for call in graph.calls for t in call.output_tensors}
     for step in plan.steps:
         for tensor, width in zip(step.call.input_tensors, step.widths.inputs, strict=True):
-            if width == 0:
+            if width == Selection():
                 source = makers.get(tensor.index, "an input of the model")
                 not_read.append(
                     f"{step.call.operation.name!r} reads nothing of {source!r} {percentage}."
@@ -288,7 +290,7 @@ class _Reading:
         reason = kind.why_complete(layer)
         if reason is not None:
             return reason
-        layouts = set()
+        found: list[Channels] = []
         for call in calls:
             (x,) = call.input_tensors
             raw = x.index in self._raw
@@ -300,10 +302,10 @@ class _Reading:
             axis = kind.channel_axis(layer, len(x.shape))
             if layout.axis != axis or (layout.repeats > 1 and not kind.takes_repeats):
                 return "reads along another axis than that of the channels"
-            layouts.add((layout.count, layout.repeats))
-        if len(layouts) > 1:
+            found.append(layout)
+        if len({(layout.count, layout.repeats) for layout in found}) > 1:
             return "is called on inputs of different channels"
-        self.reads[id(layer)] = layout
+        self.reads[id(layer)] = dataclasses.replace(layout, parts=common_parts(found))
         return None
 
     def _lost(self, tensor) -> str:
@@ -322,7 +324,9 @@ class _Reading:
         layer, call = calls[0].operation, calls[0]
         kind = kind_of(layer)
         if id(layer) in self.reads:
-            return f"reads a part of its {self.reads[id(layer)].count} input channels"
+            reads = self.reads[id(layer)]
+            parts = f"each of the {len(reads.parts)} parts of " if len(reads.parts) > 1 else ""
+            return f"reads a part of {parts}its {reads.count} input channels"
         if id(layer) in self.became:
             return "has statistics for each percentage"
         if kind.incomplete is not None:
@@ -339,7 +343,7 @@ class _Reading:
         if inherited_kind_of(layer).depends:
             return "already depends on the percentage"
         if ins[0] is not None:
-            reads = kind.widths(call, 100, ins, outs, [1]).inputs[0]
-            if reads is not None and reads < ins[0].count:
+            one = kind.widths(call, 100, ins, outs, [Selection.first(1)]).inputs[0]
+            if one is not None and len(one) < ins[0].count:
                 return f"is narrowed as it is, {kind.unit}"
         return "reads all of its channels"

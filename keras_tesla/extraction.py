@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_tesla import cloning
-from keras_tesla.channels import indices, take
+from keras_tesla.channels import Selection, indices, take
 from keras_tesla.kinds.kind import weight_at
 from keras_tesla.layers import IncompleteDotProduct
 from keras_tesla.names import unique_name
@@ -80,7 +80,7 @@ def extract(
                 # A copy: JAX would let the two models share a buffer and give it away.
                 weight_at(operation, path).assign(np.array(ops.convert_to_numpy(value)))
             if isinstance(original, FakeQuantizedKernel):  # for the int8 converter; not saved
-                operation.kernel_limit = original.limit_of(operation.kernel.shape)
+                operation.kernel_limit = original.limit_of(step.widths)
         elif isinstance(operation, keras.Layer):
             cloning.copy_weights(original, operation)
         return outputs
@@ -91,7 +91,7 @@ def extract(
     unmerged = {
         s.call.output_tensors[0].index
         for s in plan.steps
-        if 0 in s.widths.inputs and sum(width != 0 for width in s.widths.inputs) == 1
+        if Selection() in s.widths.inputs and sum(x != Selection() for x in s.widths.inputs) == 1
     }
     symbolic = [
         keras.Input(batch_shape=(batch_size or t.shape[0], *t.shape[1:]), dtype=t.dtype, name=n)
@@ -124,7 +124,7 @@ def _take_masked(x, layout, have, want):
     if want == have or not _has_mask(x):
         return take(x, layout, have, want)
     # A kernel of columns of the identity: each output is one input, times 1, plus zeros.
-    selection = keras.layers.Dense(layout.repeats * want, use_bias=False, dtype=x.dtype)
+    selection = keras.layers.Dense(layout.repeats * len(want), use_bias=False, dtype=x.dtype)
     outputs = selection(x)
     selection.set_weights([np.eye(x.shape[-1])[:, indices(layout, have, want)]])
     return outputs

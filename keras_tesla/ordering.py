@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_tesla import cloning
 from keras_tesla import graph as graphs
-from keras_tesla.channels import Channels
+from keras_tesla.channels import Channels, Selection
 from keras_tesla.kinds.registry import kind_of
 from keras_tesla.layers import IncompleteDotProduct
 
@@ -217,7 +217,7 @@ class _Reading:
         layer, kind = call.operation, kind_of(call.operation)
         if kind.joins(call, outputs):
             orders = [self._orders[t.index] for t in call.input_tensors]
-            return _Order(sum((x.groups for x in orders if x is not None), ()), 1)
+            return _Order(sum((x.groups * x.repeats for x in orders if x is not None), ()), 1)
         if not getattr(layer, "weights", []):
             return self._hand_on(call, inputs, outputs)
         if kind.permuted(layer) is None:
@@ -250,7 +250,8 @@ class _Reading:
         """A layer that treats each channel separately: all of its inputs have one order."""
         if len(outputs) != 1 or not _is_narrowed(call, inputs, outputs):
             return None
-        layouts = kind_of(call.operation).widths(call, 100, inputs, outputs, [1]).layouts
+        first = [Selection.first(1)]
+        layouts = kind_of(call.operation).widths(call, 100, inputs, outputs, first).layouts
         same: list[_Order] = []
         for tensor, layout in zip(call.input_tensors, layouts, strict=True):
             order = self._orders[tensor.index]
@@ -303,8 +304,8 @@ class _Reading:
 
 def _is_narrowed(call, inputs, outputs):
     """Whether narrowing could compute only the first output channel: no channels are mixed."""
-    widths = kind_of(call.operation).widths(call, 100, inputs, outputs, [1])
-    return widths.outputs == [1]
+    first = [Selection.first(1)]
+    return kind_of(call.operation).widths(call, 100, inputs, outputs, first).outputs == first
 
 
 def _permute(use, permutations):

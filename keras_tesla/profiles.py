@@ -236,6 +236,20 @@ def get(identifier) -> Profile:
     )
 
 
+def of_parts(profile: Profile, parts: tuple[int, ...]) -> np.ndarray:
+    """Returns the coefficients of terms that lie in several parts: a profile of each.
+
+    An `Array` holds those of all parts, one after the other.
+
+    Args:
+        profile: The profile.
+        parts: The number of terms of each part.
+    """
+    if isinstance(profile, Array):
+        return profile(sum(parts))
+    return np.concatenate([profile(terms) for terms in parts])
+
+
 def serialize(profile: Profile) -> dict:
     """Returns the dict that `get` turns back into `profile`."""
     return keras.saving.serialize_keras_object(profile)
@@ -245,14 +259,30 @@ def serialize(profile: Profile) -> dict:
 class NonIncreasing(keras.constraints.Constraint):
     """Projects trainable coefficients to non-increasing ones: `gamma_i <- min(gamma_0..gamma_i)`.
 
+    Args:
+        parts: The number of coefficients of each part, if each is to be non-increasing by itself.
+
     Reference:
         Chang, Lin, Ou Yang, Lei, Chen: TESLA, 2018, https://openreview.net/forum?id=H1K6Tb-AZ
     """
 
+    def __init__(self, parts=None):
+        self.parts = parts
+
     def __call__(self, w):
         w = ops.convert_to_tensor(w)
-        reach = 1  # each coefficient is the minimum of itself and the `reach - 1` before it
-        while reach < w.shape[0]:
-            w = ops.minimum(w, ops.concatenate([w[:reach], w[:-reach]]))
-            reach *= 2
-        return w
+        if self.parts is None:
+            return _running_minimum(w)
+        ends = np.cumsum(self.parts)[:-1].tolist()
+        return ops.concatenate([_running_minimum(part) for part in ops.split(w, ends)])
+
+    def get_config(self):
+        return {"parts": self.parts}
+
+
+def _running_minimum(w):
+    reach = 1  # each coefficient is the minimum of itself and the `reach - 1` before it
+    while reach < w.shape[0]:
+        w = ops.minimum(w, ops.concatenate([w[:reach], w[:-reach]]))
+        reach *= 2
+    return w

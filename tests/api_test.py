@@ -84,6 +84,7 @@ def test_the_public_names_are_these():
         "Channelwise",
         "Kind",
         "Narrowed",
+        "Selection",
         "Widths",
         "register_kind",
     ]

@@ -25,7 +25,8 @@ CHANNELWISE = [
     "lambda",
     "operation",
 ]
-MERGES = ["add", "multiply", "operator", "concatenate", "squeeze_and_excite"]
+MERGES = ["add", "multiply", "operator", "concatenate", "nested_concatenation"]
+MERGES += ["squeeze_and_excite"]
 
 
 class RandomGraph:
@@ -85,6 +86,10 @@ class RandomGraph:
             return self.again(kind, a)
         if kind == "concatenate":
             return layers.Concatenate()([a, self.choose(self.tensors)])
+        if kind == "nested_concatenation":
+            inner = layers.Concatenate()([a, self.choose(self.tensors)])
+            inner = self.channelwise(self.choose(CHANNELWISE), inner.shape[-1])(inner)
+            return self.project(layers.Concatenate()([self.choose(self.tensors), inner]), 7)
         if kind == "squeeze_and_excite":
             return self.gated(a) if self.rank == 2 else layers.ReLU()(a)
         if kind in MERGES:

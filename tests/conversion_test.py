@@ -126,17 +126,17 @@ def test_the_report_is_a_table():
 
 
 def test_the_report_says_what_is_not_read():
-    """At 50 % the first part of the concatenation is all that is read of it."""
+    """At 50 % a layer that knows no parts reads only the first input of a concatenation."""
     a, b = keras.Input((5,), name="a"), keras.Input((4,), name="b")
     parts = [layers.Dense(6, name=f"of_{t.name}")(t) for t in (a, b)]
-    x = layers.Dense(8, name="hidden")(layers.Concatenate(name="both")(parts))
+    x = IDPDense(8, name="hidden")(layers.Concatenate(name="both")(parts))
     model = keras.Model([a, b], layers.Dense(3, name="head")(x))
     report = convert(model, percentages=[100, 60, 50]).conversion_report
     assert report.percentage == 50
     assert {row.name: (row.computed, row.reason) for row in report} == {
         "of_a": ("6 of 6", "reads the model's inputs, which are kept"),
         "of_b": ("-", "is not computed at 50 %"),
-        "hidden": ("4 of 8", "reads a part of its 12 input channels"),
+        "hidden": ("4 of 8", "already depends on the percentage"),
         "head": ("3 of 3", "reads a part of its 8 input channels"),
     }
     assert str(report).splitlines()[-3:] == list(report.not_read)
@@ -307,7 +307,83 @@ def test_a_nested_model_stays_one_whose_layers_are_incomplete():
 
 def test_channels_of_a_flattened_map_are_left_out_not_positions():
     assert convert(concatenated()).get_layer("last").input_channels == 12
+    assert convert(concatenated()).get_layer("last").input_parts == (8, 4)
     assert convert(residual()).get_layer("last").input_channels is None
+
+
+# Concatenations.
+
+
+def u_network():
+    """Down to half the size and up again, with a skip connection; two branches below."""
+    x = keras.Input((8, 8, 3))
+    skip = layers.Conv2D(6, 3, padding="same", activation="relu", name="skip")(x)
+    y = layers.MaxPooling2D()(skip)
+    branches = [layers.ReLU()(layers.Conv2D(n, 1, name=f"branch_{n}")(y)) for n in (4, 8)]
+    y = layers.BatchNormalization()(layers.Concatenate()(branches))
+    y = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(y)
+    y = layers.Conv2DTranspose(10, 2, strides=2, name="up")(y)
+    y = layers.Concatenate()([skip, layers.Concatenate()([y, layers.UpSampling2D()(branches[0])])])
+    y = layers.SeparableConv2D(8, 3, padding="same", name="merged")(layers.Dropout(0.5)(y))
+    return keras.Model(x, layers.Dense(3, name="last")(y))
+
+
+def test_after_a_concatenation_a_part_of_each_input_is_read(assert_same_three_ways):
+    model = u_network()
+    converted = convert(model)
+    parts = {x.name: x.input_parts for x in converted.layers if hasattr(x, "input_parts")}
+    alone = dict.fromkeys(("branch_4", "branch_8", "last"))
+    assert parts == {**alone, "up": (8, 16), "merged": (6, 10, 4)}
+    reasons = {row.name: row.reason for row in converted.conversion_report}
+    assert reasons["merged"] == "reads a part of each of the 3 parts of its 20 input channels"
+    for percentage in (100, 50, 10):
+        small = assert_same_three_ways(converted, inputs_of(model), percentage)
+        for name, channels in {"skip": 6, "branch_4": 4, "branch_8": 8, "up": 10}.items():
+            kept = small.get_layer(name).output.shape[-1]
+            assert kept == max(1, channels * percentage // 100)
+
+
+def test_a_layer_that_reads_two_concatenations_has_the_parts_of_both(assert_same_three_ways):
+    x = keras.Input((5,))
+    a, b, c = (layers.Dense(n)(x) for n in (4, 6, 2))
+    shared = layers.Dense(3, name="shared")
+    y = [shared(layers.Concatenate()(z)) for z in ([a, b], [b, a])]
+    model = keras.Model(
+        x,
+        [
+            *y,
+            shared(
+                layers.Add()(
+                    [layers.Concatenate()([c, layers.Dense(8)(x)]), layers.Concatenate()([a, b])]
+                )
+            ),
+        ],
+    )
+    converted = convert(model)
+    assert converted.get_layer("shared").input_parts == (2, 2, 2, 4)
+    assert_same_three_ways(converted, inputs_of(model), 50)
+
+
+def test_positions_of_flattened_maps_are_parts(assert_same_three_ways):
+    x = keras.Input((3, 3, 2))
+    a, b = layers.Conv2D(4, 2)(x), layers.Conv2D(6, 3)(x)
+    y = layers.Concatenate()([layers.Flatten()(a), layers.Flatten()(b)])
+    converted = convert(keras.Model(x, layers.Dense(3, name="last")(y)))
+    assert converted.get_layer("last").input_parts == (4, 4, 4, 4, 6)
+    assert converted.get_layer("last").input_channels is None
+    assert_same_three_ways(converted, inputs_of(converted), 50)
+
+
+def test_each_part_has_a_profile_of_its_own(assert_same_three_ways):
+    model = u_network()
+    converted = convert(model, profile="linear", trainable_profile=True)
+    coefficients = to_numpy(converted.get_layer("up").coefficients)
+    expected = [kt.profiles.Linear()(n) for n in (8, 16)]
+    np.testing.assert_array_equal(coefficients, np.concatenate(expected))
+    x = inputs_of(model)
+    # The kernels are divided by the coefficients and multiplied by them again.
+    np.testing.assert_allclose(to_numpy(converted(x)), to_numpy(model(x)), rtol=1e-4, atol=1e-5)
+    assert_same_three_ways(converted, x, 50)
 
 
 # What the user chooses.

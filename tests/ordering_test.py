@@ -242,6 +242,17 @@ def test_a_flattened_concatenation():
     assert is_sorted(values[4:])
 
 
+def test_flattened_maps_that_are_concatenated():
+    x = keras.Input((3, 3, 2))
+    a, b = layers.Conv2D(5, 2, name="a")(x), layers.Conv2D(4, 3, name="b")(x)
+    y = layers.Concatenate()([layers.Flatten()(a), layers.Flatten()(b)])
+    parts = (5, 5, 5, 5, 4)
+    copy = ordered(keras.Model(x, IDPDense(2, input_parts=parts, name="head")(y)))
+    values = np.array(norms(copy, "head"))
+    assert is_sorted(values[:20].reshape(4, 5).sum(0).tolist())
+    assert is_sorted(values[20:].tolist())
+
+
 def test_a_concatenation_with_an_input_leaves_that_in_place():
     x = keras.Input((4,))
     y = layers.Concatenate()([layers.Dense(5, name="a")(x), layers.Dense(4, name="b")(x)])

@@ -6,6 +6,7 @@ import warnings
 import keras
 
 from keras_tesla.callbacks import checks, optimizer_reset
+from keras_tesla.channels import Selection
 from keras_tesla.graph import tensors
 from keras_tesla.integers import check_integer
 from keras_tesla.layers import IncompleteDotProduct, PerRange
@@ -175,13 +176,14 @@ def _check_widths(graph, highest):
                 continue
             (y,) = call.output_tensors
             width, layout = widths[y.index], where[y.index]
-            trained = active_terms(layout.count, percentage) if layout else 0
-            if width is not None and width > trained:
+            trained = Selection.first(active_terms(layout.count, percentage) if layout else 0)
+            if width is not None and len(width | trained) > len(trained):
                 raise ValueError(
-                    f"At {percentage} % the model reads {width} outputs of layer "
-                    f"{call.operation.name!r}, and its range has {trained}: a later range would "
-                    "change what this one learned. Ranges cannot have a concatenation of "
-                    "channels or a group normalization after an incomplete layer."
+                    f"At {percentage} % the model reads {len(width)} outputs of layer "
+                    f"{call.operation.name!r}, and its range has the first {len(trained)}: a later "
+                    "range would change what this one learned. Ranges cannot have a group "
+                    "normalization after an incomplete layer, or a concatenation before one "
+                    "without `input_parts`."
                 )
 
 

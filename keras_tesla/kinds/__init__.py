@@ -7,7 +7,7 @@ always correct, just more expensive. Kinds hold for exactly the classes they are
 subclass may compute something else.
 """
 
-from keras_tesla.channels import Channels
+from keras_tesla.channels import Channels, Selection
 from keras_tesla.kinds import (
     channelwise,
     depthwise,
@@ -23,4 +23,4 @@ from keras_tesla.kinds.registry import register_kind
 # Importing a family registers its kinds.
 _FAMILIES = (channelwise, depthwise, merging, normalization, operations, projection, whole)
 
-__all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Widths", "register_kind"]
+__all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Selection", "Widths", "register_kind"]

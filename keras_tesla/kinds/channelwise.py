@@ -1,11 +1,11 @@
 """Layers without weights that treat each channel separately: activations, pooling, reshaping."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
 from keras import layers
 
-from keras_tesla.channels import Channels
 from keras_tesla.cloning import config_of
 from keras_tesla.kinds.activations import is_elementwise
 from keras_tesla.kinds.kind import Axes, Channelwise, Narrowed, last_or_first
@@ -88,7 +88,7 @@ class _GlobalPooling(_Spatial):
         (layout,) = super().layouts(call, inputs)
         if layout is None or call.operation.keepdims:
             return [layout]
-        return [Channels(axis=1, count=layout.count)]
+        return [dataclasses.replace(layout, axis=1)]
 
 
 register(
@@ -109,7 +109,7 @@ class _Flatten(Channelwise):
             return [None]
         # Keras moves channels_first to channels_last before it flattens: channels come last.
         features = math.prod(x.shape[1:])
-        return [Channels(axis=1, count=layout.count, repeats=features // layout.count)]
+        return [dataclasses.replace(layout, axis=1, repeats=features // layout.count)]
 
 
 register(_Flatten(), layers.Flatten)
@@ -122,14 +122,14 @@ class _Reshape(Channelwise):
         x, y, layout = call.input_tensors[0], call.output_tensors[0], inputs[0]
         keeps = layout and layout.axis == len(x.shape) - 1 and layout.repeats == 1
         keeps = keeps and y.shape[-1] == x.shape[-1]
-        return [Channels(len(y.shape) - 1, layout.count) if keeps else None]
+        return [dataclasses.replace(layout, axis=len(y.shape) - 1) if keeps else None]
 
     def narrow(self, call, percentage, widths):
         if widths.outputs[0] is None:
             return None
         layer = call.operation
         config = config_of(layer)
-        config["target_shape"] = (*layer.target_shape[:-1], widths.outputs[0])
+        config["target_shape"] = (*layer.target_shape[:-1], len(widths.outputs[0]))
         return Narrowed(type(layer), config, dict, {})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from keras import layers
 
-from keras_tesla.channels import Channels
+from keras_tesla.channels import Channels, Selection
 from keras_tesla.kinds.activations import is_elementwise
 from keras_tesla.kinds.kind import Axes, Channelwise, positions, with_room_for_bias
 from keras_tesla.kinds.registry import register
@@ -21,7 +21,8 @@ class _Depthwise(Channelwise):
         layer, (layout,) = call.operation, super().layouts(call, inputs)
         if layout is None or not is_elementwise(layer.activation):
             return [None]
-        return [Channels(layout.axis, layout.count * layer.depth_multiplier)]
+        parts = tuple(part * layer.depth_multiplier for part in layout.parts)
+        return [Channels(layout.axis, sum(parts), parts=parts)]
 
     def widths(self, call, percentage, inputs, outputs, demand):
         widths = super().widths(call, percentage, inputs, outputs, demand)
@@ -31,12 +32,11 @@ class _Depthwise(Channelwise):
         if widths.outputs[0] is None:
             with_room_for_bias(call, None, count)
             return widths
-        reads = -(-demand[0] // multiplier)
-        width = with_room_for_bias(call, reads * multiplier, count)
+        width = with_room_for_bias(call, demand[0].over(multiplier).times(multiplier), count)
         if width is None:
-            return super().widths(call, percentage, inputs, outputs, [count])
-        reads = -(-width // multiplier)
-        return dataclasses.replace(widths, outputs=[reads * multiplier], inputs=[reads])
+            width = Selection.first(count)
+        reads = width.over(multiplier)
+        return dataclasses.replace(widths, outputs=[reads.times(multiplier)], inputs=[reads])
 
     def multiply_adds(self, call, weights):
         if "kernel" not in weights:

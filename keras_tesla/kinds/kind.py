@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tesla.channels import Channels, leading
+from keras_tesla.channels import Channels, Selection, pick
 from keras_tesla.cloning import config_of
 from keras_tesla.graph import Call
 
@@ -24,13 +24,13 @@ class Widths:
     """What a call computes and what it reads, in channels.
 
     Args:
-        outputs: For each output tensor the width of the computed prefix; None for all of it.
-        inputs: For each input tensor the width of the prefix that is read; None for all of it.
+        outputs: For each output tensor the channels that are computed; None for all of it.
+        inputs: For each input tensor the channels that are read; None for all of it.
         layouts: For each input tensor the channels as the layer sees them; None where it reads all.
     """
 
-    outputs: list[int | None]
-    inputs: list[int | None]
+    outputs: list[Selection | None]
+    inputs: list[Selection | None]
     layouts: list[Channels | None]
 
 
@@ -123,7 +123,8 @@ class Kind:
             percentage: Int, 1..100.
             inputs: Layout of each input tensor.
             outputs: Layout of each output tensor.
-            demand: For each output tensor the needed width; None: all of it.
+            demand: For each output tensor the `Selection` of its channels that are needed; None:
+                all of it.
         """
         count = len(call.input_tensors)
         return Widths([None for _ in demand], [None] * count, [None] * count)
@@ -146,8 +147,8 @@ class Kind:
                 weight = weight_at(layer, path)
                 if weight is not None:
                     weight = ops.convert_to_tensor(weight)
-                    weight = weight if read is None else leading(weight, reads, read)
-                    found[path] = weight if computed is None else leading(weight, width, computed)
+                    weight = weight if read is None else pick(weight, reads, read)
+                    found[path] = weight if computed is None else pick(weight, width, computed)
             return found
 
         return Narrowed(type(layer), self.config(call, widths), weights, {})
@@ -280,8 +281,8 @@ def is_regularized(operation) -> bool:
     return getattr(operation, "activity_regularizer", None) is not None
 
 
-def with_room_for_bias(call, width: int | None, count: int) -> int | None:
-    """Returns how many channels of a biased layer are computed so that Keras adds the bias rightly.
+def with_room_for_bias(call, width: Selection | None, count: int) -> Selection | None:
+    """Returns which channels of a biased layer are computed so that Keras adds the bias rightly.
 
     On TensorFlow, Keras (3.15) adds a bias to the last axis wherever that is as long as the bias,
     also in the format "channels_first", where the channels are on axis 1. One channel more is
@@ -302,8 +303,9 @@ def with_room_for_bias(call, width: int | None, count: int) -> int | None:
         or keras.backend.backend() != "tensorflow"
     ):
         return width
-    if width is not None and width == size:
-        width = width + 1 if width + 1 < count else None
+    if width is not None and len(width) == size:
+        more = int(np.setdiff1d(np.arange(size + 1), width.indices())[0])
+        width = width | Selection.of([(more, more + 1)]) if size + 1 < count else None
     if width is None and count == size:
         raise ValueError(
             f"Layer {layer.name!r} has data_format='channels_first' and {count} channels, as many "

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 from keras import layers
 
-from keras_tesla.channels import Channels
+from keras_tesla.channels import Channels, Selection, common_parts
 from keras_tesla.graph import Tensor
 from keras_tesla.kinds.kind import Kind, Widths, is_regularized
 from keras_tesla.kinds.registry import register
@@ -17,6 +17,12 @@ def _has_arrays(call) -> bool:
     return not all(isinstance(x, (Tensor, int, float, type(None))) for x in leaves)
 
 
+def _same(layouts):
+    """The layout of what is made of tensors of equal layouts, whose parts may differ."""
+    first = layouts[0]
+    return first and dataclasses.replace(first, parts=common_parts(layouts))
+
+
 class _Merge(Kind):
     """Several inputs with equal channels, combined number by number (or broadcast)."""
 
@@ -25,7 +31,7 @@ class _Merge(Kind):
         same = len(set(inputs)) == 1 and all(
             len(t.shape) == len(y.shape) for t in call.input_tensors
         )
-        return [inputs[0] if same and not _has_arrays(call) else None]
+        return [_same(inputs) if same and not _has_arrays(call) else None]
 
     def widths(self, call, percentage, inputs, outputs, demand):
         if outputs[0] is None or is_regularized(call.operation):
@@ -72,16 +78,21 @@ register(
 
 
 class _Concatenate(Kind):
-    """On the channel axis a prefix of the output is a prefix of the inputs, one after another."""
+    """On the channel axis the channels of the inputs become parts, one after another.
+
+    Where an input has its channels several times on that axis, as after a Flatten, each of these
+    copies is a part.
+    """
 
     def layouts(self, call, inputs):
         (y,) = call.output_tensors
         axis = call.operation.axis % len(y.shape)
         if any(v is None for v in inputs) or _has_arrays(call):
             return [None]
-        if all(v.axis == axis and v.repeats == 1 for v in inputs):
-            return [Channels(axis, sum(v.count for v in inputs))]
-        return [inputs[0] if len(set(inputs)) == 1 and inputs[0].axis != axis else None]
+        if all(v.axis == axis for v in inputs):
+            parts = sum((v.parts * v.repeats for v in inputs), ())
+            return [Channels(axis, sum(parts), parts=parts)]
+        return [_same(inputs) if len(set(inputs)) == 1 and inputs[0].axis != axis else None]
 
     def joins(self, call, outputs):
         (y,) = call.output_tensors
@@ -92,11 +103,15 @@ class _Concatenate(Kind):
             return super().widths(call, percentage, inputs, outputs, demand)
         if not self.joins(call, outputs):
             return Widths(list(demand), list(demand) * len(inputs), list(inputs))
-        left, needs = demand[0], []
+        start, reads, computed = 0, [], []
         for layout in inputs:
-            needs.append(min(left, layout.count))
-            left -= needs[-1]
-        return Widths(list(demand), needs, list(inputs))
+            copies = range(start, start + layout.repeats * layout.count, layout.count)
+            of_copies = [demand[0].between(copy, copy + layout.count).runs for copy in copies]
+            reads.append(Selection.of(sum(of_copies, ())))
+            # What one copy needs, all have.
+            computed += [(c + a, c + b) for c in copies for a, b in reads[-1].runs]
+            start = copies.stop
+        return Widths([Selection.of(computed)], reads, list(inputs))
 
 
 register(_Concatenate(), layers.Concatenate)

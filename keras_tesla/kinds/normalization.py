@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_tesla.channels import leading
+from keras_tesla.channels import pick
 from keras_tesla.cloning import config_of
 from keras_tesla.kinds.kind import Axes, Channelwise, Narrowed
 from keras_tesla.kinds.registry import register
@@ -20,6 +20,8 @@ class _Normalization(Channelwise):
 
 
 class _BatchNormalization(_Normalization):
+    weight_axes: Mapping[str, Axes] = {"gamma": (None, 0), "beta": (None, 0)}
+
     def __init__(self, incomplete=None):
         self.incomplete = incomplete
         self.depends = incomplete is None
@@ -45,7 +47,7 @@ class _BatchNormalization(_Normalization):
             else:
                 affine = {n: getattr(layer, n) for n in ("gamma", "beta")}
             return {
-                n: leading(ops.convert_to_tensor(v), width)
+                n: pick(ops.convert_to_tensor(v), width)
                 for n, v in {**affine, **state}.items()
                 if v is not None
             }
@@ -83,13 +85,13 @@ class _GroupNormalization(_Normalization):
         if widths.outputs[0] is None:
             return widths
         size = inputs[0].count // call.operation.groups
-        width = -(-demand[0] // size) * size
+        width = demand[0].over(size).times(size)
         return dataclasses.replace(widths, outputs=[width], inputs=[width, *widths.inputs[1:]])
 
     def config(self, call, widths):
         layer = call.operation
         full = call.input_tensors[0].shape[layer.axis]
-        return {**config_of(layer), "groups": widths.outputs[0] * layer.groups // full}
+        return {**config_of(layer), "groups": len(widths.outputs[0]) * layer.groups // full}
 
     def permuted(self, layer):
         return None  # a channel that moves would come into another group

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
-from keras_tesla.channels import Channels, leading
+from keras_tesla.channels import Channels, pick
 from keras_tesla.cloning import config_of
 from keras_tesla.kinds.activations import is_elementwise
 from keras_tesla.kinds.kind import (
@@ -36,7 +36,7 @@ from keras_tesla.layers import (
 # Config keys of a projection that its narrowed layer has not: the kernel has them folded in.
 _NOT_STOCK = {
     *("profile", "trainable_profile", "percentages", "private_bias", "private_profile"),
-    *("complete", "input_channels", "lora_rank", "lora_alpha"),
+    *("complete", "input_parts", "input_channels", "lora_rank", "lora_alpha"),
 }
 
 
@@ -79,7 +79,7 @@ class Projection(Kind):
         if not isinstance(layer, IncompleteDotProduct):
             return Widths([out], [None], [None])
         layout = layer.input_layout(call.input_tensors[0].shape)
-        return Widths([out], [layer.active_terms(percentage)], [layout])
+        return Widths([out], [layer.active(percentage)], [layout])
 
     def narrow(self, call, percentage, widths):
         if widths.outputs[0] is None and not isinstance(call.operation, IncompleteDotProduct):
@@ -93,7 +93,7 @@ class Projection(Kind):
         incomplete = isinstance(layer, IncompleteDotProduct)
         config = {k: v for k, v in config_of(layer).items() if k not in _NOT_STOCK}
         if width is not None:
-            config[self.size] = width
+            config[self.size] = len(width)
 
         def weights(private=True):
             if incomplete:
@@ -101,10 +101,10 @@ class Projection(Kind):
             else:
                 narrowed = {n: ops.convert_to_tensor(getattr(layer, n)) for n in self._kernels}
             last = self._kernels[-1]
-            narrowed[last] = leading(narrowed[last], width, self._outputs_axis)
+            narrowed[last] = pick(narrowed[last], width, self._outputs_axis)
             if layer.use_bias:
                 bias = layer.trained_bias(percentage) if incomplete else layer.bias
-                narrowed["bias"] = leading(ops.convert_to_tensor(bias), width)
+                narrowed["bias"] = pick(ops.convert_to_tensor(bias), width)
             return narrowed
 
         return Narrowed(self._stock or type(layer), config, weights, {})
@@ -152,7 +152,7 @@ class Projection(Kind):
 
     def _arguments(self, channels):
         """What else the incomplete layer is told about the channels that it reads."""
-        return {}
+        return {"input_parts": channels.parts if len(channels.parts) > 1 else None}
 
     def copy_weights(self, layer, incomplete):
         """Gives an incomplete layer the weights of the layer, with the profile divided out."""
@@ -182,7 +182,8 @@ class _Dense(Projection):
         return rank - 1
 
     def _arguments(self, channels):
-        return {"input_channels": channels.count if channels.repeats > 1 else None}
+        count = channels.count if channels.repeats > 1 else None
+        return {**super()._arguments(channels), "input_channels": count}
 
 
 class _Transposed(Projection):

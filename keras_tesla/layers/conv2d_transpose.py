@@ -26,6 +26,8 @@ class IDPConv2DTranspose(IncompleteTransposedConvolution, keras.layers.Conv2DTra
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
         percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
             each; see `IncompleteDotProduct`.
+        input_parts: After a concatenation, the channels of each tensor in it: the first of each are
+            read; see `IncompleteDotProduct`.
         **kwargs: All other arguments of `keras.layers.Conv2DTranspose`.
 
     Input shape:

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_tesla.channels import Channels, take
+from keras_tesla.channels import Channels, Selection, take
 from keras_tesla.layers.incomplete import IncompleteDotProduct
 from keras_tesla.scope import current_percentage
 
@@ -19,7 +19,7 @@ class IncompleteConvolution(IncompleteDotProduct):
         if self._is_complete(percentage):
             return super().call(inputs)
         layout = self.input_layout(inputs.shape)
-        x = take(inputs, layout, self.terms, self.active_terms(percentage))
+        x = take(inputs, layout, Selection.first(self.terms), self.active(percentage))
         outputs = self._convolve(x, *self.incomplete_weights(percentage).values())
         if self.use_bias:
             last = self.data_format == "channels_last"

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tesla.channels import Channels, take
+from keras_tesla.channels import Channels, Selection, take
 from keras_tesla.integers import check_integer
 from keras_tesla.layers.incomplete import IncompleteDotProduct
 from keras_tesla.scope import current_percentage
@@ -30,9 +30,12 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
         percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
             each; see `IncompleteDotProduct`.
+        input_parts: After a concatenation, the channels of each tensor in it: the first of each are
+            read; see `IncompleteDotProduct`.
         input_channels: Int or None. After a `Flatten` over a feature map of C channels set it to
             C: the layer then leaves out channels at every position, not positions. The input
-            features must be a multiple of it. None: each input feature is a channel.
+            features must be a multiple of it. None: each input feature is a channel. After a
+            `Flatten` over a concatenation, `input_parts` are parts of these channels.
         **kwargs: All other arguments of `keras.layers.Dense`.
 
     Input shape:
@@ -82,7 +85,8 @@ class IDPDense(IncompleteDotProduct, keras.layers.Dense):
         percentage = current_percentage()
         if self._is_complete(percentage):
             return super().call(inputs, training=training)
-        x = take(inputs, self.input_layout(inputs.shape), self.terms, self.active_terms(percentage))
+        layout, full = self.input_layout(inputs.shape), Selection.first(self.terms)
+        x = take(inputs, layout, full, self.active(percentage))
         x = ops.matmul(x, self.incomplete_kernel(percentage))
         if self.use_bias:
             x = ops.add(x, self.trained_bias(percentage))

@@ -1,5 +1,6 @@
 """What all incomplete layers share: the profile and the number of active terms."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -7,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_tesla import profiles
-from keras_tesla.channels import leading
+from keras_tesla.channels import Selection, pick
+from keras_tesla.integers import check_integer
 from keras_tesla.percentages import active_terms, check_percentage, check_percentages
 
 # To a type checker the mix-in is the layer that it completes.
@@ -24,10 +26,16 @@ class IncompleteDotProduct(_Layer):
     where term i lies in block m: the percentages divide the terms into blocks, and each percentage
     reads one block more than the next lower one.
 
+    After a concatenation the terms can have parts, one for each tensor that was concatenated. With
+    `input_parts=(n_1, n_2, ..)` the dot product reads the first `max(1, floor(p / 100 * n_j))`
+    terms of each part j instead of the first k of all. Each part has a profile of its own:
+    coefficient i of part j is coefficient i of a profile of n_j terms.
+
     Args:
-        profile: What `keras_tesla.profiles.get` takes. Default: `"all_one"`.
+        profile: What `keras_tesla.profiles.get` takes. Default: `"all_one"`. An array holds the
+            coefficients of all terms, of one part after the other.
         trainable_profile: Bool. If true the coefficients are a weight of shape `(terms,)` that
-            starts at `profile` and is kept non-increasing.
+            starts at `profile` and is kept non-increasing in each part.
         percentages: Iterable of distinct ints, 1..100: what a `TESLA` model trains if it is given
             no others. Needed with `private_bias` and `private_profile`: those that get private
             numbers, which must include all that are trained.
@@ -37,11 +45,14 @@ class IncompleteDotProduct(_Layer):
             block of terms that it reads.
         complete: Bool, whether the layer reads all terms at every percentage, as the last layer of
             a network with private numbers does.
+        input_parts: Iterable of positive ints whose sum is the number of terms, or None (default):
+            all terms are one part.
 
     Attributes:
         trained_range: None (default), or two percentages `(low, high)`, 0 <= low < high <= 100. Of
             n channels, those from `active_terms(n, low)` (from 0 for low = 0) up to but excluding
-            `active_terms(n, high)` are then in the range, and gradients reach only: the kernel
+            `active_terms(n, high)` are then in the range (of terms: these of each part), and
+            gradients reach only: the kernel
             where its input channel and its output channel are, the bias where the output channel
             is, the trainable profile where the input channel is. It changes no output and is not
             saved. A compiled function must be compiled again (`TESLA.activate`).
@@ -59,6 +70,7 @@ class IncompleteDotProduct(_Layer):
         private_bias=False,
         private_profile=False,
         complete=False,
+        input_parts=None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -73,9 +85,11 @@ class IncompleteDotProduct(_Layer):
         self.private_bias = private_bias
         self.private_profile = private_profile
         self.complete = complete
+        self.input_parts = None if input_parts is None else _checked_parts(input_parts)
         self._check_private()
         self._private: dict = {}
         self.terms: Any = None
+        self.parts: Any = None
         self.coefficients: Any = None
         self.trained_range = None
         self.complete_outputs = False
@@ -112,14 +126,20 @@ class IncompleteDotProduct(_Layer):
 
     def _build_profile(self, terms):
         """Fixes the number of terms of the complete dot product and their coefficients."""
-        values = self.profile(terms)
+        self.parts = self.input_parts or (terms,)
+        if sum(self.parts) != terms:
+            raise ValueError(
+                f"`input_parts` of layer {self.name!r} must sum up to its {terms} input channels. "
+                f"Received: {self.input_parts}, whose sum is {sum(self.parts)}"
+            )
+        values = profiles.of_parts(self.profile, self.parts)
         self.terms = terms
         if self.trainable_profile:
             self.coefficients = self.add_weight(
                 name="profile",
                 shape=(terms,),
                 initializer=lambda shape, dtype: ops.convert_to_tensor(values, dtype),
-                constraint=profiles.NonIncreasing(),
+                constraint=profiles.NonIncreasing(self.input_parts),
             )
         elif (values != 1).any():
             self.coefficients = values
@@ -138,9 +158,19 @@ class IncompleteDotProduct(_Layer):
             for name, shape in shapes.items()
         }
 
+    def active(self, percentage: int) -> Selection:
+        """Returns which terms each dot product keeps at `percentage`: the first of each part."""
+        if self.complete:
+            return Selection.first(self.terms)
+        starts = np.cumsum((0, *self.parts)).tolist()
+        return Selection.of(
+            (start, start + active_terms(size, percentage))
+            for start, size in zip(starts, self.parts, strict=False)
+        )
+
     def active_terms(self, percentage: int) -> int:
-        """Returns how many leading terms each dot product keeps at `percentage`."""
-        return self.terms if self.complete else active_terms(self.terms, percentage)
+        """Returns how many terms each dot product keeps at `percentage`."""
+        return len(self.active(percentage))
 
     def blocks(self, percentage: int) -> np.ndarray:
         """Returns the numbers of terms in the blocks that are read at `percentage`.
@@ -174,10 +204,12 @@ class IncompleteDotProduct(_Layer):
 
     def private_factors(self, percentage: int):
         """Returns the private coefficient of each term that is read at `percentage`: `(k,)`."""
-        sizes = self.blocks(percentage)
-        return ops.take(
-            self.private_coefficients(percentage), np.repeat(np.arange(len(sizes)), sizes)
-        )
+        read = self.active(percentage).indices()
+        narrower = {self.active(p) for p in self.percentages} - {self.active(percentage)}
+        block = np.zeros(len(read), int)
+        for terms in narrower:
+            block += ~np.isin(read, terms.indices())
+        return ops.take(self.private_coefficients(percentage), block)
 
     @property
     def profile_variables(self) -> list:
@@ -207,20 +239,22 @@ class IncompleteDotProduct(_Layer):
         """The kernel `(.., terms, outputs)`; gradients reach its entries in `trained_range`."""
         if self.trained_range is None:
             return kernel
-        terms, outputs = kernel.shape[-2:]
-        return _train(
-            kernel, self._in_range(terms)[:, None] & self._outputs_in_range(outputs, True)
-        )
+        outputs = self._outputs_in_range(kernel.shape[-1], True)
+        return _train(kernel, self._terms_in_range()[:, None] & outputs)
 
     def _trained_terms(self, kernel):
         """The kernel `(.., terms, multiplier)`; gradients reach its terms in `trained_range`."""
         if self.trained_range is None:
             return kernel
-        return _train(kernel, self._in_range(kernel.shape[-2])[:, None])
+        return _train(kernel, self._terms_in_range()[:, None])
 
     def _outputs_in_range(self, count, complete):
         """Which of `count` outputs train; `complete` for all of them with `complete_outputs`."""
         return np.full(count, complete) if self.complete_outputs else self._in_range(count)
+
+    def _terms_in_range(self):
+        """Which terms are in `trained_range`: bool array `(terms,)`."""
+        return np.concatenate([self._in_range(size) for size in self.parts])
 
     def _in_range(self, count):
         """Which of `count` channels are in `trained_range`: bool array `(count,)`."""
@@ -239,13 +273,13 @@ class IncompleteDotProduct(_Layer):
 
     def _incomplete(self, kernel, percentage, private):
         """The active terms of a kernel `(.., terms, outputs)`, profiles folded in."""
-        active = self.active_terms(percentage)
-        kernel = leading(self._trained_kernel(kernel), active, -2)
+        active = self.active(percentage)
+        kernel = pick(self._trained_kernel(kernel), active, -2)
         if self.coefficients is not None:
             coefficients = ops.convert_to_tensor(self.coefficients)
             if self.trainable_profile and self.trained_range is not None:
-                coefficients = _train(coefficients, self._in_range(self.terms))
-            kernel = kernel * ops.cast(coefficients[:active, None], kernel.dtype)
+                coefficients = _train(coefficients, self._terms_in_range())
+            kernel = kernel * ops.cast(pick(coefficients, active)[:, None], kernel.dtype)
         if private and self.private_profile:
             kernel = kernel * ops.cast(self.private_factors(percentage)[:, None], kernel.dtype)
         return kernel
@@ -281,7 +315,17 @@ class IncompleteDotProduct(_Layer):
             "private_bias": self.private_bias,
             "private_profile": self.private_profile,
             "complete": self.complete,
+            "input_parts": None if self.input_parts is None else list(self.input_parts),
         }
+
+
+def _checked_parts(parts) -> tuple[int, ...]:
+    if isinstance(parts, (str, dict)) or not isinstance(parts, Iterable) or not (parts := [*parts]):
+        raise ValueError(
+            "`input_parts` must be None or the numbers of input channels of the tensors that were "
+            f"concatenated, for example (64, 32). Received: {parts!r}"
+        )
+    return tuple(check_integer("input_parts", part) for part in parts)
 
 
 def _train(weight, mask):

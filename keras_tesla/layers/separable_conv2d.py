@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_tesla.channels import leading
+from keras_tesla.channels import pick
 from keras_tesla.layers.convolution import IncompleteConvolution
 
 
@@ -28,6 +28,8 @@ class IDPSeparableConv2D(IncompleteConvolution, keras.layers.SeparableConv2D):
         trainable_profile: Bool, whether gamma is trained (and kept non-increasing).
         percentages, private_bias, private_profile, complete: Numbers that belong to one percentage
             each; see `IncompleteDotProduct`.
+        input_parts: After a concatenation, the channels of each tensor in it: the first of each are
+            read; see `IncompleteDotProduct`.
         **kwargs: All other arguments of `keras.layers.SeparableConv2D`.
 
     Input shape:
@@ -64,8 +66,8 @@ class IDPSeparableConv2D(IncompleteConvolution, keras.layers.SeparableConv2D):
         pointwise = ops.reshape(self.pointwise_kernel, (terms, multiplier, self.filters))
         pointwise = self._incomplete(ops.swapaxes(pointwise, 0, 1), percentage, private)
         pointwise = ops.reshape(ops.swapaxes(pointwise, 0, 1), (1, 1, -1, self.filters))
-        active = self.active_terms(percentage)
-        return {"depthwise_kernel": leading(depthwise, active, 2), "pointwise_kernel": pointwise}
+        depthwise = pick(depthwise, self.active(percentage), 2)
+        return {"depthwise_kernel": depthwise, "pointwise_kernel": pointwise}
 
     def _terms_of_kernel(self):
         return self.depthwise_kernel.shape[-2]

@@ -1,1 +1,1 @@
-"""Narrowing: which prefix of each tensor is needed at a percentage, and running just that."""
+"""Narrowing: which channels of each tensor are needed at a percentage, and running just those."""

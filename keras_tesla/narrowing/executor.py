@@ -3,12 +3,13 @@
 import keras
 from keras import ops
 
+from keras_tesla.channels import Selection
 from keras_tesla.graph import evaluate, filled, tensors
 from keras_tesla.narrowing.plan import Plan, Step
 
 
 def bind_inputs(graph, inputs) -> dict[int, tuple]:
-    """Returns {index of a tensor: (value, computed width)} for the inputs of a graph.
+    """Returns {index of a tensor: (value, computed channels)} for the inputs of a graph.
 
     Args:
         graph: The graph.
@@ -80,7 +81,7 @@ def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
 
     Args:
         plan: The plan.
-        values: {index of a tensor: (value, computed width; None for all of it)}; not changed.
+        values: {index of a tensor: (value, computed channels; None for all of it)}; not changed.
         steps: The steps to run, in order.
         call_step: Function `(step, args, kwargs) -> outputs` that computes one step.
         take: `keras_tesla.channels.take` or a variant, which also passes on the Keras mask.
@@ -93,16 +94,16 @@ def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
     def read(call, position, values):
         widths = step_of[id(call)].widths
         want, layout = widths.inputs[position], widths.layouts[position]
-        if want == 0:
+        if want == Selection():
             return None
         value, have = values[call.input_tensors[position].index]
         if want is None:
             return value
-        return take(value, layout, layout.count if have is None else have, want)
+        return take(value, layout, have or Selection.first(layout.count), want)
 
     def compute(call, args, kwargs):
         step = step_of[id(call)]
-        if 0 in step.widths.inputs:  # a concatenation that does not reach its last inputs
+        if Selection() in step.widths.inputs:  # a concatenation of which some inputs are not read
             args = tuple(_reached(x) for x in args)
             kwargs = {name: _reached(x) for name, x in kwargs.items()}
         outputs = keras.tree.flatten(call_step(step, args, kwargs))

@@ -7,7 +7,7 @@ import inspect
 import keras
 from keras import ops
 
-from keras_tesla.channels import take
+from keras_tesla.channels import Selection, put, take
 from keras_tesla.cloning import rebuilt
 from keras_tesla.kinds.kind import Narrowed, weight_at
 from keras_tesla.narrowing import executor
@@ -46,13 +46,13 @@ class LivePlan:
         Only where the channels are on one axis once: elsewhere each reader takes its own.
 
         Args:
-            values: {index of a tensor: (value, computed width; None for all of it)}.
+            values: {index of a tensor: (value, computed channels; None for all of it)}.
         """
         done = {}
         for index, (value, width) in values.items():
             layout, want = self.plan.layouts[index], self.plan.widths[index]
             if want and layout and layout.repeats == 1:
-                have = layout.count if width is None else width
+                have = width or Selection.first(layout.count)
                 value, width = _take_masked(value, layout, have, want), want
             done[index] = value, width
         return done
@@ -61,7 +61,7 @@ class LivePlan:
         """Runs some of the plan's steps; see `keras_tesla.narrowing.executor.run`.
 
         Args:
-            values: {index of a tensor: (value, computed width)}.
+            values: {index of a tensor: (value, computed channels)}.
             steps: Steps of this plan, in order.
             add_loss: Called with each activity loss of a narrowed layer.
             training: Bool or None, passed to the layers that take it.
@@ -99,8 +99,8 @@ class LivePlan:
         for (full, _), old, new in zip(state, before, after, strict=True):
             if new is not old:
                 if new.shape != full.shape:
-                    rest = ops.convert_to_tensor(full)[new.shape[0] :]
-                    new = ops.concatenate([ops.cast(new, full.dtype), rest])
+                    (computed,) = step.widths.outputs
+                    new = put(ops.convert_to_tensor(full), ops.cast(new, full.dtype), computed)
                 full.assign(new)
         for loss in scope.losses:
             add_loss(loss)

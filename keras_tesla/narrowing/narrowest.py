@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_tesla.kinds.kind import weight_at
+from keras_tesla.kinds.registry import kind_of
 from keras_tesla.layers import IDPDense, IncompleteDotProduct, PerRange
 from keras_tesla.narrowing.gradients import value_of
 from keras_tesla.narrowing.plan import Plan, Step
@@ -21,31 +22,31 @@ def narrowest_percentages(plans: list[Plan]) -> dict[int, dict[int, np.ndarray]]
     Args:
         plans: The plans of a graph at all percentages of a model.
     """
-    read: dict[int, tuple] = {}  # {id: (variable, repeats on each axis, {percentage: extents})}
+    read: dict[int, tuple] = {}  # {id: (variable, {percentage: [mask of each axis]})}
     for plan in plans:
         for step in plan.steps:
-            for variable, repeats, extents in _reads(step, plan.percentage):
-                _, _, by_percentage = read.setdefault(id(variable), (variable, repeats, {}))
-                before = by_percentage.get(plan.percentage, extents)  # a layer called twice
-                by_percentage[plan.percentage] = np.maximum(before, extents)
+            for variable, masks in _reads(step, plan):
+                _, by_percentage = read.setdefault(id(variable), (variable, {}))
+                before = by_percentage.get(plan.percentage, masks)  # a layer called twice
+                by_percentage[plan.percentage] = [a | b for a, b in zip(before, masks, strict=True)]
     found = {}
-    for key, (variable, repeats, by_percentage) in read.items():
+    for key, (variable, by_percentage) in read.items():
         axes = {
-            axis: _narrowest(by_percentage, axis, size // repeats[axis], repeats[axis])
-            for axis, size in enumerate(variable.shape)
-            if len({int(extents[axis]) for extents in by_percentage.values()}) > 1
+            axis: _narrowest({p: masks[axis] for p, masks in by_percentage.items()})
+            for axis in range(len(variable.shape))
+            if len({masks[axis].tobytes() for masks in by_percentage.values()}) > 1
         }
         if axes:
             found[key] = axes
     return found
 
 
-def _narrowest(by_percentage, axis, count, repeats):
+def _narrowest(masks):
     # Channels that no percentage reads keep the widest one: they get no gradient at all.
-    narrowest = np.full(count, max(by_percentage))
-    for percentage in sorted(by_percentage, reverse=True):
-        narrowest[: by_percentage[percentage][axis]] = percentage
-    return np.tile(narrowest, repeats)
+    narrowest = np.full(len(masks[max(masks)]), max(masks))
+    for percentage in sorted(masks, reverse=True):
+        narrowest[masks[percentage]] = percentage
+    return narrowest
 
 
 class _Reading(keras.StatelessScope):
@@ -60,31 +61,47 @@ class _Reading(keras.StatelessScope):
         return super().get_current_value(variable)
 
 
-def _reads(step: Step, percentage: int):
-    """Yields (weight, repeats of the channels on each axis, channels of a copy that are read)."""
+def _reads(step: Step, plan: Plan):
+    """Yields (weight, for each of its axes a bool array: which entries are read)."""
     layer, narrowed = step.call.operation, step.narrowed
     if narrowed is None:
         for variable in getattr(layer, "variables", []):
-            yield variable, (1,) * len(variable.shape), tuple(variable.shape)
+            yield variable, [np.ones(size, bool) for size in variable.shape]
         return
     # The kind itself says what is read: it may lend a percentage weights that only it uses.
     with _Reading() as reading:  # some are read only where their value is asked for
         extents_of = {path: tuple(value_of(w).shape) for path, w in narrowed.weights().items()}
-    running = layer.layer_at(percentage) if isinstance(layer, PerRange) else layer
-    shapes = {
-        id(weight_at(running, path)): extents
-        for path, extents in extents_of.items()
-        if path not in narrowed.state
-    }
+    running = layer.layer_at(plan.percentage) if isinstance(layer, PerRange) else layer
+    kind = kind_of(running)
+    masks = {}
+    for path, extents in extents_of.items():
+        if path not in narrowed.state:
+            axes = kind.weight_axes.get(path, (None, None))
+            weight = weight_at(running, path)
+            masks[id(weight)] = _masks(weight, extents, axes, step, plan)
     if isinstance(layer, IncompleteDotProduct) and layer.trainable_profile:
-        shapes[id(layer.coefficients)] = (layer.active_terms(percentage),)
+        read = np.isin(np.arange(layer.terms), layer.active(plan.percentage).indices())
+        masks[id(layer.coefficients)] = [read]
     statistics = {id(v) for v in narrowed.state.values()}
     for key, variable in reading.variables.items():
-        if key in statistics:
+        if key not in statistics:
+            yield variable, masks.get(key) or [np.ones(size, bool) for size in variable.shape]
+
+
+def _masks(weight, extents, axes, step, plan):
+    """For each axis of a weight which entries are in the narrowed one of the shape `extents`."""
+    masks = [np.arange(size) < extent for size, extent in zip(weight.shape, extents, strict=True)]
+    widths, layer = step.widths, step.call.operation
+    # After a Flatten the axis has the channels once for each position.
+    positions = layer.positions if isinstance(layer, IDPDense) else 1
+    output_layout = plan.layouts[step.call.output_tensors[0].index]
+    for axis, channels, layout, repeats in [
+        (axes[0], widths.inputs[0], widths.layouts[0], positions),
+        (axes[1], widths.outputs[0], output_layout, 1),
+    ]:
+        if axis is None or channels is None or layout is None or masks[axis].all():
             continue
-        extents = list(shapes.get(key, variable.shape))
-        repeats = [1] * len(extents)
-        if isinstance(layer, IDPDense) and variable is layer.kernel:  # after a Flatten
-            repeats[0] = layer.positions
-            extents[0] //= repeats[0]
-        yield variable, tuple(repeats), tuple(extents)
+        of_channels = np.isin(np.arange(layout.count), channels.indices())
+        block = len(masks[axis]) // (repeats * layout.count)  # several numbers for each channel
+        masks[axis] = np.tile(np.repeat(of_channels, block), repeats)
+    return masks

@@ -1,4 +1,4 @@
-"""The backward pass: which prefix of every tensor a percentage needs."""
+"""The backward pass: which channels of every tensor a percentage needs."""
 
 import dataclasses
 import weakref
@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import keras
 
-from keras_tesla.channels import Channels
+from keras_tesla.channels import Channels, Selection
 from keras_tesla.graph import Call, Graph, Tensor, tensors
 from keras_tesla.kinds.kind import Narrowed, Widths
 from keras_tesla.kinds.registry import inherited_kind_of, kind_of
@@ -43,7 +43,7 @@ class Step:
             sizes = list(x.shape)
             width, layout = next(reads)
             if layout is not None and width is not None:
-                sizes[layout.axis] = layout.repeats * width
+                sizes[layout.axis] = layout.repeats * len(width)
             return tuple(sizes)
 
         return keras.tree.map_structure(shape, (self.call.args, self.call.kwargs))
@@ -61,15 +61,37 @@ class Plan:
         percentage: Int, 1..100.
         graph: The full graph.
         steps: The calls that are needed, in running order.
-        widths: {index of a tensor: computed width in channels; None for all of it}.
+        widths: {index of a tensor: its computed channels; None for all of it}.
         layouts: {index of a tensor: where its channels lie; None where that is unknown}.
     """
 
     percentage: int
     graph: Graph
     steps: list[Step]
-    widths: dict[int, int | None]
+    widths: dict[int, Selection | None]
     layouts: dict[int, Channels | None]
+
+    def selections(self) -> dict[tuple, Selection]:
+        """Returns {key: channels} of all channels that a call reads, filters or computes.
+
+        A key says of which call and tensor, and is the same at every percentage.
+        """
+        found: dict[tuple, Selection] = {}
+        numbers = {id(call): number for number, call in enumerate(self.graph.calls)}
+        for step in self.steps:
+            number, widths = numbers[id(step.call)], step.widths
+            computed = [self.layouts[t.index] for t in step.call.output_tensors]
+            multiplier = getattr(step.call.operation, "depth_multiplier", 1)
+            for what, selections, layouts in [
+                ("reads", widths.inputs, widths.layouts),
+                ("computes", widths.outputs, computed),
+            ]:
+                for i, (chosen, layout) in enumerate(zip(selections, layouts, strict=True)):
+                    if layout is not None:
+                        chosen = Selection.first(layout.count) if chosen is None else chosen
+                        found[number, what, i] = chosen
+                        found[number, what, i, "filtered"] = chosen.times(multiplier)
+        return found
 
 
 # {graph: its layouts, which are the same at every percentage}
@@ -113,23 +135,22 @@ def narrow(graph: Graph, percentage: int) -> Plan:
 
     Going backward from the model's outputs, of which everything is needed, each call turns what is
     needed of its outputs into what is needed of its inputs; a tensor read by several calls needs
-    the widest of their prefixes.
+    the channels of all of them.
 
     Args:
         graph: The calls of the full model.
         percentage: Int, 1..100.
     """
     where = layouts(graph)
-    demand: dict[int, int | None] = dict.fromkeys(where, 0)
+    demand: dict[int, Selection | None] = dict.fromkeys(where, Selection())
 
     def need(tensor, width, reads):
-        layout = where[tensor.index]
-        full = layout is None or layout != reads or width is None or width >= layout.count
-        have = demand[tensor.index]
-        if full or have is None:
+        layout, have = where[tensor.index], demand[tensor.index]
+        if layout is None or layout != reads or width is None or have is None:
             demand[tensor.index] = None
         else:
-            demand[tensor.index] = max(have, width)
+            both = have | width
+            demand[tensor.index] = both if len(both) < layout.count else None
 
     for tensor in tensors(graph.outputs):
         need(tensor, None, None)
@@ -137,7 +158,7 @@ def narrow(graph: Graph, percentage: int) -> Plan:
     for call in reversed(graph.calls):
         inputs, outputs = call.input_tensors, call.output_tensors
         wanted = [demand[t.index] for t in outputs]
-        if all(w == 0 for w in wanted):
+        if all(w == Selection() for w in wanted):
             continue
         kind = kind_of(call.operation)
         widths = kind.widths(
@@ -150,7 +171,7 @@ def narrow(graph: Graph, percentage: int) -> Plan:
         for tensor, width in zip(outputs, widths.outputs, strict=True):
             demand[tensor.index] = width
         for tensor, width, layout in zip(inputs, widths.inputs, widths.layouts, strict=True):
-            if width != 0:
+            if width != Selection():
                 need(tensor, width, layout)
         steps.append((call, widths, kind.narrow(call, percentage, widths)))
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tesla.channels import is_sparse, leading
+from keras_tesla.channels import Selection, is_sparse, pick
 from keras_tesla.kinds.registry import kind_of
 from keras_tesla.layers import IDPDense
 from keras_tesla.narrowing.gradients import attenuated, value_of
@@ -24,16 +24,19 @@ def run(lives: list, values: dict) -> dict[int, dict]:
 
     Args:
         lives: The `LivePlan` of each active percentage, the widest first.
-        values: {index of a tensor: (value, computed width)} of those tensors.
+        values: {index of a tensor: (value, computed channels)} of those tensors.
 
     Returns:
-        {percentage: {index of an output tensor: (value, computed width)}}, for as many of the
+        {percentage: {index of an output tensor: (value, computed channels)}}, for as many of the
         layers as can be run this way.
     """
     done: dict[int, dict] = {live.plan.percentage: {} for live in lives}
     for step, widths in _steps(lives, values):
-        x = step.call.input_tensors[0]
-        outputs = _PrefixSum(step.call.operation, widths)(values[x.index][0])
+        layer, x = step.call.operation, step.call.input_tensors[0]
+        value, have = values[x.index]
+        read = layer.active(max(widths))
+        places = read if have is None else read.places(have)
+        outputs = _PrefixSum(layer, widths, places)(value)
         _note(done, step, widths, outputs)
     return done
 
@@ -97,13 +100,29 @@ def _applies(step, values):
     )
 
 
-def _products(x, kernel, ends) -> list:
-    """Returns the product of each block of terms; `ends` says where the blocks end."""
-    x = leading(x, ends[-1], -1)
-    if len(ends) == 1:  # TensorFlow refuses an empty list of positions to split at
+def _nested(layer, percentages) -> list[Selection]:
+    """The terms that are read at one of the percentages or more, the fewest first."""
+    return sorted({layer.active(percentage) for percentage in percentages}, key=len)
+
+
+def _products(x, kernel, nested) -> list:
+    """Returns the product of each block of terms: those that one selection adds to the one before.
+
+    Args:
+        x: The terms of the largest selection.
+        kernel: Their rows.
+        nested: From `_nested`.
+    """
+    if len(nested) == 1:  # TensorFlow refuses an empty list of positions to split at
         return [ops.matmul(x, kernel)]
-    parts = (ops.split(x, ends[:-1], axis=-1), ops.split(kernel, ends[:-1], axis=0))
-    return [ops.matmul(terms, rows) for terms, rows in zip(*parts, strict=True)]
+    if all(len(selection.runs) == 1 for selection in nested):
+        ends = [len(selection) for selection in nested[:-1]]
+        terms, rows = ops.split(x, ends, axis=-1), ops.split(kernel, ends, axis=0)
+    else:
+        before = [Selection(), *nested]
+        blocks = [(b - a).places(nested[-1]) for a, b in zip(before, nested, strict=False)]
+        terms, rows = [pick(x, b, -1) for b in blocks], [pick(kernel, b, 0) for b in blocks]
+    return [ops.matmul(*block) for block in zip(terms, rows, strict=True)]
 
 
 class _PrefixSum(keras.Layer):
@@ -111,37 +130,40 @@ class _PrefixSum(keras.Layer):
 
     Args:
         layer: The IDPDense layer.
-        widths: {percentage: width of its output that is needed; None for all of it}.
+        widths: {percentage: the channels of its output that are needed; None for all of it}.
+        places: Where in the input the terms are that the widest percentage reads.
     """
 
-    def __init__(self, layer, widths):
+    def __init__(self, layer, widths, places):
         super().__init__(dtype=layer.dtype_policy, name="prefix_sum")
         self.supports_masking = True
         self._layer = [layer]  # in a list: not a sub-layer
         self._widths = widths
+        self._places = places
 
     def call(self, x):
         (layer,) = self._layer
         sums = self._weighed_sums(x) if layer.private_profile else self._sums(x)
         return [
-            layer.activation(leading(sums[percentage], width, -1))
+            layer.activation(pick(sums[percentage], width, -1))
             for percentage, width in self._widths.items()
         ]
 
-    def _products(self, x, ends):
+    def _products(self, x, nested):
         (layer,) = self._layer
-        return _products(x, layer.incomplete_kernel(max(self._widths), private=False), ends)
+        kernel = layer.incomplete_kernel(max(self._widths), private=False)
+        return _products(pick(x, self._places, -1), kernel, nested)
 
     def _sums(self, x) -> dict:
         """The sum and the bias at each percentage."""
         (layer,) = self._layer
         active = {percentage: layer.active_terms(percentage) for percentage in self._widths}
-        ends = sorted(set(active.values()))
+        nested = _nested(layer, self._widths)
         shared = layer.use_bias and not layer.private_bias
         total = layer.trained_bias(max(self._widths)) if shared else 0.0
         totals = {}
-        for end, product in zip(ends, self._products(x, ends), strict=True):
-            totals[end] = total = ops.add(product, total)
+        for terms, product in zip(nested, self._products(x, nested), strict=True):
+            totals[len(terms)] = total = ops.add(product, total)
         if layer.private_bias:
             return {p: ops.add(totals[k], layer.trained_bias(p)) for p, k in active.items()}
         return {p: totals[k] for p, k in active.items()}
@@ -149,10 +171,11 @@ class _PrefixSum(keras.Layer):
     def _weighed_sums(self, x) -> dict:
         """The same, each block's product times the coefficient that a percentage has."""
         (layer,) = self._layer
-        ends = np.cumsum(layer.blocks(max(self._widths))).tolist()
-        products = ops.stack(list(self._products(x, ends)))
+        widest = max(self._widths)
+        nested = _nested(layer, [p for p in layer.percentages if p <= widest])
+        products = ops.stack(list(self._products(x, nested)))
         weights = [layer.private_coefficients(percentage) for percentage in self._widths]
-        weights = [ops.pad(w, [(0, len(ends) - w.shape[0])]) for w in weights]
+        weights = [ops.pad(w, [(0, len(nested) - w.shape[0])]) for w in weights]
         totals = ops.tensordot(ops.stack(weights), products, 1)
         return {
             p: ops.add(total, layer.trained_bias(p)) if layer.use_bias else total
@@ -173,7 +196,7 @@ class _AttenuatedSum(keras.Layer):
 
     Args:
         layer: The IDPDense layer.
-        widths: {percentage: width of its output that is needed; None for all of it}.
+        widths: {percentage: the channels of its output that are needed; None for all of it}.
         attenuator: The factors.
         narrowest: For each path along which the gradient of the input continues, the narrowest
             percentages of the channels, by which it is attenuated; None: it is not attenuated.
@@ -191,13 +214,16 @@ class _AttenuatedSum(keras.Layer):
         self._narrowest = narrowest
         # A block has one narrowest percentage: blocks end where any percentage of the model ends.
         widest = max(widths)
-        self._ends = sorted({layer.active_terms(p) for p in attenuator.percentages if p <= widest})
+        self._nested = _nested(layer, [p for p in attenuator.percentages if p <= widest])
+        self._ends = [len(terms) for terms in self._nested]
         self._starts = [0, *self._ends[:-1]]
 
     def is_exact(self) -> bool:
         """Whether the gradients are those of the definition."""
         (layer,) = self._layer
         if layer.private_profile or layer.private_bias:  # which are not attenuated
+            return False
+        if len(layer.parts) > 1:  # a block is no run of channels, which have one factor
             return False
         # The product has the profile folded into the kernel: one factor for both.
         if layer.trainable_profile and set(self._attenuator.narrowest(layer.kernel)) != {0}:
@@ -208,7 +234,8 @@ class _AttenuatedSum(keras.Layer):
 
     def call(self, inputs):
         (layer,) = self._layer
-        x, *others = inputs
+        # The first terms, wherever further ones are left out.
+        x, *others = [pick(x, self._nested[-1], -1) for x in inputs]
         kernel = layer.incomplete_kernel(max(self._widths), private=False)
         if not self._narrowest or self._is_one():
             sources = [(x, kernel, self._of_kernel)]
@@ -217,7 +244,7 @@ class _AttenuatedSum(keras.Layer):
             fixed = ops.stop_gradient(kernel)
             for other, narrowest in zip(others, self._narrowest, strict=True):
                 sources.append((other, fixed, functools.partial(self._of_input, narrowest)))
-        products = [(_products(x, kernel, self._ends), factor) for x, kernel, factor in sources]
+        products = [(_products(x, kernel, self._nested), f) for x, kernel, f in sources]
         sums = list(itertools.accumulate(products[0][0], ops.add))
         outputs = []
         for percentage, width in self._widths.items():
@@ -229,7 +256,7 @@ class _AttenuatedSum(keras.Layer):
             total = attenuated(tensors, factors)
             if layer.use_bias:
                 total = ops.add(total, self._bias(percentage))
-            outputs.append(layer.activation(leading(total, width, -1)))
+            outputs.append(layer.activation(pick(total, width, -1)))
         return outputs
 
     def _is_one(self):

@@ -54,7 +54,8 @@ def computed_channels(plan) -> dict[str, str]:
         if layout is None:
             found[name] = "all"
         else:
-            found[name] = f"{layout.count if computed is None else computed} of {layout.count}"
+            count = layout.count if computed is None else len(computed)
+            found[name] = f"{count} of {layout.count}"
     return found
 
 
@@ -65,8 +66,8 @@ def _cell(plan, step) -> str:
     if layout is None:
         return "all"
     computed = step.widths.outputs[0]
-    computed = layout.count if computed is None else computed
-    reads = [w for w in step.widths.inputs if w is not None]
+    computed = layout.count if computed is None else len(computed)
+    reads = [len(w) for w in step.widths.inputs if w is not None]
     terms = getattr(step.call.operation, "terms", None)
     incomplete = terms is not None and len(reads) == 1 and reads[0] < terms
     return f"{reads[0]}>{computed}" if incomplete else f"{computed}"

@@ -18,8 +18,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_tesla.kinds.kind import Kind, Narrowed
-from keras_tesla.kinds.registry import register, registered
+from keras_tesla.channels import pick
+from keras_tesla.kinds.kind import Kind, Narrowed, Widths
+from keras_tesla.kinds.registry import kind_of, register, registered
 from keras_tesla.layers import IDPConv1D, IDPConv2D, IDPDense, IncompleteDotProduct
 
 # To a type checker the mix-in is the layer that it completes.
@@ -48,13 +49,24 @@ class FakeQuantizedKernel(_Layer):
         largest = ops.max(ops.abs(kernel), axis=axes, keepdims=bool(scaled))
         return ops.stop_gradient(largest)
 
-    def limit_of(self, kernel_shape) -> np.ndarray:
-        """Returns `kernel_limit` for a narrowed kernel of a shape, as an array."""
+    def limit_of(self, widths: Widths) -> np.ndarray:
+        """Returns `kernel_limit` for the kernel of a narrowed call, as an array."""
         limit = ops.convert_to_numpy(self.kernel_limit())
-        return limit[tuple(slice(count) for count in kernel_shape)] if limit.ndim else limit
+        for axis, channels in _cuts(kind_of(self), widths):
+            if limit.ndim and limit.shape[axis] > 1:  # else there is one scale for all of them
+                limit = np.take(limit, channels.indices(), axis)
+        return limit
 
     def _is_complete(self, percentage):
         return False  # even where all terms are read, the Keras class would not round
+
+
+def _cuts(kind, widths):
+    """Yields (axis, channels) for each axis of the kernel of which not all channels are used."""
+    axes = kind.weight_axes["kernel"]
+    for axis, channels in zip(axes, (widths.inputs[0], widths.outputs[0]), strict=True):
+        if axis is not None and channels is not None:
+            yield axis, channels
 
 
 class _Complete(_Layer):
@@ -133,6 +145,7 @@ class _FakeQuantized(Kind):
     def __init__(self, stock: type):
         self._stock = stock
         self._kind = registered()[stock]
+        self.weight_axes = self._kind.weight_axes
 
     def layouts(self, call, inputs):
         return self._kind.layouts(call, inputs)
@@ -149,8 +162,10 @@ class _FakeQuantized(Kind):
                 values = {v.name: ops.convert_to_tensor(v) for v in layer.weights}
             else:
                 values = narrowed.weights()
-            block = tuple(slice(count) for count in values["kernel"].shape)
-            return {**values, "kernel": layer.incomplete_kernel(percentage)[block]}
+            kernel = layer.incomplete_kernel(percentage)
+            for axis, channels in _cuts(self, widths):
+                kernel = pick(kernel, channels, axis)
+            return {**values, "kernel": kernel}
 
         config = layer.get_config() if narrowed is None else narrowed.config
         return Narrowed(self._stock, config, weights, {})

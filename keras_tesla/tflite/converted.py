@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_tesla import extraction
 from keras_tesla.analysis.cost import multiply_adds
+from keras_tesla.channels import Selection
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.scope import percentage_scope
 from keras_tesla.tflite import convert, int8_activations, verify
@@ -27,6 +28,7 @@ class Converted:
         content: Bytes of a .tflite file, quantized as asked.
         floats: The same in float32; None where nothing needs it.
         expectation: What Keras computes, for the only signature of the file.
+        selections: Which channels the calls read, filter and compute, from `Plan.selections`.
     """
 
     percentage: int
@@ -34,6 +36,17 @@ class Converted:
     content: bytes
     floats: bytes | None
     expectation: verify.Expectation
+    selections: dict[tuple, Selection]
+
+    def graph(self) -> PercentageGraph:
+        """Returns the graph of `content`."""
+        return PercentageGraph(self.percentage, self.content, self.selections)
+
+    def float_graph(self) -> PercentageGraph | None:
+        """Returns the graph of `floats`."""
+        if self.floats is None:
+            return None
+        return PercentageGraph(self.percentage, self.floats, self.selections)
 
     def expectation_of(self, signature: str | None) -> verify.Expectation:
         """Returns what a signature must compute."""
@@ -99,7 +112,9 @@ def convert_percentage(
     expectation = verify.Expectation(
         what, None, examples.inputs, outputs, allowed, spread, examples.advice
     )
-    return Converted(percentage, multiply_adds(model), content, floats, expectation)
+    return Converted(
+        percentage, multiply_adds(model), content, floats, expectation, plan.selections()
+    )
 
 
 def _check_integers(graph):

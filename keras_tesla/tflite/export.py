@@ -137,8 +137,7 @@ class _FileBuilder:
 
     def _single(self, converted) -> DraftFile:
         """Returns a file of one percentage."""
-        graph = PercentageGraph(converted.percentage, converted.content)
-        header = self._header([converted], [graph], lambda percentage: merge.DEFAULT)
+        header = self._header([converted], [converted.graph()], lambda percentage: merge.DEFAULT)
         model = flatbuffer.unpack(converted.content)
         draft = writing.write_one(model, header, self._metadata(model), self.settings.labels)
         return DraftFile(f"p{converted.percentage}.tflite", draft, [converted])
@@ -147,8 +146,8 @@ class _FileBuilder:
         """Returns the file of all percentages."""
         settings, ascending = self.settings, converted[::-1]
         graphs, unshared = storage.rewrite(
-            [PercentageGraph(each.percentage, each.content) for each in ascending],
-            [PercentageGraph(e.percentage, e.floats) for e in ascending if e.floats is not None],
+            [each.graph() for each in ascending],
+            [each.float_graph() for each in ascending if each.floats is not None],
             settings.quantization,
         )
         if settings.percentage_input:

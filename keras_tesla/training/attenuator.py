@@ -86,7 +86,7 @@ class _Group:
 class SharedPart:
     """What runs once for all active percentages.
 
-    Values are {key: (value, computed width)}. A key is the index of a tensor, or (number of a
+    Values are {key: (value, computed channels)}. A key is the index of a tensor, or (number of a
     group, index) for what its layers' second run made of the same tensor.
 
     Args:
@@ -224,19 +224,22 @@ class SharedPart:
         for number, group in enumerate(self._groups):
             for index in group.ends & read:
                 value, width = values[index]
-                factor = self._at_end(live.plan, index, value, width, group.narrowest)
+                factor = None
+                if group.direct:
+                    factor = self._at_end(live.plan, index, value, width, group.narrowest)
                 if self._is_one_group:
                     value = Attenuated([factor])([value])
                 else:
                     second, _ = values[number, index]
-                    value = Attenuated([None, factor if group.direct else None])([value, second])
+                    value = Attenuated([None, factor])([value, second])
                 values[index] = value, width
         return {i: v for i, v in values.items() if not isinstance(i, tuple)}
 
     def _at_end(self, plan, index, value, width, narrowest):
         """S of a tensor at which the percentages part."""
         layout = plan.layouts[index]
-        factor = self._attenuator.of_channels(plan.percentage, narrowest)[:width]
+        factor = self._attenuator.of_channels(plan.percentage, narrowest)
+        factor = factor if width is None else factor[width.indices()]
         shape = [1] * len(value.shape)
         shape[layout.axis] = -1
         return np.tile(factor, layout.repeats).reshape(shape)

@@ -11,9 +11,11 @@ import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_tesla import cloning
 from keras_tesla import graph as graphs
+from keras_tesla.channels import Selection
 from keras_tesla.narrowing.plan import layouts, narrow
 from keras_tesla.training import outputs as network_outputs
 from keras_tesla.training import replicas
@@ -84,7 +86,7 @@ def tensorflow(model, tasks, x, y, sample_weight):
         scaled_regularization = scale(regularization) if model.losses else None
     outputs, total = {}, regularization
     gradients = [tf.zeros((), v.dtype) for v in variables]
-    shared: dict[int, tuple] = {}  # {id of a shared tensor: (it, its width, gradient so far)}
+    shared: dict[int, tuple] = {}  # {id of a shared tensor: (it, its channels, gradient so far)}
     for percentage in _order(tasks.active, model.distillation):
         # The graph's executor would start all percentages at once and hold what each of them needs.
         with _after([*gradients, *(g.value for _, _, g in shared.values())]):
@@ -112,12 +114,13 @@ def tensorflow(model, tasks, x, y, sample_weight):
                     whole, whole_width = known[percentage][key]
                     # The key of what runs again for attenuated gradients ends with the index.
                     layout = where[key[-1] if isinstance(key, tuple) else key]
-                    prefix = _Prefix.of(gradient, layout, width)
+                    part = _Gradient.of(gradient, layout, width)
                     if id(whole) in shared:
-                        prefix += shared[id(whole)][2]
-                    shared[id(whole)] = whole, _Prefix.of(None, layout, whole_width).width, prefix
+                        part += shared[id(whole)][2]
+                    full = _Gradient.of(None, layout, whole_width).channels
+                    shared[id(whole)] = whole, full, part
     targets = [whole for whole, _, _ in shared.values()]
-    by_targets = [prefix.padded(width) for _, width, prefix in shared.values()]
+    by_targets = [part.padded(channels) for _, channels, part in shared.values()]
     if scaled_regularization is not None:
         targets.append(scaled_regularization)
         by_targets.append(tf.ones_like(scaled_regularization))
@@ -155,42 +158,48 @@ def _order(percentages, distillation):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Prefix:
-    """The gradient by the first channels of a tensor.
+class _Gradient:
+    """The gradient by some channels of a tensor.
 
-    Its width is that of the plan: TensorFlow does not know the shape of every tensor before it
-    runs, such as that of a transposed convolution.
+    They are those of the plan: TensorFlow does not know the shape of every tensor before it runs,
+    such as that of a transposed convolution.
 
     Args:
         value: The gradient.
         axis: Int, of the channels; None where they are never cut.
-        width: Int, the number of channels; 0 where they are never cut.
+        channels: The `Selection`; an empty one where they are never cut.
     """
 
     value: Any
     axis: int | None
-    width: int
+    channels: Selection
 
     @classmethod
-    def of(cls, value, layout, width):
-        """Returns a gradient by the first `width` channels (None: all) of a layout."""
+    def of(cls, value, layout, channels):
+        """Returns a gradient by some channels (None: all) of a layout."""
         if layout is None or layout.repeats > 1:
-            return cls(value, None, 0)
-        return cls(value, layout.axis, layout.count if width is None else width)
+            return cls(value, None, Selection())
+        return cls(value, layout.axis, channels or Selection.first(layout.count))
 
     def __add__(self, other):
-        width = max(self.width, other.width)
-        return _Prefix(self.padded(width) + other.padded(width), self.axis, width)
+        channels = self.channels | other.channels
+        return _Gradient(self.padded(channels) + other.padded(channels), self.axis, channels)
 
-    def padded(self, width):
-        """Returns the value with zeros for further channels, up to `width`."""
+    def padded(self, channels):
+        """Returns the value with zeros for further channels, so that it has `channels`."""
         import tensorflow as tf
 
-        if self.axis is None or width == self.width:
+        if self.axis is None or channels == self.channels:
             return self.value
-        ends = [0] * self.value.shape.rank
-        ends[self.axis] = width - self.width
-        return tf.pad(self.value, [[0, end] for end in ends])
+        ends = [[0, 0] for _ in range(self.value.shape.rank)]
+        places = self.channels.places(channels)
+        if places == Selection.first(len(places)):
+            ends[self.axis][1] = len(channels) - len(places)
+            return tf.pad(self.value, ends)
+        ends[self.axis][1] = 1  # the zero of all channels that are missing
+        sources = np.full(len(channels), len(places))
+        sources[places.indices()] = np.arange(len(places))
+        return tf.gather(tf.pad(self.value, ends), sources, axis=self.axis)
 
 
 def _added(gradients, more):

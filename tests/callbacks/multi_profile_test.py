@@ -236,6 +236,28 @@ def test_outputs_that_only_a_later_range_would_train_are_refused(make):
         fit(tesla, {30: 1, 100: 1})
 
 
+def test_ranges_of_the_parts_of_a_concatenation():
+    """The second range changes nothing that the first one reads."""
+    x = keras.Input((6,))
+    a, b = (
+        IDPDense(n, name=name)(per_range(lambda: layers.Dense(8))(x))
+        for name, n in [("a", 8), ("b", 4)]
+    )
+    y = IDPDense(8, name="middle", input_parts=(8, 4))(layers.Concatenate()([a, b]))
+    tesla = kt.TESLA(keras.Model(x, per_range(lambda: layers.Dense(3))(y)), [100, 30])
+    tesla.compile("adam", LOSS, jit_compile=False)
+    log = Log()
+    fit(tesla, {30: 2, 100: 2}, callbacks=[log])
+    kernel = changed(
+        log.weights[2], weights_of(tesla), tesla.network.get_layer("middle").kernel.path
+    )
+    # At 30 % the layer reads 2 of 8 and 1 of 4 channels and computes 2 of 8.
+    first = np.isin(np.arange(12), [0, 1, 8])
+    assert not kernel[first][:, :2].any()
+    assert not kernel[first].any()
+    assert kernel[~first][:, 2:].any()
+
+
 # The range of a layer by itself.
 
 

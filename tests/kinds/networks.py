@@ -77,10 +77,10 @@ def projection(layer):
     return keras.Model(x, head(y))
 
 
-def concatenated(*widths):
+def concatenated(*widths, **arguments):
     x = image(2)
     branches = [layers.Conv2D(w, 1, name=f"branch_{i}")(x) for i, w in enumerate(widths)]
-    return keras.Model(x, IDPConv2D(3, 1, name="head")(layers.Concatenate()(branches)))
+    return keras.Model(x, IDPConv2D(3, 1, name="head", **arguments)(layers.Concatenate()(branches)))
 
 
 def branch_widths(model):

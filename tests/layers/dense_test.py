@@ -121,13 +121,15 @@ def test_input_channels_divides_the_features():
 
 
 @pytest.mark.tensorflow
-def test_sparse_inputs_are_cut_as_dense_ones():
+@pytest.mark.parametrize("parts", [None, (4, 2)])
+def test_sparse_inputs_are_cut_as_dense_ones(parts):
     import tensorflow as tf
 
     x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32") * (np.arange(6) % 2)
     sparse = tf.sparse.from_dense(x)
     inputs = keras.Input((6,), sparse=True)
-    model = keras.Model(inputs, IDPDense(3)(IDPDense(8, activation="relu")(inputs)))
+    first = IDPDense(8, activation="relu", input_parts=parts)
+    model = keras.Model(inputs, IDPDense(3)(first(inputs)))
     for percentage in (100, 50):
         with percentage_scope(percentage):
             # The same sums in another order.

@@ -31,7 +31,8 @@ STOCK = {
 }
 # What the config of an incomplete layer has besides that of its stock class.
 OWN_CONFIG = {
-    *("profile", "trainable_profile", "percentages", "private_bias", "private_profile", "complete")
+    *("profile", "trainable_profile", "percentages", "private_bias", "private_profile"),
+    *("complete", "input_parts"),
 }
 FIRST = {"data_format": "channels_first"}
 

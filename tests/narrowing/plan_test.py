@@ -5,6 +5,7 @@ import pytest
 from keras import layers
 
 from keras_tesla import graph
+from keras_tesla.channels import Selection
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
 from keras_tesla.narrowing.plan import narrow
 
@@ -12,9 +13,18 @@ pytestmark = pytest.mark.backend_free
 
 
 def widths(model, percentage):
-    """{layer: (channels read, channels computed)}; None: all of them."""
+    """{layer: (channels read, channels computed)}; None: all of them; an int: the first ones."""
     steps = narrow(graph.read(model), percentage).steps
-    return {s.call.operation.name: (s.widths.inputs, s.widths.outputs[0]) for s in steps}
+    return {
+        s.call.operation.name: (list(map(short, s.widths.inputs)), short(s.widths.outputs[0]))
+        for s in steps
+    }
+
+
+def short(selection):
+    if selection is None or selection != Selection.first(len(selection)):
+        return selection and selection.indices().tolist()
+    return len(selection)
 
 
 def perceptron():

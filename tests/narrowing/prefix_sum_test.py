@@ -20,6 +20,8 @@ KINDS = [
     {"private_profile": True, "use_bias": False, **OWN},
     {"private_profile": True, "private_bias": True, "profile": "linear", **OWN},
     {"private_profile": True, "private_bias": True, "complete": True, **OWN},
+    {"input_parts": (7, 3), "profile": "linear", "trainable_profile": True},
+    {"input_parts": (7, 3), "private_profile": True, "private_bias": True, **OWN},
 ]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 

@@ -40,10 +40,16 @@ class RandomModel:
         arguments = {"activation": self.choose([None, "relu", "tanh", "softmax"])}
         if incomplete:
             arguments["profile"] = self.choose(["all_one", "linear", "harmonic"])
+            arguments["input_parts"] = self.choose([None, self.parts(x.shape[-1])])
         if not self.images:
             return (IDPDense if incomplete else layers.Dense)(units, **arguments)(x)
         conv = IDPConv2D if incomplete else layers.Conv2D
         return conv(units, self.choose([1, 2]), padding="same", **arguments)(x)
+
+    def parts(self, channels):
+        """Any parts: those of concatenations on the way there, or others."""
+        ends = sorted({*self.rng.integers(1, channels + 1, 2).tolist(), channels})
+        return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
     def node(self, kind):
         # Mostly the last tensor, so that graphs are deep; now and then an earlier one.
@@ -82,7 +88,7 @@ class RandomModel:
         channels = y.shape[-1]
         if self.images:
             y = self.choose([layers.Flatten, layers.GlobalAveragePooling2D])()(y)
-        return IDPDense(3, input_channels=channels)(y)
+        return IDPDense(3, input_channels=channels, input_parts=self.parts(channels))(y)
 
 
 def randomize(model, rng):

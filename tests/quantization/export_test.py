@@ -8,6 +8,7 @@ import pytest
 
 import keras_tesla as kt
 from keras_tesla.layers import IDPConv1D, IDPDense
+from keras_tesla.narrowing.plan import narrow
 from keras_tesla.quantization.kernels import FakeQuantizedKernel
 from keras_tesla.tflite import runtime
 from keras_tesla.tflite.graphs import integers, leading_blocks
@@ -39,13 +40,17 @@ def test_each_file_is_int8_with_the_codes_of_the_widest(network, tmp_path):
     tesla = trained(networks.ALL[network]())
     x = networks.example(tesla.network, 32, seed=9)
     bundle = kt.tflite.export(tesla, tmp_path / "out", quantization="int8", inputs=x)
-    graphs = {p: PercentageGraph(p, bundle.path(p).read_bytes()) for p in P}
+    graphs = {
+        p: PercentageGraph(p, bundle.path(p).read_bytes(), narrow(tesla.graph, p).selections())
+        for p in P
+    }
     whole = leading_blocks.weights(graphs[100].subgraph)
     for percentage, graph in graphs.items():
         assert integers.float_tensors(graph) == []
-        narrow = leading_blocks.weights(graph.subgraph)
-        assert {w.value.dtype for w in narrow} == {np.dtype("int8")}
-        found = leading_blocks.find(whole, narrow)
+        narrowed = leading_blocks.weights(graph.subgraph)
+        assert {w.value.dtype for w in narrowed} == {np.dtype("int8")}
+        chosen = leading_blocks.choices(graphs[100].selections, graph.selections)
+        found = leading_blocks.find(whole, narrowed, chosen)
         assert all(block is not None and block.scale is None for block in found)
         got = runtime.run(
             runtime.interpreter(bundle.path(percentage).read_bytes()),
@@ -63,7 +68,7 @@ def test_each_file_is_int8_with_the_codes_of_the_widest(network, tmp_path):
             assert error < 0.05 * np.std(reference)
 
 
-@pytest.mark.parametrize("network", ["normalized", "merged"])
+@pytest.mark.parametrize("network", ["normalized", "merged", "parts"])
 def test_one_file_shares_all_weights(network, tmp_path):
     tesla = trained(networks.ALL[network]())
     kt.tflite.export(tesla, tmp_path / "out", "percentage_input", quantization="int8")

@@ -65,6 +65,18 @@ def merged():
     return keras.Model(inputs, outputs, name="merged")
 
 
+def parts():
+    """A part of each of two concatenated tensors, also through a depthwise convolution."""
+    inputs = keras.Input((8, 8, 3), name="image")
+    a = layers.Conv2D(12, 3, padding="same", activation="relu")(inputs)
+    x = layers.Concatenate()([a, IDPConv2D(6, 1, activation="leaky_relu")(a)])
+    x = layers.DepthwiseConv2D(3, activation="relu")(x)
+    x = IDPConv2D(10, 3, activation="leaky_relu", input_parts=(12, 6))(x)
+    x = layers.Concatenate()([layers.Flatten()(x), layers.GlobalAveragePooling2D()(a)])
+    outputs = IDPDense(5, input_parts=[10] * 16 + [12], name="logits")(x)
+    return keras.Model(inputs, outputs, name="parts")
+
+
 def steps():
     inputs = keras.Input((16, 4), name="steps")
     x = layers.Conv1D(12, 3, padding="causal", activation="relu")(inputs)
@@ -84,7 +96,7 @@ def two_outputs():
     return keras.Model({"a": a, "b": b}, outputs, name="two_outputs")
 
 
-ALL = {f.__name__: f for f in (mlp, private, cnn, normalized, merged, steps, two_outputs)}
+ALL = {f.__name__: f for f in (mlp, private, cnn, normalized, merged, parts, steps, two_outputs)}
 
 
 def example(model, count, seed=0):

@@ -102,6 +102,23 @@ def two_inputs_two_outputs(percentages=PERCENTAGES):
     return _tesla(model, percentages)
 
 
+def unet(percentages=PERCENTAGES, width=48):
+    """Skip connections, and branches that are filtered depthwise, flattened and concatenated."""
+    inputs = keras.Input((8, 8, 3), name="image")
+    skip = layers.Conv2D(width, 3, padding="same", activation="relu")(inputs)
+    x = layers.Conv2D(2 * width, 3, padding="same", activation="relu")(layers.MaxPooling2D()(skip))
+    x = layers.Conv2DTranspose(width, 2, strides=2)(x)
+    x = layers.Concatenate()([skip, x])
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, strides=2, padding="same")(x)
+    x = layers.Conv2D(width, 1, activation="relu")(x)
+    y = layers.Conv2D(width, 3, activation="relu")(layers.Concatenate()([x, x]))
+    x = layers.Flatten()(layers.MaxPooling2D(2)(layers.Concatenate()([y, y])))
+    x = layers.Concatenate()([x, layers.GlobalAveragePooling2D()(skip)])
+    model = keras.Model(inputs, layers.Dense(5, name="logits")(x), name="unet")
+    return _tesla(kt.to_idp(model, percentages), percentages)
+
+
 ALL = {
     f.__name__: f for f in (mlp, cnn, cnn_bn, private, residual, depthwise, two_inputs_two_outputs)
 }

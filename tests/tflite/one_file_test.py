@@ -29,7 +29,7 @@ def exported(tmp_path_factory):
 
     @functools.cache
     def export(network, mode, storage="shared", quantization=None):
-        tesla = {**networks.ALL, "wide": WIDE}[network](PERCENTAGES)
+        tesla = {**networks.ALL, "wide": WIDE, "unet": networks.unet}[network](PERCENTAGES)
         typical = verify.example_inputs(tesla.network, 64)
         bundle = kt.tflite.export(
             tesla,
@@ -156,6 +156,27 @@ def test_a_batch_normalization_of_each_percentage_keeps_the_weights_shared(expor
     got = runtime.run(runtime.interpreter(content(bundle)), inputs, "p10")
     np.testing.assert_allclose(got["logits"], keras_outputs(tesla, 10, inputs)["logits"], atol=1e-5)
     assert any("MUL" in operators for operators in structure.check(content(bundle)))
+
+
+@pytest.mark.parametrize("quantization", [None, "dynamic_range", "int8"])
+def test_parts_of_concatenations_are_stored_once(quantization, exported):
+    tesla, bundle = exported("unet", "signatures", quantization=quantization)
+    assert bundle.unshared_weights == []
+    layouts = bundle.nested_layouts
+    assert any(x["rows"][-1] > 1 and "column_runs" in x for x in layouts)
+    if quantization is None:  # int8 weights of one row are too small to be nested here
+        assert any(x["rows"][-1] == 1 and "column_runs" in x for x in layouts)
+    inputs = verify.example_inputs(tesla.network, 3, seed=1)
+    whole, standalone = runtime.interpreter(content(bundle)), kt.tflite.load(bundle.path(100))
+    for percentage in PERCENTAGES:
+        # In the file the runtime unfolds the weights, for a standalone percentage the library does.
+        got = runtime.run(whole, inputs, f"p{percentage}")["logits"]
+        x = next(iter(inputs.values()))
+        np.testing.assert_array_equal(standalone(x, percentage=percentage), got)
+        expected = keras_outputs(tesla, percentage, inputs)["logits"]
+        # float32 sums in another order; of int8 a few roundings of 1/255 of their ranges.
+        near = {None: 1e-4}.get(quantization, 0.2)
+        np.testing.assert_allclose(got, expected, atol=near * np.abs(expected).max())
 
 
 def test_private_numbers_keep_the_weights_shared(exported):
@@ -331,6 +352,16 @@ def private_convolutions():
     return model
 
 
+def added_to_a_concatenation():
+    """A convolution that computes channels of two parts: its rows are no prefix of each other."""
+    inputs = keras.Input((6, 6, 2), name="x")
+    a, b, c = (layers.Conv2D(n, 3, activation="relu")(inputs) for n in (30, 18, 48))
+    x = layers.Add()([layers.Concatenate()([a, b]), c])
+    x = IDPConv2D(24, 3, input_parts=(30, 18))(x)
+    x = layers.Concatenate()([layers.Flatten()(x), layers.GlobalAveragePooling2D()(c)])
+    return keras.Model(inputs, IDPDense(3, input_parts=(24, 24, 24, 24, 48))(x))
+
+
 def gains_of_every_sign():
     """A factor of a percentage that is not positive may not change places with a ReLU."""
     inputs = keras.Input((6, 6, 2), name="x")
@@ -357,6 +388,7 @@ def gains_of_every_sign():
         embedded_integers,
         channels_without_weights,
         private_convolutions,
+        added_to_a_concatenation,
         gains_of_every_sign,
     ],
 )

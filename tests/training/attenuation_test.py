@@ -328,6 +328,25 @@ def test_channels_that_move_before_the_percentages_part(way, monkeypatch, gradie
     assert_equal(step(model, x, y, monkeypatch, way), expected)
 
 
+@pytest.mark.parametrize("way", WITH_XLA)
+def test_parts_of_a_concatenation(way, monkeypatch, gradients):
+    """Two percentages read 2 and 5 of the 10 channels of a, and 1 and 2 of the 5 of b."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    a, b = layers.Dense(10, name="a")(inputs), IDPDense(5, name="b")(inputs)
+    x = layers.BatchNormalization(name="norm")(layers.Concatenate()([a, b]))
+    c = IDPDense(3, name="c", input_parts=(10, 5), profile="linear")
+    model = randomized(keras.Model(inputs, c(x)))
+    x, y = data(4)
+    of_a, of_b = own(10, 2, 5), own(5, 1, 2)
+    both = np.concatenate([of_a, of_b])
+    owns = {"a/kernel": of_a, "a/bias": of_a, "c/kernel": both[:, None]}
+    owns |= {"norm/gamma": both, "norm/beta": both}
+    owns |= {"b/kernel": wider(own(4, 1, 2), of_b), "b/bias": of_b}
+    expected = by_scope(model, x, y, gradients, owns)
+    assert_equal(step(model, x, y, monkeypatch, way), expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_depthwise_and_separable_convolutions(way, monkeypatch, gradients):

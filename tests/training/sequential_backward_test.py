@@ -113,6 +113,26 @@ def _enlarged(enlarge, order):
     return make
 
 
+def _parts_of_what_all_share():
+    """Both layers read parts of the same two tensors, which all percentages share."""
+    inputs = keras.Input((8, 8, 3))
+    parts = [keras.layers.Conv2D(n, 3, activation="relu")(inputs) for n in (10, 6)]
+    both = keras.layers.BatchNormalization()(keras.layers.Concatenate()(parts))
+    x = IDPConv2D(8, 3, input_parts=(10, 6), activation="relu")(both)
+    y = IDPDense(4, input_parts=(10, 6))(keras.layers.GlobalAveragePooling2D()(both))
+    x = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(x), y])
+    return keras.Model(inputs, IDPDense(5, input_parts=(8, 4))(x))
+
+
+@not_on_jax
+def test_parts_of_a_concatenation(monkeypatch):
+    logs, actual = trained(monkeypatch, True, make=_parts_of_what_all_share)
+    expected_logs, expected = trained(monkeypatch, False, make=_parts_of_what_all_share)
+    np.testing.assert_allclose(logs["loss"], expected_logs["loss"], rtol=1e-4)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 _TRANSPOSED = functools.partial(kt.layers.IDPConv2DTranspose, 10, 2, strides=2)
 
 

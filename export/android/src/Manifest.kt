@@ -63,12 +63,15 @@ class Manifest(json: String) {
      * @property columns of each block, ascending
      * @property inner values for each row and column
      * @property itemBytes size of a value
+     * @property columnRuns for each block which columns of the largest one it has, as ascending
+     *   runs (first, end); null: the first ones
      */
     class NestedLayout(
         val rows: List<Int>,
         val columns: List<Int>,
         val inner: Int,
         val itemBytes: Int,
+        val columnRuns: List<List<List<Int>>>? = null,
     )
 
     val mode: String
@@ -163,6 +166,9 @@ class Manifest(json: String) {
             json.getJSONArray("columns").ints(),
             json.getInt("inner"),
             json.getInt("item_bytes"),
+            json.optJSONArray("column_runs")?.let { blocks ->
+                List(blocks.length()) { blocks.getJSONArray(it).lists(2) }
+            },
         )
 
     private fun JSONArray.objects() = List(length()) { getJSONObject(it) }

@@ -130,9 +130,11 @@ object OnePercentage {
         level: Int,
     ) {
         val width = layout.columns[level]
+        val places = places(layout, level)
         var at = from
         fun run(row: Int, begin: Int, end: Int) {
-            for (column in begin until end) {
+            for (stored in begin until end) {
+                val column = places[stored]
                 for (inner in 0 until layout.inner) {
                     val place = to + ((row * layout.inner + inner) * width + column) * layout.itemBytes
                     for (byte in 0 until layout.itemBytes) target.put(place + byte, source.get(at++))
@@ -147,5 +149,19 @@ object OnePercentage {
             rows = layout.rows[i]
             columns = layout.columns[i]
         }
+    }
+
+    /** Returns for each column of a block, in stored order, where in the block it belongs. */
+    private fun places(layout: Manifest.NestedLayout, level: Int): List<Int> {
+        val runs = layout.columnRuns ?: return List(layout.columns[level]) { it }
+        fun columns(block: Int): List<Int> {
+            val count = runs[block].sumOf { (first, end) -> end - first }
+            if (count != layout.columns[block]) throw IndexOutOfBoundsException("$count columns")
+            return runs[block].flatMap { (first, end) -> first until end }
+        }
+        val stored = LinkedHashSet<Int>()
+        for (block in 0..level) stored.addAll(columns(block))
+        val place = columns(level).withIndex().associate { (index, column) -> column to index }
+        return stored.map { place[it] ?: throw IndexOutOfBoundsException("column $it") }
     }
 }

@@ -43,10 +43,12 @@ private fun manifest(
     compressedBytes: Int = COMPRESSED.size,
     bytes: Int = 32,
     sha256: String = hex(EXPECTED),
+    columnRuns: String = "",
 ) =
     Manifest(
         """{"format": 1, "mode": "signatures", "inputs": {}, "outputs": {},
-        "nested_layouts": [{"rows": [1, 2, 3], "columns": [1, 2, 3], "inner": 2, "item_bytes": 2}],
+        "nested_layouts": [{"rows": [1, 2, 3], "columns": [1, 2, 3], "inner": 2, "item_bytes": 2
+                            $columnRuns}],
         "percentages": [
           {"percentage": 100, "file": "p100.tflite", "signature": "s", "multiply_adds": 2,
            "standalone": null},
@@ -119,6 +121,26 @@ fun onePercentageTests(runner: Runner, export: File?) {
     for ((what, extract) in damaged) {
         runner.test("$what is refused") {
             assertRefuses("30 % of model.tflite is not what was exported") { extract() }
+        }
+    }
+    runner.test("columns of several parts are put in their places") {
+        // The block has columns 0 and 2 of the weight, of which 2 is stored first.
+        val runs = """, "column_runs": [[[2, 3]], [[0, 1], [2, 3]], [[0, 3]]]"""
+        val swapped = EXPECTED.copyOf()
+        for (pair in 0..3) { // of the columns of a row and inner place
+            val at = 12 + 4 * pair
+            EXPECTED.copyInto(swapped, at, at + 2, at + 4)
+            EXPECTED.copyInto(swapped, at + 2, at, at + 2)
+        }
+        val made = manifest(sha256 = hex(swapped), columnRuns = runs)
+        assertEquals(swapped.toList(), bytes(OnePercentage.extract(made(file), made, 30)))
+    }
+    for (runs in listOf("[[[0, 1]], [[0, 9]]]", "[[[0, 1]], [[1, 3]]]", "[[[0, 1]]]")) {
+        runner.test("columns that are not nested are refused: $runs") {
+            val made = manifest(columnRuns = """, "column_runs": $runs""")
+            assertRefuses("30 % of model.tflite is not what was exported") {
+                OnePercentage.extract(made(file), made, 30)
+            }
         }
     }
     runner.test("an invalid recipe is refused") {

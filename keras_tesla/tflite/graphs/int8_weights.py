@@ -11,24 +11,25 @@ import copy
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_tesla.channels import Selection
 from keras_tesla.tflite.graphs.flatbuffer import Op, Subgraph, Type
 from keras_tesla.tflite.graphs.leading_blocks import Weight
 
 
-def scales(quantization, outputs: int, factors=None):
-    """Returns a weight's quantization for its first output channels, times factors.
+def scales(quantization, outputs: Selection, factors=None):
+    """Returns a weight's quantization for some of its output channels, times factors.
 
     Args:
         quantization: The schema's object of the whole weight.
-        outputs: Int, number of output channels of the block.
-        factors: Array `(outputs,)` or None.
+        outputs: The output channels of the block.
+        factors: Array `(len(outputs),)` or None.
     """
     made = copy.copy(quantization)
     scale = np.asarray(quantization.scale, "float32")
     if factors is not None and len(scale) == 1:
-        scale = np.repeat(scale, outputs)
-    if len(scale) > 1:
-        scale = scale[:outputs]
+        scale = np.repeat(scale, len(outputs))
+    elif len(scale) > 1:
+        scale = scale[outputs.indices()]
     if factors is not None:
         scale = (scale * factors).astype("float32")
     made.scale = scale
@@ -37,13 +38,16 @@ def scales(quantization, outputs: int, factors=None):
     return made
 
 
-def rescale(subgraph: Subgraph, weight: Weight, whole: schema.TensorT, factors, bias):
+def rescale(
+    subgraph: Subgraph, weight: Weight, whole: schema.TensorT, channels: Selection, factors, bias
+):
     """Gives an int8 weight the scales of the whole one, and quantizes its bias accordingly.
 
     Args:
         subgraph: The graph of the percentage.
         weight: Its weight, whose quantized values were replaced.
         whole: The tensor of the whole weight.
+        channels: The output channels of the whole weight that it has.
         factors: Array `(output channels,)` or None.
         bias: Array `(output channels,)`, the bias before quantization, or None.
     """
@@ -51,7 +55,7 @@ def rescale(subgraph: Subgraph, weight: Weight, whole: schema.TensorT, factors, 
     outputs = weight.value.shape[axis]
     tensor = subgraph.tensors[weight.tensor]
     values = np.moveaxis(np.asarray(subgraph.array(weight.tensor)), axis, 0)
-    tensor.quantization = scales(whole.quantization, outputs, factors)
+    tensor.quantization = scales(whole.quantization, channels, factors)
     operator = weight.operator
     if len(operator.inputs) < 3 or operator.inputs[2] < 0:
         return
@@ -92,7 +96,12 @@ def _int32_bias(subgraph, values, scale):
 
 
 def dequantize(
-    subgraph: Subgraph, weight: Weight, values: np.ndarray, quantization, factors
+    subgraph: Subgraph,
+    weight: Weight,
+    values: np.ndarray,
+    quantization,
+    channels: Selection,
+    factors,
 ) -> int:
     """Replaces a float weight by an int8 one and a DEQUANTIZE, which runs once at load.
 
@@ -101,13 +110,13 @@ def dequantize(
         weight: Its float weight.
         values: int8 array of the weight's shape.
         quantization: The schema's object of the whole weight.
+        channels: The output channels of the whole weight that it has.
         factors: Array `(output channels,)` or None.
 
     Returns:
         Index of the int8 tensor.
     """
-    axis = -1 if weight.op == Op.DEPTHWISE_CONV_2D else 0
-    made = scales(quantization, values.shape[axis], factors)
+    made = scales(quantization, channels, factors)
     stored = subgraph.add_tensor(
         subgraph.tensors[weight.tensor].name, values.shape, Type.INT8, values, made
     )

@@ -1,17 +1,20 @@
 """What the weights of a network have in common at its percentages.
 
 A weight at a percentage is a leading block of the weight at the highest one: the first output
-channels and of these the first input channels. After a Flatten the input channels are repeated at
-every position, so the block is one of the array (output channels, positions, input channels). The
-converter folds a batch normalization with statistics for each percentage into the kernel: it
-multiplies each output channel by a factor of the percentage.
+channels and of these the first input channels; after a concatenation the first of each part. After
+a Flatten the input channels are repeated at every position, so the block is one of the array
+(output channels, positions, input channels). The converter folds a batch normalization with
+statistics for each percentage into the kernel: it multiplies each output channel by a factor of the
+percentage.
 """
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
+from keras_tesla.channels import Selection
 from keras_tesla.tflite.graphs.flatbuffer import Op, Subgraph
 
 # {operator: place of its weight among the inputs}
@@ -51,11 +54,13 @@ class LeadingBlock:
         positions: Int, how often the input channels are repeated in a row of the weight; 1 except
             after a Flatten.
         scale: Array `(output channels,)` of factors, or None where all are 1.
+        columns: Which input channels of the whole weight it has (depthwise: which channels).
     """
 
     whole_index: int
     positions: int
     scale: np.ndarray | None
+    columns: Selection
 
 
 def weights(subgraph: Subgraph) -> list[Weight]:
@@ -71,7 +76,23 @@ def weights(subgraph: Subgraph) -> list[Weight]:
     return found
 
 
-def find(whole: list[Weight], narrow: list[Weight]) -> list[LeadingBlock | None]:
+def choices(whole: dict[tuple, Selection], narrow: dict[tuple, Selection]) -> set[tuple]:
+    """Returns in which ways channels at the highest percentage become those at another one.
+
+    Args:
+        whole: `PercentageGraph.selections` at the highest percentage.
+        narrow: Likewise at the other one.
+
+    Returns:
+        {(number of channels at the highest percentage, which of them the other one has)}
+    """
+    pairs = {(whole[key], narrow[key]) for key in whole.keys() & narrow.keys()}
+    return {(len(a), b.places(a)) for a, b in pairs if b and b | a == a}
+
+
+def find(
+    whole: list[Weight], narrow: list[Weight], chosen: Collection[tuple] = ()
+) -> list[LeadingBlock | None]:
     """Finds for each weight of a percentage the whole weight of which it is a leading block.
 
     The operators run in the same order at every percentage. Some percentages have additional ones
@@ -80,6 +101,7 @@ def find(whole: list[Weight], narrow: list[Weight]) -> list[LeadingBlock | None]
     Args:
         whole: Float weights at the highest percentage.
         narrow: Float weights at another percentage.
+        chosen: From `choices`. The first input channels are always tried.
 
     Returns:
         A list as long as `narrow`; None for a weight that is no leading block of any.
@@ -89,7 +111,7 @@ def find(whole: list[Weight], narrow: list[Weight]) -> list[LeadingBlock | None]
     for weight in narrow:
         block = None
         for place in range(start, len(whole)):
-            block = _leading_block(whole[place], weight, place)
+            block = _leading_block(whole[place], weight, place, chosen)
             if block is not None:
                 start = place + 1
                 break
@@ -104,7 +126,7 @@ def bias(subgraph: Subgraph, operator) -> np.ndarray | None:
     return subgraph.array(operator.inputs[2])
 
 
-def _leading_block(whole, weight, place):
+def _leading_block(whole, weight, place, chosen):
     big, small = whole.value, weight.value
     if whole.op != weight.op or big.dtype != small.dtype:
         return None
@@ -119,15 +141,28 @@ def _leading_block(whole, weight, place):
         return None
     for positions in candidates:
         view = by_channel(small, positions)
-        reference = by_channel(big, positions)[: view.shape[0], ..., : view.shape[-1]]
+        rows = by_channel(big, positions)[: view.shape[0]]
         axis = -1 if weight.op == Op.DEPTHWISE_CONV_2D else 0
-        # A look at one row dismisses most of what does not fit.
-        if axis == 0 and _scale(reference[:1], view[:1], axis) is None:
-            continue
-        scale = _scale(reference, view, axis)
-        if scale is not None:
-            return LeadingBlock(place, positions, None if (scale == 1).all() else scale)
+        size = view.shape[-1]
+        fitting = {c for count, c in chosen if (count, len(c)) == (rows.shape[-1], size)}
+        first = Selection.first(size)
+        for columns in (first, *sorted(fitting - {first}, key=lambda c: c.runs)):
+            reference = cut(rows, columns)
+            # A look at one row dismisses most of what does not fit.
+            if axis == 0 and _scale(reference[:1], view[:1], axis) is None:
+                continue
+            scale = _scale(reference, view, axis)
+            if scale is not None:
+                factors = None if (scale == 1).all() else scale
+                return LeadingBlock(place, positions, factors, columns)
     return None
+
+
+def cut(weight: np.ndarray, columns: Selection) -> np.ndarray:
+    """Returns some columns of a weight: entries of its last axis."""
+    if len(columns.runs) == 1:
+        return weight[..., slice(*columns.runs[0])]
+    return weight[..., columns.indices()]
 
 
 def by_channel(weight: np.ndarray, positions: int) -> np.ndarray:

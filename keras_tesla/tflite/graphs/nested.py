@@ -5,6 +5,10 @@ these the first columns (input channels). Each block is stored before the values
 larger block adds to it, so all blocks share their bytes. A sparse tensor's description tells the
 runtime's DENSIFY, once at load, to which row and columns each run of values belongs.
 
+After a concatenation a block has the first columns of each part of the weight's, not the first of
+all. Then the columns that a larger block adds lie between those of the smaller ones, and the
+description, which says where each stored column belongs, differs between the blocks.
+
 Within a row the order is columns, then `inner` (the positions of a convolution's kernel), so a run
 is contiguous whatever the kernel's size. Where all blocks have all rows, the rows are part of
 `inner` too: there is one row, and a block is the beginning of the columns.
@@ -25,16 +29,44 @@ class NestedLayout:
         columns: Number of columns of each block, ascending.
         inner: Values for each row and column.
         item_bytes: Bytes of a value.
+        column_runs: For each block which columns of the largest one it has: runs (first, end),
+            ascending. None: the first ones.
     """
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     inner: int
     item_bytes: int
+    column_runs: tuple[tuple[tuple[int, int], ...], ...] | None = None
 
     def values(self) -> dict:
         """Returns it as a dict for JSON."""
-        return {**vars(self), "rows": list(self.rows), "columns": list(self.columns)}
+        values = {**vars(self), "rows": list(self.rows), "columns": list(self.columns)}
+        if self.column_runs is None:
+            del values["column_runs"]
+        return values
+
+    def places(self, level: int) -> np.ndarray:
+        """Returns for each column of a block, in stored order, where in the block it belongs.
+
+        Raises:
+            ValueError: If `column_runs`, which may come from any file, do not say that.
+        """
+        if self.column_runs is None:
+            return np.arange(self.columns[level])
+        stored = columns = np.zeros(0, int)
+        for count, runs in zip(
+            self.columns[: level + 1], self.column_runs[: level + 1], strict=True
+        ):
+            # Checked before they take memory.
+            if sum(end - start for start, end in runs) != min(count, self.columns[level]):
+                raise ValueError(f"{runs} are not {count} columns")
+            columns = np.concatenate([np.arange(*run) for run in runs])
+            stored = np.concatenate([stored, np.setdiff1d(columns, stored)])
+        places = np.searchsorted(columns, stored)
+        if not np.array_equal(np.sort(places), np.arange(self.columns[level])):
+            raise ValueError(f"the columns {self.column_runs} are not nested")
+        return places
 
     def size(self, level: int) -> int:
         """Returns the number of bytes of a block."""
@@ -61,6 +93,7 @@ class NestedLayout:
         """
         by_row = np.moveaxis(weight.reshape(self.rows[-1], self.inner, self.columns[-1]), 1, 2)
         top = len(self.rows) - 1
+        by_row = by_row[:, self.places(top)]
         return b"".join(by_row[row, lo:hi].tobytes() for row, lo, hi in self.runs(top))
 
     def load(self, stored: bytes | memoryview, level: int) -> np.ndarray:
@@ -80,7 +113,9 @@ class NestedLayout:
             count = (hi - lo) * self.inner
             by_row[row, lo:hi] = values[at : at + count].reshape(hi - lo, self.inner)
             at += count
-        return np.ascontiguousarray(np.moveaxis(by_row, 2, 1))
+        block = np.empty_like(by_row)
+        block[:, self.places(level)] = by_row
+        return np.ascontiguousarray(np.moveaxis(block, 2, 1))
 
 
 class Descriptions:
@@ -93,9 +128,9 @@ class Descriptions:
         """Returns the description of a block.
 
         Rows and columns are compressed (CSR) dimensions. A run (row, lo, hi) is an entry whose
-        columns are elements lo .. hi of the list 0, 1, 2, ... Entry e ends where entry e + 1
-        begins, so an empty entry separates two runs that are not adjacent. All blocks point to the
-        lists of the largest one; each says how many of the entries it has.
+        columns are elements lo .. hi of the block's `places`, in general 0, 1, 2, ... Entry e ends
+        where entry e + 1 begins, so an empty entry separates two runs that are not adjacent. All
+        blocks point to the lists of the largest one; each says how many of the entries it has.
 
         Args:
             layout: How the blocks are stored.
@@ -104,9 +139,12 @@ class Descriptions:
         """
         description = schema.SparsityParametersT()
         last = len(shape) - 1
+        places = layout.places(level)
         if layout.rows[-1] == 1:
             description.traversalOrder = [last, *range(last)]
             description.dimMetadata = [_dense(shape[i]) for i in description.traversalOrder]
+            if layout.column_runs is not None:
+                description.dimMetadata[0] = self._compressed([0, len(places)], places)
             return description
         rows: list[int] = []
         ends = [0]
@@ -123,7 +161,7 @@ class Descriptions:
         description.traversalOrder = [0, last, *range(1, last)]
         description.dimMetadata = [
             self._compressed([0, used or len(rows)], rows),
-            self._compressed(ends, range(layout.columns[-1])),
+            self._compressed(ends, [*places, *range(len(places), layout.columns[-1])]),
             *(_dense(size) for size in shape[1:-1]),
         ]
         return description

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_tesla.channels import Selection
 from keras_tesla.tflite.graphs import flatbuffer
 from keras_tesla.tflite.graphs.flatbuffer import Subgraph
 from keras_tesla.tflite.graphs.nested import NestedLayout
@@ -33,8 +34,11 @@ class PercentageGraph:
     Args:
         percentage: Int, 1..100.
         content: Bytes of a .tflite file with one signature.
+        selections: Which channels the calls of the network read, filter and compute, from
+            `Plan.selections`.
 
     Attributes:
+        selections: As given.
         subgraph: Its operators and tensors.
         callees: The further subgraphs that its operators run, such as the body of a WHILE, in the
             order of the file: they are subgraphs 1, 2, ..
@@ -46,9 +50,10 @@ class PercentageGraph:
             equal for leading blocks of one weight, so their biases must differ.
     """
 
-    def __init__(self, percentage: int, content: bytes):
+    def __init__(self, percentage: int, content: bytes, selections: dict | None = None):
         model = flatbuffer.unpack(content)
         self.percentage = percentage
+        self.selections: dict[tuple, Selection] = selections or {}
         self.subgraph, *self.callees = (Subgraph(model, table) for table in model.subgraphs)
         (signature,) = model.signatureDefs
         self.inputs = _named(signature.inputs)

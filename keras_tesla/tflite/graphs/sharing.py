@@ -1,11 +1,13 @@
 """Making the graphs of several percentages use one set of weights."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_tesla.channels import Selection
 from keras_tesla.tflite.graphs import factor, int8_weights, leading_blocks
 from keras_tesla.tflite.graphs.flatbuffer import Op, Subgraph, Type
 from keras_tesla.tflite.graphs.leading_blocks import LeadingBlock, Weight
@@ -25,6 +27,13 @@ class _Use:
     weight: Weight
     block: LeadingBlock
     bias: np.ndarray | None  # before quantization
+
+    @property
+    def outputs(self) -> Selection:
+        """The output channels of the whole weight that it has."""
+        if self.weight.op == Op.DEPTHWISE_CONV_2D:
+            return self.block.columns
+        return Selection.first(self.weight.value.shape[0])
 
 
 def share_weights(
@@ -57,7 +66,10 @@ def share_weights(
         narrow_float = leading_blocks.weights(float_graph.subgraph)
         narrow = leading_blocks.weights(graph.subgraph)
         match = _match(narrow, narrow_float) and _match(whole, whole_float)
-        found = leading_blocks.find(whole_float, narrow_float) if match else [None] * len(narrow)
+        found: list[LeadingBlock | None] = [None] * len(narrow)
+        if match:
+            chosen = leading_blocks.choices(floats[-1].selections, float_graph.selections)
+            found = leading_blocks.find(whole_float, narrow_float, chosen)
         for weight, before, block in zip(narrow, narrow_float, found, strict=False):
             if block is None:
                 unshared.append(_described(graph, weight, _NO_BLOCK))
@@ -118,7 +130,9 @@ def _share_directly(uses, source: Subgraph, whole: Weight):
                 factor.put_after(subgraph, use.weight.operator, use.block.scale)
         else:
             whole_tensor = source.tensors[whole.tensor]
-            int8_weights.rescale(subgraph, use.weight, whole_tensor, use.block.scale, use.bias)
+            int8_weights.rescale(
+                subgraph, use.weight, whole_tensor, use.outputs, use.block.scale, use.bias
+            )
     _nest(uses, whole.value)
 
 
@@ -131,6 +145,7 @@ def _share_dequantized(uses, source: Subgraph, whole: Weight):
             use.weight,
             _cut(whole.value, use),
             source.tensors[whole.tensor].quantization,
+            use.outputs,
             use.block.scale,
         )
         weight = dataclasses.replace(use.weight, tensor=tensor)
@@ -141,8 +156,7 @@ def _share_dequantized(uses, source: Subgraph, whole: Weight):
 def _cut(whole, use):
     shape = use.weight.value.shape
     big = leading_blocks.by_channel(whole, use.block.positions)
-    columns = shape[-1] // use.block.positions
-    return big[: shape[0], ..., :columns].reshape(shape)
+    return leading_blocks.cut(big[: shape[0]], use.block.columns).reshape(shape)
 
 
 # Storage.
@@ -164,11 +178,17 @@ def _nest(uses: list[_Use], whole: np.ndarray):
     inner = math.prod(whole.shape[1:-1]) * count
     if len(set(rows)) == 1:  # only the columns differ: one run for each block
         rows, inner = (1,) * len(rows), rows[0] * inner
-    layout = NestedLayout(rows, columns, inner, whole.itemsize)
+    chosen = [use.block.columns for use in uses]
+    if any(a | b != b for a, b in itertools.pairwise(chosen)):
+        return
+    runs = None
+    if any(columns != Selection.first(len(columns)) for columns in chosen):
+        runs = tuple(columns.places(chosen[-1]).runs for columns in chosen)
+    layout = NestedLayout(rows, columns, inner, whole.itemsize, runs)
     if not _saves(layout):
         return
     top = whole[: shapes[-1][0]].reshape(rows[-1], inner, whole.shape[-1] // count)
-    stored = layout.store(top[..., : columns[-1]])
+    stored = layout.store(leading_blocks.cut(top, chosen[-1]))
     for level, use in enumerate(uses):
         # XNNPACK takes no int8 FULLY_CONNECTED after a DENSIFY, and none of them has positions.
         direct = use.weight.tensor == use.weight.operator.inputs[1]
@@ -187,6 +207,8 @@ def _saves(layout: NestedLayout) -> bool:
     runs = sum(1 for _ in layout.runs(levels[-1]))
     width = 1 if max(layout.rows[-1], layout.columns[-1]) < 1 << 8 else 2
     described = 4 * runs * width + len(levels) * _DESCRIPTION
+    if layout.column_runs is not None:  # each block has a list of its own
+        described += len(levels) * layout.columns[-1] * width
     return layout.size(levels[-1]) + described < separate
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from keras_tesla.channels import Selection
 from keras_tesla.tflite.graphs import leading_blocks
 from keras_tesla.tflite.graphs.flatbuffer import Op
 from keras_tesla.tflite.graphs.leading_blocks import Weight
@@ -14,8 +15,8 @@ def weight(value, op=Op.FULLY_CONNECTED):
     return Weight(operator=object(), op=op, tensor=0, value=np.asarray(value, "float32"))
 
 
-def found(whole, narrow, op=Op.FULLY_CONNECTED):
-    (block,) = leading_blocks.find([weight(whole, op)], [weight(narrow, op)])
+def found(whole, narrow, op=Op.FULLY_CONNECTED, chosen=()):
+    (block,) = leading_blocks.find([weight(whole, op)], [weight(narrow, op)], chosen)
     return block
 
 
@@ -79,3 +80,33 @@ def test_weights_are_found_in_running_order_also_where_one_is_added():
     narrow = [weight(a[:3, :3]), weight(added), weight(b[:4, :3])]
     first, second, third = leading_blocks.find([weight(a), weight(b)], narrow)
     assert (first.whole_index, second, third.whole_index) == (0, None, 1)
+
+
+def test_a_part_of_each_part_is_found_where_the_network_has_such_channels():
+    whole = RANDOM.standard_normal((6, 3, 3, 8)).astype("float32")
+    parts = Selection.of([(0, 2), (5, 6)])
+    other = Selection.of([(0, 1), (2, 3), (4, 5)])
+    chosen = {(8, other), (8, parts), (9, parts)}
+    factor = RANDOM.uniform(0.5, 2, (4, 1, 1, 1))
+    block = found(whole, whole[:4][..., parts.indices()] * factor, Op.CONV_2D, chosen)
+    assert block.columns == parts
+    np.testing.assert_allclose(block.scale, factor.ravel(), rtol=1e-6)  # of float32 products
+    assert found(whole, whole[:4, ..., :3], Op.CONV_2D, chosen).columns == Selection.first(3)
+    assert found(whole, whole[:4][..., parts.indices()], Op.CONV_2D) is None
+    of_channels = found(whole[:1], whole[:1][..., parts.indices()], Op.DEPTHWISE_CONV_2D, chosen)
+    assert of_channels.columns == parts
+
+
+def test_after_a_flatten_parts_are_cut_at_every_position():
+    whole = RANDOM.standard_normal((6, 4, 8))
+    parts = Selection.of([(0, 2), (5, 6)])
+    narrow = whole[:5][..., parts.indices()].reshape(5, 12)
+    block = found(whole.reshape(6, 32), narrow, chosen={(8, parts)})
+    assert (block.positions, block.columns) == (4, parts)
+
+
+def test_choices_are_places_among_the_channels_of_the_highest_percentage():
+    whole = {"a": Selection.of([(0, 4), (6, 8)]), "b": Selection.first(3), "c": Selection.first(2)}
+    narrow = {"a": Selection.of([(0, 2), (6, 7)]), "b": Selection(), "d": Selection.first(1)}
+    assert leading_blocks.choices(whole, narrow) == {(6, Selection.of([(0, 2), (4, 5)]))}
+    assert leading_blocks.choices(narrow, whole) == set()
