@@ -46,7 +46,7 @@ def test_the_full_report_names_each_layer_at_each_percentage(run, model, tmp_pat
     flags = (model, f"--output={tmp_path}/t.keras", "--percentages=100,40", "--report")
     printed = run("convert", *flags)
     (row,) = [line.split() for line in printed.splitlines() if line.startswith("second  Dense")]
-    assert row == "second Dense IDPDense 12 of 12 reads a part of its 20 input channels".split()
+    assert row == "second Dense IDPDense 8 of 20 reads a part of its 20 input channels".split()
     assert "Multiply-adds    100 %     40 %" in printed
 
 
