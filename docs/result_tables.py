@@ -161,11 +161,18 @@ def cifar(dataset, narrow):
         label = {"idp": f"original IDP, {flags['profile']} profile", "tesla": "TESLA, task by task"}
         name = label.get(flags["method"], flags["method"])
         name += " with distillation" if flags["distillation"] else ""
+        name += ", private gains and biases" if flags.get("private_affine") else ""
         trained = ["100"] if flags["method"] == "idp" else flags["percentages"]
         figures = [f"{100 * run['accuracy'][p]:.1f}" for p in points]
         marked = [f"**{x}**" if p in trained else x for p, x in zip(points, figures, strict=True)]
-        rows.append([f"{name}, {flags['epochs']} epochs", *marked])
+        rows.append([f"{name}, {_epochs(flags)} epochs", *marked])
     return runs, points, rows
+
+
+def _epochs(flags):
+    """How many there were: with growing images, those at each size."""
+    sizes = flags.get("image_sizes")
+    return sum(int(x.split(":")[1]) for x in sizes) if sizes else flags["epochs"]
 
 
 def cifar10_quarter():
@@ -183,6 +190,15 @@ def cifar10_quarter():
             [["multiply-adds, million", *cost], *rows],
         ),
     ]
+
+
+def cifar10_full():
+    """VGG-16 at full width."""
+    runs, points, rows = cifar("cifar10", narrow=False)
+    cost = [f"{runs[0]['multiply_adds'][p] / 1e6:.1f}" for p in points]
+    return table(
+        ["method", *(f"{p} %" for p in points)], [["multiply-adds, million", *cost], *rows]
+    )
 
 
 # Other networks.
@@ -383,7 +399,7 @@ def kill_export():
 TABLES = {
     f.__name__: f
     for f in (
-        *(mnist, mnist_paper, mnist_long, mnist_points, exported, cifar10_quarter, converted),
+        *(mnist, mnist_paper, mnist_long, mnist_points, exported, cifar10_full, cifar10_quarter, converted),
         *(quantized, applications, step_time, step_masks, step_us_net, step_memory, one_file),
         *(one_file_accuracy, one_file_memory, soak, kill_training, kill_export),
     )
