@@ -399,7 +399,16 @@ def kill_export():
 TABLES = {
     f.__name__: f
     for f in (
-        *(mnist, mnist_paper, mnist_long, mnist_points, exported, cifar10_full, cifar10_quarter, converted),
+        *(
+            mnist,
+            mnist_paper,
+            mnist_long,
+            mnist_points,
+            exported,
+            cifar10_full,
+            cifar10_quarter,
+            converted,
+        ),
         *(quantized, applications, step_time, step_masks, step_us_net, step_memory, one_file),
         *(one_file_accuracy, one_file_memory, soak, kill_training, kill_export),
     )
