@@ -26,7 +26,7 @@ def extract(
     """Builds the plain Keras model that computes a plan.
 
     It consists of stock layers with narrowed copies of the weights, the profile folded into the
-    kernels, and of slices where several layers read different prefixes of one tensor. Keras saves,
+    kernels, and of slices where several layers read different channels of one tensor. Keras saves,
     loads and exports it without keras_tesla.
 
     Args:

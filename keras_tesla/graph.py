@@ -255,12 +255,13 @@ class _Reader:
 
         own = keras.tree.flatten(model.input)
         given = [None] * len(own) if arguments is None else keras.tree.flatten(arguments)
-        keras_inputs = keras.tree.pack_sequence_as(
+        argument_of = {id(t): x for t, x in zip(own, given, strict=True)}
+        # Not packed from a flat list: with PyTorch that sorts the keys of a dict.
+        keras_inputs = keras.tree.map_structure(
+            lambda t: keras.Input(
+                batch_shape=_known_sizes(t, argument_of[id(t)]), dtype=t.dtype, name=t.name
+            ),
             model.input,
-            [
-                keras.Input(batch_shape=_known_sizes(t, x), dtype=t.dtype, name=t.name)
-                for t, x in zip(own, given, strict=True)
-            ],
         )
         inputs = keras.tree.map_structure(self._new, keras_inputs)
         learn(keras_inputs, inputs)

@@ -4,8 +4,8 @@ keras-tesla export --model=out/digits/tesla.keras --output_dir=out/tflite --mode
 
 Every file is compared with Keras, on random examples unless `--inputs` or `--representative_data`
 names typical ones: an .npz file with an array for each input, named as the input, or an .npy file
-for a model with one input. `--quantization=int8` needs the latter. The accuracy of every percentage
-takes an .npz file with `labels` too.
+for a model with one input. `--quantization=int8` needs `--representative_data`. The accuracy of
+every percentage takes an .npz file with `labels` too.
 """
 
 import textwrap
@@ -51,7 +51,7 @@ flags.DEFINE_list(
     "labels", None, "Names of the classes, or a .txt file with one a line.", flag_values=FLAGS
 )
 flags.DEFINE_list(
-    "percentages", None, "Those to export; default: all that were trained.", flag_values=FLAGS
+    "percentages", None, "Those to export; default: all of the model's.", flag_values=FLAGS
 )
 flags.DEFINE_integer(
     "batch_size", 1, "Fixed batch size of the files.", flag_values=FLAGS, lower_bound=1

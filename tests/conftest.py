@@ -2,7 +2,8 @@
 
 Three amounts of tests, each with more than the one before:
 
-- `make check`: TensorFlow, without the tests marked `slow` (over about five seconds).
+- `make check`: TensorFlow, without the tests marked `push` (over about three seconds with all
+  parameters) or `slow` (over about five).
 - `make test`, on every push: on TensorFlow these, too. JAX and PyTorch run what depends on the
   backend: not what is marked `slow`, nor `backend_free`, whose code never asks for the backend.
 - `make nightly` gives pytest the option `--nightly`: all, also what is marked

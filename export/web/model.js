@@ -113,8 +113,9 @@ export class PercentageModel {
       }
       results = await this.#compiled.signatures[SIGNATURE].run(feed);
       const outputs = {};
-      for (const [name, tensor] of Object.entries(results)) {
-        outputs[name] = await tensor.data();
+      // In the order of the manifest, by which a page takes the first.
+      for (const name of Object.keys(this.outputs)) {
+        outputs[name] = await results[name].data();
       }
       return {outputs, served, milliseconds: performance.now() - start};
     } finally {

@@ -54,10 +54,14 @@ function ofNumbers(outputs) {
   };
 }
 
-/** The values as they are if they are probabilities already, else their softmax. */
+/**
+ * The values as they are if they are probabilities already, else their softmax. Those of an int8
+ * file are multiples of 1/256, so they add up to 1 only roughly.
+ */
 function probabilities(values) {
+  const slack = Math.min(Math.max(0.01, values.length / 512), 0.5);
   const total = values.reduce((sum, value) => sum + value, 0);
-  if (values.every((value) => value >= 0) && Math.abs(total - 1) < 1e-3) {
+  if (values.every((value) => value >= 0 && value <= 1) && Math.abs(total - 1) <= slack) {
     return Array.from(values);
   }
   const largest = Math.max(...values);

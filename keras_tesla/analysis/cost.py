@@ -1,8 +1,7 @@
 """The multiply-adds of a plain Keras model."""
 
-from keras_tesla import cloning, graph
-from keras_tesla.kinds.kind import Kind
-from keras_tesla.kinds.registry import inherited_kind_of
+from keras_tesla import graph
+from keras_tesla.kinds.registry import multiply_adds_of
 
 
 def multiply_adds(model) -> int:
@@ -33,23 +32,4 @@ def multiply_adds(model) -> int:
     >>> multiply_adds(keras.Sequential([keras.Input((784,)), keras.layers.Dense(10)]))
     7840
     """
-    return sum(of_call(call) or 0 for call in graph.read(model).calls)
-
-
-def of_call(call, weights=None) -> int | None:
-    """Returns the multiply-adds of one example through one call of a layer or operation.
-
-    Args:
-        call: The call.
-        weights: {path: weight} that the layer runs with. Default: all of its own.
-
-    Returns:
-        Int; None if nobody knows: for a layer of the user's that no kind counts.
-
-    Raises:
-        ValueError: If a dimension is unknown.
-    """
-    kind = inherited_kind_of(call.operation)
-    if type(kind) is Kind and not cloning.is_stock(call.operation):
-        return None
-    return kind.multiply_adds(call, kind.weights(call.operation) if weights is None else weights)
+    return sum(multiply_adds_of(call) or 0 for call in graph.read(model).calls)

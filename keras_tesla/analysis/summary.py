@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_tesla import graph as graphs
-from keras_tesla.analysis.cost import of_call
+from keras_tesla.kinds.registry import multiply_adds_of
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentages
 from keras_tesla.training import checks
@@ -109,7 +109,7 @@ def _costs(graph, percentage, operations, uncounted):
     for step in narrow(graph, percentage).steps:
         layer, narrowed = step.call.operation, step.narrowed
         multiplied = None if narrowed is None else narrowed.weights()
-        count = of_call(step.call, multiplied)
+        count = multiply_adds_of(step.call, multiplied)
         if count is None:
             uncounted.add(id(layer))
         costs[id(layer)][0] += count or 0

@@ -36,8 +36,5 @@ def _modules():
     for path in ("tensorflow.nn", "tensorflow.math", "jax.nn", "torch", "torch.nn.functional"):
         framework, *rest = path.split(".")
         if framework in sys.modules:  # else no layer has a function of it
-            yield (
-                operator.attrgetter(".".join(rest))(sys.modules[framework])
-                if rest
-                else (sys.modules[framework])
-            )
+            module = sys.modules[framework]
+            yield operator.attrgetter(".".join(rest))(module) if rest else module

@@ -13,7 +13,10 @@ from keras_tesla.kinds.registry import register
 
 def _is_plain(call) -> bool:
     """Whether an operation has no array among its arguments: channels of it no layout tells."""
-    held = [*vars(call.operation).values(), *keras.tree.flatten((call.args, call.kwargs))]
+    operation = call.operation
+    if any(isinstance(getattr(operation, x, 0), (list, tuple)) for x in ("x_min", "x_max")):
+        return False  # of `clip`, one bound for each channel
+    held = [*vars(operation).values(), *keras.tree.flatten((call.args, call.kwargs))]
     return not any(getattr(x, "shape", ()) and not isinstance(x, Tensor) for x in held)
 
 

@@ -4,6 +4,7 @@ import copy
 
 import keras
 
+from keras_tesla.cloning import is_stock
 from keras_tesla.kinds.kind import Kind, Whole
 
 _KINDS: dict[type | str, Kind] = {}  # a string: the class name of an operation of Keras' own
@@ -117,6 +118,26 @@ def inherited_kind_of(operation) -> Kind:
         return kind_of(operation)
     found = (_KINDS[cls] for cls in type(operation).__mro__ if cls in _KINDS)
     return next(found, _UNKNOWN)
+
+
+def multiply_adds_of(call, weights=None) -> int | None:
+    """Returns the multiply-adds of one example through one call of a layer or operation.
+
+    Args:
+        call: The call.
+        weights: {path: weight} that the layer runs with. Default: all of its own.
+
+    Returns:
+        Int; None if nobody knows: for a layer of the user's that no kind counts, or a model.
+
+    Raises:
+        ValueError: If a dimension is unknown.
+    """
+    layer = call.operation
+    kind = inherited_kind_of(layer)
+    if type(kind) is Kind and (isinstance(layer, keras.Model) or not is_stock(layer)):
+        return None
+    return kind.multiply_adds(call, kind.weights(layer) if weights is None else weights)
 
 
 def registered() -> dict[type | str, Kind]:

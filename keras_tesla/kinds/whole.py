@@ -15,7 +15,7 @@ from keras import layers
 
 from keras_tesla.graph import Call, Tensor
 from keras_tesla.kinds.kind import Whole, product
-from keras_tesla.kinds.registry import inherited_kind_of, register
+from keras_tesla.kinds.registry import multiply_adds_of, register
 
 
 def _arguments(call) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class _Attention(Whole):
         # By the weights: their layers are no public attributes of a GroupQueryAttention.
         kernels = [v for v in layer.weights if v.name == "kernel"]
         projections = sum(
-            math.prod(v.shape) * (keys if "key" in v.path or "value" in v.path else queries)
+            math.prod(v.shape) * (keys if v.path.split("/")[-2] in ("key", "value") else queries)
             for v in kernels
         )
         heads = getattr(layer, "num_query_heads", None) or layer.num_heads
@@ -101,7 +101,7 @@ register(_ConvolutionalRecurrent(), layers.ConvLSTM1D, layers.ConvLSTM2D, layers
 class _Bidirectional(Whole):
     def multiply_adds(self, call, weights):
         both = (call.operation.forward_layer, call.operation.backward_layer)
-        return _sum(_of(dataclasses.replace(call, operation=layer)) for layer in both)
+        return _sum(multiply_adds_of(dataclasses.replace(call, operation=layer)) for layer in both)
 
 
 register(_Bidirectional(), layers.Bidirectional)
@@ -116,16 +116,11 @@ class _TimeDistributed(Whole):
             return dataclasses.replace(x, shape=left) if isinstance(x, Tensor) else x
 
         args, outputs = keras.tree.map_structure(at_a_step, (call.args, call.outputs))
-        of_a_step = _of(Call(layer.layer, args, {}, outputs))
+        of_a_step = multiply_adds_of(Call(layer.layer, args, {}, outputs))
         return None if of_a_step is None else product(layer, shape, shape[1:2]) * of_a_step
 
 
 register(_TimeDistributed(), layers.TimeDistributed)
-
-
-def _of(call):
-    kind = inherited_kind_of(call.operation)
-    return kind.multiply_adds(call, kind.weights(call.operation))
 
 
 def _sum(counts):

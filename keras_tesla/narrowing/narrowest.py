@@ -78,20 +78,20 @@ def _reads(step: Step, plan: Plan):
         if path not in narrowed.state:
             axes = kind.weight_axes.get(path, (None, None))
             weight = weight_at(running, path)
-            masks[id(weight)] = _masks(weight, extents, axes, step, plan)
-    if isinstance(layer, IncompleteDotProduct) and layer.trainable_profile:
-        read = np.isin(np.arange(layer.terms), layer.active(plan.percentage).indices())
-        masks[id(layer.coefficients)] = [read]
+            masks[id(weight)] = _masks(weight, extents, axes, running, step, plan)
+    if isinstance(running, IncompleteDotProduct) and running.trainable_profile:
+        read = np.isin(np.arange(running.terms), running.active(plan.percentage).indices())
+        masks[id(running.coefficients)] = [read]
     statistics = {id(v) for v in narrowed.state.values()}
     for key, variable in reading.variables.items():
         if key not in statistics:
             yield variable, masks.get(key) or [np.ones(size, bool) for size in variable.shape]
 
 
-def _masks(weight, extents, axes, step, plan):
+def _masks(weight, extents, axes, layer, step, plan):
     """For each axis of a weight which entries are in the narrowed one of the shape `extents`."""
     masks = [np.arange(size) < extent for size, extent in zip(weight.shape, extents, strict=True)]
-    widths, layer = step.widths, step.call.operation
+    widths = step.widths
     # After a Flatten the axis has the channels once for each position.
     positions = layer.positions if isinstance(layer, IDPDense) else 1
     output_layout = plan.layouts[step.call.output_tensors[0].index]

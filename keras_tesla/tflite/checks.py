@@ -30,16 +30,16 @@ def check_model(tesla: TESLA, settings: Settings) -> tuple[int, ...]:
     """Returns the percentages to export, from the highest to the lowest.
 
     Raises:
-        ValueError: Percentages that were not trained; names or types of inputs that a file does not
-            take; labels or normalization that do not fit the model.
+        ValueError: Percentages that the model does not have; names or types of inputs that a file
+            does not take; labels or normalization that do not fit the model.
         RuntimeError: Another backend than TensorFlow.
     """
     percentages = tesla.percentages if settings.percentages is None else settings.percentages
-    untrained = [p for p in percentages if p not in tesla.percentages]
-    if untrained:
+    missing = [p for p in percentages if p not in tesla.percentages]
+    if missing:
         raise ValueError(
-            f"{untrained} % were not trained, so their accuracy is unknown. Trained: "
-            f"{list(tesla.percentages)}"
+            f"The model does not have {missing} %, so their accuracy is unknown. Make it with "
+            f"these percentages and train them. Received a model of {list(tesla.percentages)} %."
         )
     ends = keras.tree.flatten((tesla.network.inputs, tesla.network.outputs))
     if any(tensor.dtype == "int8" for tensor in ends):
@@ -92,10 +92,10 @@ def warn_of_untrained(tesla: TESLA, percentages):
     untrained = [p for p in percentages if p not in trained]
     if trained and untrained:
         warnings.warn(
-            f"{untrained} % were never trained, but {trained} % were, and a percentage is as "
-            "accurate as its own training makes it, also between two trained ones. Train them, "
-            f"look at `tesla.evaluate(x, y, percentages={untrained})`, or leave them out with "
-            "`percentages=`.",
+            f"No known step trained {untrained} %, but {trained} % were trained, and a percentage "
+            "is as accurate as its own training makes it, also between two trained ones. Train "
+            f"them, look at `tesla.evaluate(x, y, percentages={untrained})`, or leave them out "
+            "with `percentages=`.",
             stacklevel=3,
         )
 

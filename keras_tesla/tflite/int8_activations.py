@@ -8,8 +8,12 @@ negative numbers are lost. Here the same functions are written so that all in be
 of x or at most 1. The numbers are equal but for the rounding of float32.
 """
 
+import inspect
+
 import keras
 from keras import ops
+
+from keras_tesla.cloning import inside
 
 _ALPHA, _SCALE = 1.6732632423543772, 1.0507009873554805  # of selu
 
@@ -21,10 +25,10 @@ def replace(model):
         model: A plain Keras model that is converted next, and not used otherwise; it is changed.
     """
     for layer in model.layers:
-        computes = getattr(layer, "cell", layer)  # of a recurrent layer
-        form = _FORMS.get(getattr(computes, "activation", None))
-        if form is not None:
-            computes.activation = form
+        for part in (layer, *inside(layer)):  # a cell, what a wrapper wraps
+            activation = getattr(part, "activation", None)
+            if inspect.isfunction(activation) and activation in _FORMS:
+                part.activation = _FORMS[activation]
 
 
 # Not ReLU: the converter would give the layer before it ReLU's range.

@@ -90,7 +90,7 @@ def spread_allowed(content: bytes, inputs: dict, expected: dict, what: str, advi
             advice = (
                 f"int8 has 256 equal steps, and the numbers of {wide} may be of very different "
                 "sizes: an exponential, a power or a quotient. Use an activation that LiteRT "
-                "computes in int8 (relu, leaky_relu, elu, gelu, silu, tanh, sigmoid), or "
+                "computes in int8 (relu, leaky_relu, gelu, silu, tanh, sigmoid), or "
                 f"quantization='dynamic_range'. If the data are not typical: {advice}"
             )
         raise VerificationError(

@@ -8,6 +8,7 @@ from keras import layers, ops
 from keras_tesla import graph
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.extraction import extract
+from keras_tesla.kinds.registry import multiply_adds_of
 from keras_tesla.layers import IDPDense
 from keras_tesla.narrowing.plan import narrow
 
@@ -72,6 +73,10 @@ TWO_TENSORS = {
         lambda q, v: layers.MultiHeadAttention(3, key_dim=4, value_dim=3)(query=q, value=v),
         PROJECTED + 3 * 5 * 6 * (4 + 3),
     ),
+    "a name with 'key' in it": (
+        lambda q, v: layers.MultiHeadAttention(3, 4, value_dim=3, name="key_attention")(q, v),
+        PROJECTED + 3 * 5 * 6 * (4 + 3),
+    ),
     "GroupQueryAttention": (
         # Four heads of queries and two of keys and of values, all of 4.
         lambda q, v: layers.GroupQueryAttention(4, 4, 2)(q, v[..., :8]),
@@ -124,6 +129,22 @@ class Constant(layers.Dense):
 @pytest.mark.parametrize(("layer", "expected"), [(Doubled(5), 7 * 5), (Constant(5), 0)])
 def test_a_subclass_multiplies_by_the_kernel_that_it_has(layer, expected):
     assert multiply_adds(model_of((7,), layer)) == expected
+
+
+class Unknown(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@pytest.mark.parametrize(
+    "inside", [keras.Sequential([keras.Input((8,)), layers.Dense(4)]), Unknown()]
+)
+def test_what_nobody_can_count_inside_a_wrapper_is_not_known(inside):
+    (call,) = graph.read(model_of((5, 8), layers.TimeDistributed(inside))).calls
+    assert multiply_adds_of(call) is None
 
 
 def test_layers_add_up():

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 import shutil
 import urllib.parse
@@ -207,6 +208,23 @@ def test_inputs_that_do_not_fit_are_refused(page, inputs, expected):
         return model.run({inputs}, 50).then(() => 'ran', (error) => error.message);"""
     )
     assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ([255 / 256, 0, 0, 0], "99.6 %"),  # a softmax in int8, whose numbers are multiples of 1/256
+        ([0.5, 0.3, 0.2], "50.0 %"),
+        ([math.log(3), 0], "75.0 %"),  # logits: 3 / (3 + 1)
+    ],
+)
+def test_probabilities_are_shown_as_they_are_and_of_logits_their_softmax(page, outputs, expected):
+    detail = page.run(
+        f"""
+        const {{read}} = await import('./results.js');
+        return read({{y: {outputs}}}, true, undefined).detail;"""
+    )
+    assert detail.replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
 def test_drawing_with_the_mouse_shows_what_python_predicts_at_each_percentage(page, exported):

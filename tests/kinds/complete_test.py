@@ -96,6 +96,7 @@ TRAPS = {
     ),
     "rolled channels": lambda: through(lambda x: ops.roll(x, 1, axis=-1)),
     "rolled flat": lambda: through(lambda x: ops.roll(x, 1)),
+    "clipped by a list": lambda: through(lambda x: ops.clip(x, [-1.0, 0] * 4, [1.0] * 8)),
     "clipped by an array": lambda: through(
         lambda x: ops.clip(x, np.linspace(-1, 0, 8).astype("float32"), 1)
     ),

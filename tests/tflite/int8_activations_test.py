@@ -24,6 +24,24 @@ def test_the_forms_compute_what_keras_computes(name):
     np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=5e-6)
 
 
+def test_activations_inside_a_wrapper_are_replaced():
+    inputs = keras.Input((3, 4))
+    model = keras.Model(inputs, layers.TimeDistributed(layers.Dense(2, "softplus"))(inputs))
+    int8_activations.replace(model)
+    assert model.layers[-1].layer.activation is not keras.activations.softplus
+
+
+def test_a_layer_may_have_anything_called_activation():
+    class Own(layers.Layer):
+        activation = ("relu", {})
+
+        def call(self, x):
+            return x
+
+    inputs = keras.Input((4,))
+    int8_activations.replace(keras.Model(inputs, Own()(inputs)))
+
+
 @pytest.mark.parametrize("name", ["relu", "gelu", "silu", "elu", "tanh", "softmax", "linear"])
 def test_other_activations_stay(name):
     inputs = keras.Input((4,))
@@ -54,6 +72,7 @@ def typical(tesla):
 
 @pytest.mark.parametrize("convolutions", [False, True])
 @pytest.mark.parametrize("name", REPLACED)
+@pytest.mark.push
 def test_they_are_exported_in_int8(name, convolutions, tmp_path):
     tesla = network(name, convolutions)
     x = typical(tesla)

@@ -493,6 +493,7 @@ def test_the_widest_learns_from_the_targets_alone():
         ("sigmoid", BINARY_LOGITS, "binary_crossentropy"),
     ],
 )
+@pytest.mark.push
 def test_a_last_activation_changes_nothing(
     activation, with_logits, with_probabilities, jit_compile
 ):
@@ -515,6 +516,7 @@ def test_a_last_activation_changes_nothing(
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25])
+@pytest.mark.push
 def test_losses_on_targets_and_divergences_are_logged_apart(weight):
     x, y = examples()
     tesla = tesla_of(distillation=InPlaceDistillation(weight))

@@ -152,7 +152,7 @@ def test_export_names_percentages_that_were_never_trained(tmp_path):
     tesla.save(tmp_path / "tesla.keras")
     for model in (tesla, keras.saving.load_model(tmp_path / "tesla.keras")):
         (message,) = exported(model, tmp_path / "out", overwrite=True)
-        assert message.startswith("[40, 10] % were never trained, but [100, 50] % were")
+        assert message.startswith("No known step trained [40, 10] %, but [100, 50] % were trained")
         assert "percentages=[40, 10]" in message
         assert exported(model, tmp_path / "out", percentages=[50], overwrite=True) == []
 
@@ -179,4 +179,4 @@ def test_recalibration_is_no_training(tmp_path):
     tesla = kt.recalibrate(tesla, np.ones((8, 6)), [30])
     assert tesla.trained_steps == {100: 4, 50: 4, 30: 0}
     (message,) = exported(tesla, tmp_path / "recalibrated")
-    assert message.startswith("[30] % were never trained")
+    assert message.startswith("No known step trained [30] %")

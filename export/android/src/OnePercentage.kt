@@ -155,8 +155,9 @@ object OnePercentage {
     private fun places(layout: Manifest.NestedLayout, level: Int): List<Int> {
         val runs = layout.columnRuns ?: return List(layout.columns[level]) { it }
         fun columns(block: Int): List<Int> {
-            val count = runs[block].sumOf { (first, end) -> end - first }
-            if (count != layout.columns[block]) throw IndexOutOfBoundsException("$count columns")
+            val count = runs[block].sumOf { (first, end) -> end.toLong() - first }
+            val valid = runs[block].all { (first, end) -> first in 0 until end }
+            if (!valid || count != layout.columns[block].toLong()) throw IndexOutOfBoundsException("$count columns")
             return runs[block].flatMap { (first, end) -> first until end }
         }
         val stored = LinkedHashSet<Int>()

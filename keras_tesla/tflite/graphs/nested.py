@@ -59,7 +59,10 @@ class NestedLayout:
             self.columns[: level + 1], self.column_runs[: level + 1], strict=True
         ):
             # Checked before they take memory.
-            if sum(end - start for start, end in runs) != min(count, self.columns[level]):
+            total = sum(end - start for start, end in runs)
+            if any(not 0 <= start < end for start, end in runs) or total != min(
+                count, self.columns[level]
+            ):
                 raise ValueError(f"{runs} are not {count} columns")
             columns = np.concatenate([np.arange(*run) for run in runs])
             stored = np.concatenate([stored, np.setdiff1d(columns, stored)])

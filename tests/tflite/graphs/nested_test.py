@@ -106,6 +106,15 @@ def test_where_all_rows_are_kept_a_list_says_which_columns_come_first():
         assert [d.denseSize for d in others] == [5, 2]
 
 
+@pytest.mark.parametrize(
+    "first", [((0, 10**12), (10**12, 2)), ((0, 1),), ((-1, 1),), ((0, 1), (3, 4))]
+)
+def test_runs_that_are_no_nested_columns_are_refused(first):
+    layout = NestedLayout((1, 1), (2, 3), 1, 4, column_runs=(first, ((0, 3),)))
+    with pytest.raises(ValueError, match="are not"):
+        layout.places(1)
+
+
 def test_as_json():
     layout = NestedLayout((2, 4), (2, 3), 1, 4, (((0, 1), (2, 3)), ((0, 3),)))
     assert json.loads(json.dumps(layout.values())) == {
