@@ -72,7 +72,7 @@ def test_the_export_tool_says_what_is_wrong(trained, tmp_path):
         "--percentages=30",
         code=1,
     )
-    assert "[30] % were not trained" in printed
+    assert "does not have [30] %" in printed
     assert not (tmp_path / "tflite").exists()
 
 

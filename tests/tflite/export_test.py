@@ -166,7 +166,7 @@ def test_an_export_is_not_overwritten_unasked(tmp_path):
         ({"mode": "one_file"}, "`mode` must be one of"),
         ({"percentages": []}, "at least one"),
         ({"percentages": [50.0]}, "integer"),
-        ({"percentages": [30]}, r"\does not have \[30\] %"),
+        ({"percentages": [30]}, r"does not have \[30\] %"),
         ({"batch_size": 0}, "`batch_size` must be a positive integer"),
         ({"batch_size": True}, "`batch_size` must be a positive integer"),
         (
