@@ -46,8 +46,8 @@ class ConversionReport(Sequence):
         rows: The rows.
         percentage: The percentage, of those asked for the one nearest to 50, at which `computed`
             says what is computed; None: no model was made.
-        not_read: What no layer reads at that percentage though one does at 100, a sentence each:
-            inputs of the model, layers with weights, and inputs of a concatenation.
+        not_read: What is left out at that percentage, a sentence each: inputs of the model that are
+            read at 100 %, layers that are not computed, and inputs of a concatenation.
     """
 
     rows: tuple[ConvertedLayer, ...]
