@@ -310,5 +310,5 @@ def _control_edges(blocks):
 @pytest.mark.tensorflow
 @pytest.mark.push
 def test_the_graph_of_a_step_grows_linearly_with_the_network():
-    ten, twenty, forty = map(_control_edges, (10, 20, 40))
-    assert forty - twenty == 2 * (twenty - ten)
+    five, ten, twenty = map(_control_edges, (5, 10, 20))
+    assert twenty - ten == 2 * (ten - five)
