@@ -34,7 +34,7 @@ demo: $(DEMO_INSTALLED)
 
 # What the three hold, and how a test gets into one: tests/conftest.py.
 check: lint
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow and not push" --doctest-modules keras_tesla tests
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" --doctest-modules keras_tesla tests
 
 # The documentation site is built by tests/docs_test.py.
 test: lint

@@ -199,7 +199,7 @@ assert not any(name.startswith("keras_tesla") for name in sys.modules)
 """
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_saved_model_runs_without_keras_tesla(tmp_path):
     model = residual_network()
     extracted = at(model, 50)

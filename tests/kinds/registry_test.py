@@ -174,7 +174,7 @@ def test_a_kind_that_does_not_name_all_weights_is_refused(weights):
 
 @pytest.mark.tensorflow
 @each_network
-@pytest.mark.push
+@pytest.mark.slow
 def test_it_is_exported(name, tmp_path):
     tesla = kt.TESLA(randomized(NETWORKS[name]()), PERCENTAGES)
     bundle = kt.tflite.export(tesla, tmp_path / "out")  # runs what it writes and compares

@@ -62,7 +62,7 @@ def multi():
 
 @pytest.mark.parametrize("build", [mlp, cnn, multi])
 @pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.push
+@pytest.mark.slow
 def test_every_file_computes_what_keras_computes(build, batch_size, tmp_path):
     tesla = build()
     bundle = kt.tflite.export(tesla, tmp_path / "out", batch_size=batch_size)
@@ -265,7 +265,7 @@ def test_outputs_that_are_nan_are_not_verified(tmp_path):
 
 
 @pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_kill_in_the_middle_leaves_no_half_export(existing, tmp_path):
     """A process that kills itself before its second file: the folder is as it was."""
     out = tmp_path / "out"

@@ -20,7 +20,7 @@ def network(dtype):
 
 @pytest.mark.parametrize("mode", ["signatures", "percentage_input"])
 @pytest.mark.parametrize("dtype", ["int64", "int32", "int16", "uint8"])
-@pytest.mark.push
+@pytest.mark.slow
 def test_integers_of_each_size_are_exported_and_loaded(dtype, mode, tmp_path):
     tesla = network(dtype)
     bundle = kt.tflite.export(tesla, tmp_path / "out", mode=mode)

@@ -26,7 +26,7 @@ def assert_runs(tesla, directory, **arguments):
 
 @pytest.mark.parametrize("storage", ["shared", "plain"])
 @pytest.mark.parametrize("mode", ["per_percentage", "signatures", "percentage_input"])
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_loop_runs_in_every_mode(mode, storage, tmp_path):
     tesla = networks.recurrent(layers.LSTM, PERCENTAGES)
     assert_runs(tesla, tmp_path / "out", mode=mode, storage=storage)
@@ -40,7 +40,7 @@ def test_a_loop_runs_in_every_mode(mode, storage, tmp_path):
         lambda units: keras.Sequential([layers.GRU(units, return_sequences=True), layers.GRU(4)]),
     ],
 )
-@pytest.mark.push
+@pytest.mark.slow
 def test_several_loops_run(cell, tmp_path):
     assert_runs(networks.recurrent(cell, PERCENTAGES), tmp_path / "out", mode="signatures")
 

@@ -120,7 +120,7 @@ def test_a_network_of_positive_numbers_is_exported_without_data(tmp_path):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_quantization_aware_network_gets_the_range_that_it_was_trained_on(tmp_path):
     """Standard normal numbers are all alike to a network of 0..255."""
     keras.utils.set_random_seed(3)

@@ -117,7 +117,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("given", LOSSES)
-@pytest.mark.push
+@pytest.mark.slow
 def test_columns_of_several_outputs_are_those_of_keras(given):
     """Each in front a percentage's name, and none that is always zero."""
     targets = {"a": Y, "b": X[:, :1]} if given == "dict" else [Y, X[:, :1]]
@@ -252,7 +252,7 @@ CALLBACKS = {
     ("column", "better"),
     [("accuracy", 1), ("loss", -1), ("distillation", -1)],
 )
-@pytest.mark.push
+@pytest.mark.slow
 def test_callbacks_know_which_way_a_column_gets_better(callback, column, better):
     tesla = kt.TESLA(network(), [100, 50], distillation="in_place")
     tesla.compile("sgd", LOSS, metrics=["accuracy"])
@@ -367,7 +367,7 @@ def test_a_loss_of_a_subclass_may_lack_the_argument_training():
 
 @pytest.mark.parametrize("jit_compile", ["auto", False])
 @pytest.mark.parametrize("freeze", ["tesla", "network"])
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_frozen_model_is_evaluated_in_fit(freeze, jit_compile):
     tesla = kt.TESLA(network(), [100, 50])
     (tesla if freeze == "tesla" else tesla.network).trainable = False
@@ -468,7 +468,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("first", ["complete", "incomplete"])
-@pytest.mark.push
+@pytest.mark.slow
 def test_the_padding_of_a_sequence_is_not_taught(way, first):
     """By hand: the mean divergence of the steps that are there."""
     arguments = dict(WAYS[way])

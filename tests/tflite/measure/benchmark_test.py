@@ -81,7 +81,7 @@ def result(**changes):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.push
+@pytest.mark.slow
 def test_every_percentage_of_an_export_is_measured(mode, exports):
     bundle = exports(mode)
     for delegate in ("xnnpack", "none"):
