@@ -571,6 +571,35 @@ def test_inputs_that_keras_refuses_are_refused(structure, given, message):
         tesla(given)
 
 
+@keras.saving.register_keras_serializable("habits")
+class SumOfWhatIsThere(layers.Layer):
+    def call(self, x, y=None):
+        return x if y is None else x + y
+
+    def compute_output_shape(self, shape, *_):
+        return shape
+
+
+def test_an_optional_input_is_to_be_passed():
+    a, b = keras.Input((6,), name="a"), keras.Input((6,), name="b", optional=True)
+    hidden = layers.Dense(8)(SumOfWhatIsThere()(a, b))
+    plain = keras.Model([a, b], kt.layers.IDPDense(3)(hidden))
+    tesla = kt.TESLA(plain, [100, 50])
+    tesla.compile("sgd", "mse")
+    expected = plain.predict([A, B], verbose=0)
+    np.testing.assert_allclose(tesla.predict([A, B], verbose=0), expected, rtol=1e-4, atol=1e-6)
+    without = keras.ops.convert_to_numpy(plain([A, None]))
+    zeros = tesla.predict([A, np.zeros_like(B)], verbose=0)  # they change nothing here
+    np.testing.assert_allclose(zeros, without, rtol=1e-4, atol=1e-6)
+    for use in (
+        lambda given: tesla(given),
+        lambda given: tesla.predict(given, verbose=0),
+        lambda given: tesla.fit(given, np.zeros((len(A), 3)), verbose=0),
+    ):
+        with pytest.raises(ValueError, match="Input 'b' is None.*such as zeros"):
+            use([A, None])
+
+
 def test_images_of_another_size_are_refused():
     x = keras.Input((8, 8, 3), name="image")
     y = kt.layers.IDPConv2D(4, 3)(layers.Conv2D(4, 3)(x))
