@@ -10,7 +10,6 @@ import statistics
 
 DOCS = pathlib.Path(__file__).parent
 MNIST = DOCS / "results" / "mnist_table.json"
-CIFAR = DOCS / "results" / "cifar_vgg16.json"
 EXPORTED = DOCS / "results" / "mnist_mlp.json"
 STEPS = DOCS.parent / "benchmarks" / "training_step.json"
 STEP_MEMORY = DOCS.parent / "benchmarks" / "step_memory.json"
@@ -142,63 +141,6 @@ def exported():
         "`examples/mnist_mlp.py`)",
         f"differ from Keras by at most {max(differences):.2f} points of test accuracy.",
     ]
-
-
-# CIFAR.
-
-
-def cifar(dataset, narrow):
-    """Returns the rows of our runs and their percentages."""
-    runs = [
-        run
-        for run in read(CIFAR)
-        if run["flags"]["dataset"] == dataset and (run["flags"]["width"] < 1) == narrow
-    ]
-    points = sorted({p for run in runs for p in run["accuracy"]}, key=int)
-    rows = []
-    for run in runs:
-        flags = run["flags"]
-        label = {"idp": f"original IDP, {flags['profile']} profile", "tesla": "TESLA, task by task"}
-        name = label.get(flags["method"], flags["method"])
-        name += " with distillation" if flags["distillation"] else ""
-        name += ", private gains and biases" if flags.get("private_affine") else ""
-        trained = ["100"] if flags["method"] == "idp" else flags["percentages"]
-        figures = [f"{100 * run['accuracy'][p]:.1f}" for p in points]
-        marked = [f"**{x}**" if p in trained else x for p, x in zip(points, figures, strict=True)]
-        rows.append([f"{name}, {_epochs(flags)} epochs", *marked])
-    return runs, points, rows
-
-
-def _epochs(flags):
-    """How many there were: with growing images, those at each size."""
-    sizes = flags.get("image_sizes")
-    return sum(int(x.split(":")[1]) for x in sizes) if sizes else flags["epochs"]
-
-
-def cifar10_quarter():
-    """VGG-16 of a quarter width at a short budget."""
-    runs, points, rows = cifar("cifar10", narrow=True)
-    flags = runs[0]["flags"]
-    share = flags["steps_per_epoch"] * flags["batch_size"] / 45_000
-    cost = [f"{runs[0]['multiply_adds'][p] / 1e6:.1f}" for p in points]
-    return [
-        f"An epoch is {flags['steps_per_epoch']} batches of {flags['batch_size']}, {share:.2f} of "
-        "a pass over the images.",
-        "",
-        *table(
-            ["method", *(f"{p} %" for p in points)],
-            [["multiply-adds, million", *cost], *rows],
-        ),
-    ]
-
-
-def cifar10_full():
-    """VGG-16 at full width."""
-    runs, points, rows = cifar("cifar10", narrow=False)
-    cost = [f"{runs[0]['multiply_adds'][p] / 1e6:.1f}" for p in points]
-    return table(
-        ["method", *(f"{p} %" for p in points)], [["multiply-adds, million", *cost], *rows]
-    )
 
 
 # Other networks.
@@ -393,22 +335,13 @@ def kill_export():
         for name, row in (("whole", whole), ("last step", last_step))
     ]
     failed = f"Whole exports that failed to start again: {whole['failed_starts']}."
-    return [*table(["export", *keys], rows), "", failed, machine_line(measured)]
+    return [*table(["export", *keys], rows), "", failed, "", machine_line(measured)]
 
 
 TABLES = {
     f.__name__: f
     for f in (
-        *(
-            mnist,
-            mnist_paper,
-            mnist_long,
-            mnist_points,
-            exported,
-            cifar10_full,
-            cifar10_quarter,
-            converted,
-        ),
+        *(mnist, mnist_paper, mnist_long, mnist_points, exported, converted),
         *(quantized, applications, step_time, step_masks, step_us_net, step_memory, one_file),
         *(one_file_accuracy, one_file_memory, soak, kill_training, kill_export),
     )

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_tesla import cloning
 from keras_tesla.channels import Selection, indices, take
+from keras_tesla.graph import filled, tensors
 from keras_tesla.kinds.kind import weight_at
 from keras_tesla.layers import IncompleteDotProduct
 from keras_tesla.names import unique_name
@@ -93,11 +94,13 @@ def extract(
         for s in plan.steps
         if Selection() in s.widths.inputs and sum(x != Selection() for x in s.widths.inputs) == 1
     }
-    symbolic = [
-        keras.Input(batch_shape=(batch_size or t.shape[0], *t.shape[1:]), dtype=t.dtype, name=n)
-        for t, n in zip(keras.tree.flatten(graph.inputs), graph.input_names, strict=True)
-    ]
-    inputs = keras.tree.pack_sequence_as(graph.inputs, symbolic)
+    symbolic = {
+        t.index: keras.Input(
+            batch_shape=(batch_size or t.shape[0], *t.shape[1:]), dtype=t.dtype, name=n
+        )
+        for t, n in zip(tensors(graph.inputs), graph.input_names, strict=True)
+    }
+    inputs = filled(graph.inputs, symbolic)
     values = executor.bind_inputs(graph, inputs)
     values = executor.run(plan, values, plan.steps, call_step, _take_masked)
     return keras.Model(inputs, executor.outputs_of(plan, values), name=name)

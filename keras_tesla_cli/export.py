@@ -116,14 +116,15 @@ def _inputs(path):
 
 def _summary(bundle):
     """Yields a table of the percentages, then the files and what could not be shared."""
+    measured = bundle.entries[0].accuracy is not None  # with `validation_data`
     yield (
-        f"{'%':>3} {'multiply-adds':>14} {'bytes':>11} {'accuracy':>8} {'latency, us':>11} "
-        f"{'difference':>10}  file"
+        f"{'%':>3} {'multiply-adds':>14} {'bytes':>11} {' accuracy' if measured else ''} "
+        f"{'latency, us':>11} {'difference':>10}  file"
     )
     for entry in bundle.entries:
-        accuracy = "" if entry.accuracy is None else f"{100 * entry.accuracy:.2f}"
+        accuracy = f" {100 * entry.accuracy:>8.2f}" if measured else ""
         yield (
-            f"{entry.percentage:>3} {entry.multiply_adds:>14,} {entry.bytes:>11,} {accuracy:>8} "
+            f"{entry.percentage:>3} {entry.multiply_adds:>14,} {entry.bytes:>11,} {accuracy} "
             f"{1e6 * entry.latency:>11.1f} {entry.max_abs_difference:>10.2g}  {entry.file}"
         )
     total = sum(file["bytes"] for file in bundle.files)

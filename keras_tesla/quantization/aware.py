@@ -150,7 +150,8 @@ class _Builder:
         outputs = graphs.filled(graph.outputs, values)
         if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
             outputs = outputs[0]
-        structure = keras.tree.pack_sequence_as(graph.inputs, inputs)
+        input_of = {t.index: x for t, x in zip(flat, inputs, strict=True)}
+        structure = graphs.filled(graph.inputs, input_of)
         if isinstance(structure, (list, tuple)) and len(structure) == 1:
             structure = structure[0]
         model = keras.Model(structure, outputs, name=name)

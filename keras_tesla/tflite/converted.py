@@ -77,6 +77,7 @@ def convert_percentage(
     Raises:
         ValueError: If the converter left float32 numbers in a quantization-aware model.
         ValueError: If Keras itself gives NaN or infinite numbers.
+        ValueError: If the mode or the quantization cannot have the loop of a recurrent layer.
         VerificationError: If quantization itself changes what the network answers.
         Exception: The converter's.
     """
@@ -85,6 +86,8 @@ def convert_percentage(
     storage = settings.stored
     apart = storage is not None and storage.private_apart
     model = extraction.extract(plan, name, size, dtype="float32", private_apart=apart)
+    if settings.mode == "percentage_input":
+        _check_loops(model)
     what = f"{percentage} %"
     outputs = _outputs(tesla, percentage, examples.inputs, convert.output_names(model))
     strange = [name for name, y in outputs.items() if not np.isfinite(y).all()]
@@ -115,6 +118,16 @@ def convert_percentage(
     return Converted(
         percentage, multiply_adds(model), content, floats, expectation, plan.selections()
     )
+
+
+def _check_loops(model):
+    collecting = [x.name for x in convert.recurrent_layers(model) if x.return_sequences]
+    if collecting:
+        raise ValueError(
+            f"{collecting} has return_sequences=True. What its loop collects grows, and LiteRT's "
+            "CompiledModel does not run that under an IF, which mode='percentage_input' needs. "
+            "Take mode='signatures' or 'per_percentage', or give the layer `unroll=True`."
+        )
 
 
 def _check_integers(graph):

@@ -160,6 +160,7 @@ def test_what_could_not_be_shared_is_one_line(make, tmp_path):
         for n in range(100)
     ]
     lines = list(export._summary(dataclasses.replace(bundle, unshared_weights=own)))
+    assert "accuracy" not in lines[0]  # no column without `--validation_data`
     assert lines[-1] == "not shared: 100 weights, 40,000 bytes: its values differ"
     own[0]["reason"] = "a long reason " * 10
     lines = list(export._summary(dataclasses.replace(bundle, unshared_weights=own)))

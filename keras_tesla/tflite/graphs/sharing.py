@@ -15,7 +15,7 @@ from keras_tesla.tflite.graphs.nested import NestedLayout
 from keras_tesla.tflite.graphs.percentage_graph import NestedWeight, PercentageGraph
 
 _NO_BLOCK = "it is not the leading block of the weight at the highest percentage"
-_SLOW_FACTOR = "multiplying by a factor for each channel after it would take too much time"
+_SLOW_FACTOR = "a factor per channel would be slow"
 _DESCRIPTION = 400  # bytes of a nested weight's tensor, its description and its DENSIFY, about
 
 
