@@ -5,7 +5,7 @@ import inspect
 import keras
 import numpy as np
 
-from keras_tesla.graph import Tensor
+from keras_tesla.graph import inside, trials
 
 _WITH_VOCABULARY = (
     keras.layers.IntegerLookup,
@@ -149,49 +149,26 @@ def is_described(call) -> bool:
     made = rebuilt(type(layer), {"name": layer.name, **config_of(layer)})
 
     def results(*runs):
-        args, kwargs = (_filled(x, _random_value) for x in (call.args, call.kwargs))
+        args, kwargs = (
+            trials.with_tensors(x, trials.random_value) for x in (call.args, call.kwargs)
+        )
         with keras.StatelessScope(collect_losses=True):  # nothing changes
-            return [_arrays(run(*args, **kwargs)) for run in runs]
+            return [trials.arrays(run(*args, **kwargs)) for run in runs]
 
     try:
         first, again = results(layer, layer)
     except Exception:  # whatever a user's class raises
         return True
     try:
-        made(*_filled(call.args, _symbol), **_filled(call.kwargs, _symbol))
+        made(
+            *trials.with_tensors(call.args, trials.symbol),
+            **trials.with_tensors(call.kwargs, trials.symbol),
+        )
         copy_weights(layer, made)
         (other,) = results(made)
     except Exception:  # it lacks what it needs to run
         return False
-    return not _equal(first, again) or _equal(first, other)
-
-
-def _filled(structure, fill):
-    return keras.tree.map_structure(lambda x: fill(x) if isinstance(x, Tensor) else x, structure)
-
-
-def _symbol(tensor):
-    return keras.KerasTensor(tensor.shape, tensor.dtype)
-
-
-def _random_value(tensor):
-    shape = [2 if axis == 0 else size or 8 for axis, size in enumerate(tensor.shape)]
-    values = np.random.default_rng(tensor.index).normal(size=shape)
-    if not keras.backend.is_float_dtype(tensor.dtype):
-        values = np.abs(values)  # places in a table
-    return keras.ops.cast(values, tensor.dtype)
-
-
-def _arrays(results):
-    return [np.array(keras.ops.convert_to_numpy(x)) for x in keras.tree.flatten(results)]
-
-
-def _equal(first, second) -> bool:
-    # One function on equal weights: float32 sums may be made in another order.
-    return len(first) == len(second) and all(
-        a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
-        for a, b in zip(first, second, strict=True)
-    )
+    return not trials.equal(first, again) or trials.equal(first, other)
 
 
 def rebuilt(cls, config):
@@ -312,18 +289,3 @@ def copy_weights(source, target):
         vocabulary = source.get_vocabulary(include_special_tokens=False)
         if len(vocabulary):  # what it has adapted to is no weight and not in the config
             target.set_vocabulary(vocabulary)
-
-
-def inside(layer):
-    """Yields the layers held by a layer's attributes, at any depth."""
-    seen = {id(layer)}
-    queue = [layer]
-    while queue:
-        for value in vars(queue.pop()).values():
-            if isinstance(value, dict):
-                value = list(value.values())
-            for x in value if isinstance(value, (list, tuple, set)) else [value]:
-                if isinstance(x, keras.Layer) and id(x) not in seen:
-                    seen.add(id(x))
-                    queue.append(x)
-                    yield x

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_tesla import cloning, profiles
+from keras_tesla import cloning, functional, profiles
 from keras_tesla import graph as graphs
 from keras_tesla.channels import Channels, Selection, common_parts
 from keras_tesla.kinds.registry import inherited_kind_of, kind_of
@@ -141,9 +141,10 @@ def to_idp(
             f"Received: {list(percentages)}"
         )
     profile = profiles.get(profile)
-    graph = graphs.read(model)
     graphs.check_class(model)
-    reading = _Reading(graph, _skipped(skip, graph), input_complete)
+    skipped = _Skip(skip)
+    model, graph = functional.opened(model, opens=lambda layer: not skipped(layer))
+    reading = _Reading(graph, skipped.ids(graph), input_complete)
     if not reading.reads:
         raise ValueError(
             "No layer of the model could be made incomplete, so every percentage would be the same "
@@ -165,7 +166,8 @@ def to_idp(
             kind_of(old).copy_weights(old, new)
         else:
             cloning.copy_weights(old, new)
-    copy.conversion_report = _at(reading.report(), graphs.read(copy), percentages)
+    of_copy = graphs.read(copy, opens=lambda _: False)
+    copy.conversion_report = _at(reading.report(), of_copy, percentages)
     return copy
 
 
@@ -197,18 +199,36 @@ def _at(report, graph, percentages) -> ConversionReport:
     return ConversionReport(tuple(rows), plan.percentage, tuple(not_read))
 
 
-def _skipped(skip, graph):
-    """Returns the ids of the layers to skip."""
-    if callable(skip):
-        return {id(layer) for layer in graph.layers if skip(layer)}
-    names = {skip} if isinstance(skip, str) else set(skip)
-    unknown = names - {layer.name for layer in graph.layers}
-    if unknown:
-        raise ValueError(
-            f"`skip` names layers that the model does not have: {sorted(unknown)}. Its layers are "
-            f"{[layer.name for layer in graph.layers]}"
-        )
-    return {id(layer) for layer in graph.layers if layer.name in names}
+class _Skip:
+    """Which layers are left as they are.
+
+    Args:
+        skip: As in `to_idp`.
+    """
+
+    def __init__(self, skip):
+        self._says = skip if callable(skip) else None
+        self._names = set() if callable(skip) else {skip} if isinstance(skip, str) else set(skip)
+        self._found: set[str] = set()
+
+    def __call__(self, layer) -> bool:
+        self._found.add(layer.name)
+        return bool(self._says(layer)) if self._says else layer.name in self._names
+
+    def ids(self, graph) -> set[int]:
+        """Returns the ids of a graph's layers to skip.
+
+        Raises:
+            ValueError: If no layer has one of the names, nor had one that was opened.
+        """
+        ids = {id(layer) for layer in graph.layers if self(layer)}
+        unknown = self._names - self._found
+        if unknown:
+            raise ValueError(
+                f"`skip` names layers that the model does not have: {sorted(unknown)}. Its layers "
+                f"are {[layer.name for layer in graph.layers]}"
+            )
+        return ids
 
 
 class _Reading:
@@ -230,6 +250,7 @@ class _Reading:
         self._skipped = skipped
         self._keep_inputs = input_complete
         self._where = layouts(graph)
+        self._closed = graph.closed
         self._makers = {t.index: call for call in graph.calls for t in call.output_tensors}
         # What no layer with weights has touched yet, and where its channels are then.
         self._raw = {
@@ -336,6 +357,8 @@ class _Reading:
             return None
         ins = [self._where[t.index] for t in call.input_tensors]
         outs = [self._where[t.index] for t in call.output_tensors]
+        if id(layer) in self._closed:
+            return f"is not opened: {self._closed[id(layer)]}"
         if all(ins) and not any(outs):
             return "is not understood, or mixes channels: reads and computes all of them"
         if not layer.weights:

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_tesla import cloning
 from keras_tesla.channels import Selection, indices, take
+from keras_tesla.graph import Weight
 from keras_tesla.kinds.kind import weight_at
 from keras_tesla.layers import IncompleteDotProduct
 from keras_tesla.names import unique_name
@@ -58,6 +59,10 @@ def extract(
     def call_step(step, args, kwargs):
         # A layer called twice stays one layer where both calls have the same width.
         original, narrowed = step.call.operation, step.narrowed
+        if isinstance(original, Weight):
+            # A constant of the operations that read it: no layer of Keras returns its weight.
+            value = original.value if narrowed is None else narrowed.weights()["value"]
+            return ops.convert_to_numpy(ops.cast(value, step.call.output_tensors[0].dtype))
         apart = private_apart and _has_private_profile(original) and not _has_mask(args[0])
         if apart:
             args = (_weighed(args[0], original, plan.percentage, step.widths.layouts[0]), *args[1:])
