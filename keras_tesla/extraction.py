@@ -50,10 +50,10 @@ def extract(
         if not isinstance(operation, keras.Layer):
             return cloning.operation_like(operation)
         if narrowed is None:
-            name = unique_name(operation.name, taken)
+            name = unique_name(step.call.name, taken)
             return cloning.copy_of(operation, name, dtype, step.call)
         config = {**narrowed.config, **({"dtype": dtype} if dtype else {})}
-        config["name"] = unique_name(config.get("name", operation.name), taken)
+        config["name"] = unique_name(step.call.name, taken)
         return cloning.rebuilt(narrowed.cls, config)
 
     def call_step(step, args, kwargs):

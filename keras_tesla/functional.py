@@ -78,8 +78,11 @@ def opened(model, opens=None):
 def _read(model, inputs, opens=None):
     if graphs.is_graph_model(model):
         return graphs.read(model, opens)
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a `keras.Model`. Received: {model!r}")
+    if not (isinstance(model, keras.Model) and graphs.is_own(model)):
+        raise ValueError(
+            "The model must be a Functional or Sequential one, or a subclass of `keras.Model` with "
+            f"a `call` of its own. Received: {model!r}"
+        )
     if not model.built:
         raise ValueError(
             f"Model {model.name!r} is not built, so its weights do not exist. Call it once on an "
@@ -138,7 +141,7 @@ def _built(graph, name):
         if isinstance(layer, graphs.Weight):
             args = inputs[:1]  # to be in the graph
         if id(layer) not in copies:
-            unique = unique_name(call.name.replace("/", "_"), taken)
+            unique = unique_name(call.name, taken)
             copies[id(layer)] = cloning.copy_of(layer, unique, call=call)
             outputs = copies[id(layer)](*args, **kwargs)
             cloning.copy_weights(layer, copies[id(layer)])

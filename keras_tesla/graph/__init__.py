@@ -1,7 +1,7 @@
 """The calls that make up a model, as plain data."""
 
-from keras_tesla.graph.calls import Call, Graph, Tensor, evaluate, filled, tensors
-from keras_tesla.graph.opening import inside, know
+from keras_tesla.graph.calls import Call, Graph, Tensor, evaluate, filled, takes_training, tensors
+from keras_tesla.graph.opening import inside, is_own, know
 from keras_tesla.graph.reading import (
     check_class,
     input_names,
@@ -22,8 +22,10 @@ __all__ = [
     "input_names",
     "inside",
     "is_graph_model",
+    "is_own",
     "know",
     "read",
     "read_subclassed",
+    "takes_training",
     "tensors",
 ]

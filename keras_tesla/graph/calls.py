@@ -1,6 +1,7 @@
 """The calls of layers and operations, as plain data."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import keras
@@ -42,7 +43,7 @@ class Call:
     @property
     def name(self) -> str:
         """The operation's name, after those of the layers that it is within."""
-        return "/".join(x.name for x in (*self.within, self.operation))
+        return "_".join(x.name for x in (*self.within, self.operation))
 
     @property
     def input_tensors(self) -> list[Tensor]:
@@ -98,6 +99,14 @@ class Graph:
 def tensors(structure) -> list[Tensor]:
     """Returns the `Tensor` leaves of a nested structure."""
     return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, Tensor)]
+
+
+def takes_training(operation) -> bool:
+    """Whether the `call` of a layer takes `training`."""
+    return (
+        isinstance(operation, keras.Layer)
+        and "training" in inspect.signature(operation.call).parameters
+    )
 
 
 def filled(structure, values: dict):

@@ -7,7 +7,7 @@ import weakref
 import keras
 
 from keras_tesla.graph import trials
-from keras_tesla.graph.calls import Graph, Tensor, evaluate, filled, tensors
+from keras_tesla.graph.calls import Graph, Tensor, evaluate, filled, takes_training, tensors
 from keras_tesla.graph.tracing import Refused
 from keras_tesla.graph.weight import Weight
 
@@ -29,19 +29,22 @@ def know(classes, narrowed: bool):
 
 
 def is_composite(layer) -> bool:
-    """Whether a layer is one of the user's that consists of others, or has weights of its own.
+    """Whether a layer is one of the user's that consists of others, or has weights of its own."""
+    return is_own(layer) and (bool(layer.variables) or any(True for _ in inside(layer)))
+
+
+def is_own(layer) -> bool:
+    """Whether all of what a layer does is the user's, as far as its class says.
 
     Of a class that is derived from another layer than `keras.Layer` and `keras.Model`, something
     else is known: a subclass of an incomplete layer depends on the percentage, for example.
     """
     bases = [cls for cls in type(layer).__mro__ if issubclass(cls, keras.Layer)]
-    of_keras = {cls for cls in bases if _is_keras(cls)}
     return (
-        isinstance(layer, keras.Layer)
-        and not _is_keras(type(layer))
-        and of_keras <= {keras.Layer, keras.Model}
+        bool(bases)
+        and not _is_keras(bases[0])
+        and {cls for cls in bases if _is_keras(cls)} <= {keras.Layer, keras.Model}
         and not any(cls in _KNOWN for cls in bases)
-        and (bool(layer.variables) or any(True for _ in inside(layer)))
     )
 
 
@@ -83,6 +86,11 @@ def check(layer, masked: bool):
             raise Refused(f"its class has a `{name}` of its own")
     if getattr(layer, "activity_regularizer", None) is not None:
         raise Refused("it has an activity regularizer")
+    inner = {id(v) for x in inside(layer) for v in x.variables}
+    for variable in layer.variables:
+        if variable.regularizer is not None and id(variable) not in inner:
+            # At a percentage the weight is a constant.
+            raise Refused(f"its weight {variable.name!r} has a regularizer")
 
 
 def check_same(first: Graph, second: Graph):
@@ -137,11 +145,8 @@ def _difference(layer, args, kwargs, calls, outputs) -> str | None:
 
     def opened(**training):
         def compute(call, args, kwargs):
-            takes = isinstance(call.operation, keras.Layer) and training
-            takes = takes and "training" in inspect.signature(call.operation.call).parameters
-            return keras.tree.flatten(
-                call.operation(*args, **kwargs, **(training if takes else {}))
-            )
+            given = training if takes_training(call.operation) else {}
+            return keras.tree.flatten(call.operation(*args, **kwargs, **given))
 
         return filled(outputs, evaluate(calls, values, compute))
 

@@ -9,7 +9,7 @@ import traceback
 import keras
 import numpy as np
 
-from keras_tesla.graph.calls import Tensor, tensors
+from keras_tesla.graph.calls import Tensor, takes_training, tensors
 from keras_tesla.graph.weight import Weight
 
 
@@ -58,7 +58,7 @@ def traced(layer, args, kwargs, training):
     given, named = keras.tree.map_structure(
         lambda x: tracing.autocast(inputs[x.index]) if isinstance(x, Tensor) else x, (args, kwargs)
     )
-    if "training" in inspect.signature(layer.call).parameters:
+    if takes_training(layer):
         named["training"] = training
     with _Watch() as watch:
         try:
@@ -69,6 +69,7 @@ def traced(layer, args, kwargs, training):
             raise Refused(f"its `call` fails on KerasTensors: {_where(error)}") from error
     watch.check()
     tracing.check_unchanged()
+    tracing.build_constants()
     if not all(keras.backend.is_keras_tensor(x) for x in keras.tree.flatten(outputs)):
         raise Refused("it returns what does not depend on its inputs, or is no tensor")
     try:
@@ -112,6 +113,7 @@ class _Tracing:
         self._layer = layer
         self._token = token
         self._training = training
+        self._constants: list[tuple] = []
         self._known: dict[int, tuple] = {}  # {id: (a layer or weight, what is in its place)}
         self.view = object.__new__(type(layer))
         self._attributes = {name: self.in_place_of(x) for name, x in vars(layer).items()}
@@ -138,8 +140,17 @@ class _Tracing:
 
     def constant(self, value):
         """Returns a KerasTensor for an array that a layer is called on."""
-        is_array = isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
-        return Shadow(Weight.constant(value))(self._token) if is_array else value
+        if not (isinstance(value, np.ndarray) or keras.ops.is_tensor(value)):
+            return value
+        array = np.asarray(keras.ops.convert_to_numpy(value))
+        self._constants.append((Weight.like(array), array))
+        return Shadow(self._constants[-1][0])(self._token)
+
+    def build_constants(self):
+        """Gives the constants their values, outside of the scope in which `call` ran."""
+        for weight, array in self._constants:
+            weight.build()
+            weight.value.assign(array)
 
     def autocast(self, x):
         """Does to an argument what `__call__` of the layer does."""
@@ -205,7 +216,7 @@ def _where(error) -> str:
     """Returns the error with the line of the user's code that raised it."""
     packages = ("keras", "keras_tesla", "numpy", "tensorflow", "jax", "torch")
     below = [
-        str(pathlib.Path(sys.modules[name].__file__).parent) + os.sep
+        str(pathlib.Path(sys.modules[name].__file__ or "").parent) + os.sep
         for name in packages
         if name in sys.modules
     ]

@@ -1,5 +1,7 @@
 """A weight as a tensor of the graph."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -31,7 +33,7 @@ class Weight(keras.Layer):
         self.weight_dtype = weight_dtype
         self.regularizer = keras.regularizers.get(regularizer)
         self.constraint = keras.constraints.get(constraint)
-        self.value = None
+        self.value: Any = None
 
     @classmethod
     def of(cls, variable, dtype, copy=False):
@@ -60,14 +62,9 @@ class Weight(keras.Layer):
         return layer
 
     @classmethod
-    def constant(cls, value):
-        """Returns a layer with a value that is not trained."""
-        value = np.asarray(ops.convert_to_numpy(value))
-        layer = cls(value.shape, value.dtype.name, trainable=False, dtype=value.dtype.name)
-        layer.build()
-        layer.built = True
-        layer.value.assign(value)
-        return layer
+    def like(cls, array):
+        """Returns a layer for the value of an array, which is not trained; it is not built."""
+        return cls(array.shape, array.dtype.name, trainable=False, dtype=array.dtype.name)
 
     def build(self):
         self.value = self.add_weight(
@@ -84,6 +81,11 @@ class Weight(keras.Layer):
         # Read now: on TensorFlow the variable itself would be read later, perhaps after a stateless
         # scope that lends it another value has ended.
         return ops.cast(value, keras.backend.standardize_dtype(value.dtype))
+
+    def compute_output_spec(self, inputs=None):
+        casts = self.compute_dtype != self.variable_dtype  # as `__call__` does
+        casts = casts and keras.backend.is_float_dtype(self.weight_dtype)
+        return keras.KerasTensor(self.shape, self.compute_dtype if casts else self.weight_dtype)
 
     def get_config(self):
         return {
