@@ -225,6 +225,11 @@ class Copied(keras.Layer):
         self._copies = [self._like(variable) for variable in layer.variables]
         self.built = True
 
+    @property
+    def source(self):
+        """The layer that runs."""
+        return self._source()
+
     def _like(self, variable):
         made = self.add_weight(
             name=variable.name,
@@ -239,7 +244,7 @@ class Copied(keras.Layer):
         return made
 
     def call(self, *args, training=None, **kwargs):
-        layer = self._source()
+        layer = self.source
         if self._takes_training:
             kwargs["training"] = training
         mapping = [
@@ -257,15 +262,15 @@ class Copied(keras.Layer):
         return outputs
 
     def compute_output_spec(self, *args, **kwargs):
-        return self._source().compute_output_spec(*args, **kwargs)
+        return self.source.compute_output_spec(*args, **kwargs)
 
     def compute_mask(self, *args, **kwargs):
-        return self._source().compute_mask(*args, **kwargs)
+        return self.source.compute_mask(*args, **kwargs)
 
     def get_config(self):
         raise NotImplementedError(
             f"The layer {self.name!r} runs one that has no config: give "
-            f"{type(self._source()).__name__} a `get_config`."
+            f"{type(self.source).__name__} a `get_config`."
         )
 
 

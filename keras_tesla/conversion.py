@@ -283,8 +283,9 @@ class _Reading:
                 self.became[key] = kind.incomplete
             reason = reasons.get(key) or self._reason(of_layer)
             if reason is not None:
-                became = self.became.get(key, type(layer))
-                row = ConvertedLayer(layer.name, type(layer).__name__, became.__name__, reason)
+                cls = type(layer.source if isinstance(layer, cloning.Copied) else layer)
+                became = self.became.get(key, cls)
+                row = ConvertedLayer(layer.name, cls.__name__, became.__name__, reason)
                 self._rows.append(row)
 
     def report(self) -> ConversionReport:

@@ -88,6 +88,8 @@ def extract(
                 operation.kernel_limit = original.limit_of(step.widths)
         elif isinstance(operation, keras.Layer):
             cloning.copy_weights(original, operation)
+        if not any(map(keras.backend.is_keras_tensor, keras.tree.flatten((args, kwargs)))):
+            outputs = operation(*args, **kwargs)  # of constants: computed at once, so once more
         return outputs
 
     graph = plan.graph

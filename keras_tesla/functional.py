@@ -116,12 +116,13 @@ def _of_build_config(model, names):
     return made if len(made) > 1 else made[names[0]]
 
 
-def _inputs(name, shapes):
-    taken: set[str] = set()
-    return keras.tree.map_shape_structure(
-        lambda shape: keras.Input(batch_shape=(None, *shape[1:]), name=unique_name(name, taken)),
-        shapes,
-    )
+def _inputs(name, shape):
+    """Returns inputs of a structure of shapes. Keras wants the keys of a dict as names."""
+    if isinstance(shape, dict):
+        return {key: _inputs(key, x) for key, x in shape.items()}
+    if any(isinstance(x, (dict, list, tuple)) for x in shape):
+        return [_inputs(f"{name}_{i}", x) for i, x in enumerate(shape)]
+    return keras.Input(batch_shape=(None, *shape[1:]), name=name)
 
 
 def _built(graph, name):

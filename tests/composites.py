@@ -15,7 +15,20 @@ class Scale(layers.Layer):
         self.alpha = self.add_weight(shape=(), initializer="ones", name="alpha")
 
     def call(self, x):
-        return self.gamma * x * self.alpha + ops.reshape(self.shift, (-1,))
+        return self.gamma * x * self.alpha + self.shift
+
+
+class Token(layers.Layer):
+    """Operations on a weight before it meets the input."""
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, shape[-1]), initializer="normal", name="token")
+        self.dense = layers.Dense(shape[-1], name="dense")
+        self.dense.build(shape)
+
+    def call(self, x):
+        token = ops.reshape(ops.cast(self.token, x.dtype), (1, 1, -1))
+        return self.dense(x) + ops.repeat(token, x.shape[1], axis=1)
 
 
 class Perceptron(layers.Layer):
@@ -24,7 +37,7 @@ class Perceptron(layers.Layer):
     def __init__(self, units, outputs, first=layers.Dense, last=layers.Dense, **kwargs):
         super().__init__(**kwargs)
         self.first = first(units, activation="relu", name="dense")
-        self.dropout = layers.Dropout(0.5, seed=3)
+        self.dropout = layers.Dropout(0.5, seed=3, name="dropout")
         self.last = last(outputs, name="dense")
         self.units = units
 
@@ -44,6 +57,10 @@ class Residual(layers.Layer):
         self.convolutions = [convolution(filters, 3, padding="same") for _ in range(2)]
         self.norms = {"first": norm(), "second": norm()}
         self.relu = layers.ReLU()
+
+    def build(self, shape):
+        for layer in (*self.convolutions, *self.norms.values()):
+            layer.build(shape)
 
     def call(self, x):
         y = self.relu(self.norms["first"](self.convolutions[0](x)))
@@ -79,7 +96,9 @@ class Encoder(layers.Layer):
         dim = shape[-1]
         self.norm1 = layers.LayerNormalization(epsilon=1e-5, name="norm")
         self.norm1.build(shape)
-        self.attention = layers.MultiHeadAttention(self.heads, dim // self.heads, dropout=0.2)
+        self.attention = layers.MultiHeadAttention(
+            self.heads, dim // self.heads, dropout=0.2, seed=5
+        )
         self.attention.build(shape, shape)
         self.norm2 = layers.LayerNormalization(epsilon=1e-5, name="norm")
         self.norm2.build(shape)
@@ -159,7 +178,9 @@ def nested():
 
 def several():
     a, b, c = (keras.Input((5,), name=name) for name in "abc")
-    outputs = Several()([layers.Dense(4)(a), layers.Dense(4)(b)], further={"c": c}, factor=0.5, flip=True)
+    outputs = Several()(
+        [layers.Dense(4)(a), layers.Dense(4)(b)], further={"c": c}, factor=0.5, flip=True
+    )
     return keras.Model([a, b, c], [outputs["first"], *outputs["rest"]])
 
 
@@ -179,7 +200,8 @@ class Net(keras.Model):
 # Functions that make a model; what each consists of can be seen.
 MODELS = {
     "perceptron": lambda: tokens(Perceptron(8, 8)),
-    "own weights": lambda: tokens(Scale()),
+    "own weights": lambda: tokens(Scale(), Perceptron(8, 8)),
+    "operations on a weight": lambda: tokens(Token(), Perceptron(8, 8)),
     "residual": lambda: images(Residual(8), Residual(8)),
     "mixer": lambda: tokens(Mixer(), Mixer()),
     "encoder": lambda: tokens(Encoder(2, 16), Encoder(2, 16)),

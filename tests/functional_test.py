@@ -1,5 +1,7 @@
 """A model as a Functional one of the layers that it consists of."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -17,10 +19,14 @@ def inputs_of(model, count=4):
     return values if len(values) > 1 else values[0]
 
 
-def variables(model):
-    """The weights of a model in the order in which its layers are called."""
-    read = graph.read(model)
-    return [v for layer in read.layers for v in layer.weights]
+def paired(copy, model):
+    """Pairs of equal weights of a copy and its model, in two lists."""
+
+    def key(v):
+        return tuple(v.shape), to_numpy(v).tobytes()
+
+    ours = {key(v): v for v in copy.weights}
+    return [ours[key(v)] for v in model.weights], model.weights
 
 
 def outputs(model, x, **training):
@@ -50,8 +56,7 @@ def test_it_computes_the_same(model, gradients):
     """In inference and in training, with dropout and statistics, and so do the gradients."""
     copy, x = kt.to_functional(model), inputs_of(model)
     assert_equal(outputs(copy, x), outputs(model, x))
-    ours, theirs = variables(copy), variables(model)
-    assert [v.shape for v in ours] == [v.shape for v in theirs]
+    ours, theirs = paired(copy, model)
     assert [v.trainable for v in ours] == [v.trainable for v in theirs]
     trained = [i for i, v in enumerate(theirs) if v.trainable]
     assert len(trained) == len(model.trainable_weights) == len(copy.trainable_weights)
@@ -78,12 +83,13 @@ def test_it_needs_no_class_of_the_user(model, tmp_path):
 
 def test_fitting_it_is_fitting_the_model(model):
     copy, x = kt.to_functional(model), inputs_of(model)
+    ours, theirs = paired(copy, model)
     y = [np.zeros((4, *t.shape[1:]), "float32") for t in model.outputs]
     for m in (copy, model):
         # One batch of all: the order of examples is no part of it.
         m.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
         m.fit(x, y if len(y) > 1 else y[0], epochs=2, batch_size=4, shuffle=False, verbose=0)
-    assert_equal(map(to_numpy, variables(copy)), map(to_numpy, variables(model)))
+    assert_equal(map(to_numpy, ours), map(to_numpy, theirs))
 
 
 @pytest.mark.parametrize("make", INCOMPLETE.values(), ids=INCOMPLETE)
@@ -91,8 +97,10 @@ def test_fitting_it_is_fitting_the_model(model):
 def test_incomplete_layers_inside_are_narrowed(make, percentage, assert_same_three_ways):
     model = randomize(make())
     small = assert_same_three_ways(model, inputs_of(model), percentage)
-    narrowed = [v.shape for v in variables(small)] != [v.shape for v in variables(model)]
-    assert narrowed == (percentage == 50)
+    kernels = [
+        sum(math.prod(v.shape) for v in m.weights if v.name == "kernel") for m in (small, model)
+    ]
+    assert kernels[0] < 0.6 * kernels[1] if percentage == 50 else kernels[0] == kernels[1]
     assert all(type(layer).__module__.startswith("keras.") for layer in small.layers)
 
 
@@ -107,7 +115,7 @@ def test_tesla_trains_the_variables_of_the_layers_inside(make):
         m.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
         m.fit(x, y, epochs=2, batch_size=4, shuffle=False, verbose=0)
     assert tesla.network is model
-    assert_equal(map(to_numpy, variables(model)), map(to_numpy, variables(other)))
+    assert_equal(map(to_numpy, model.weights), map(to_numpy, other.weights))
     assert len(tesla.trainable_weights) == len(model.trainable_weights)
 
 
@@ -129,7 +137,7 @@ def test_attenuated_gradients_reach_an_operand():
     tesla = kt.TESLA(
         tokens(Scale(), Perceptron(8, 8, first=IDPDense)),
         [100, 50],
-        gradient_attenuation="constant",
+        gradient_attenuation=0.9,
     )
     tesla.compile("sgd", "mse")
     tesla.fit(normal(4, 5, 6), np.zeros((4, 5, 3)), verbose=0)
@@ -191,7 +199,7 @@ def test_an_operand_is_ordered_with_its_channels():
 def test_a_layer_that_is_skipped_stays_whole():
     model = tokens(Perceptron(8, 8, name="a"), Perceptron(8, 8, name="b"))
     converted = kt.to_idp(model, skip=["a"])
-    assert type(converted.get_layer("a")) is Perceptron
+    assert next(r for r in converted.conversion_report if r.name == "a").became == "Perceptron"
     assert type(converted.get_layer("b_dense_1")) is IDPDense
     with pytest.raises(ValueError, match=r"does not have: \['c'\]"):
         kt.to_idp(model, skip=["a", "c"])
@@ -222,7 +230,8 @@ def test_a_subclassed_model():
     net = Net(3)
     net(np.zeros((2, 5, 6)))
     copy, x = kt.to_functional(net), normal(4, 5, 6)
-    assert copy.input.shape == (None, 5, 6) and copy.input.name == "x"
+    assert copy.input.shape == (None, 5, 6)
+    assert copy.input.name == "x"
     assert_equal(outputs(copy, x), outputs(net, x))
     converted = kt.to_idp(net, [100, 50])
     assert_equal(outputs(converted, x), outputs(net, x))
@@ -233,13 +242,30 @@ def test_a_subclassed_model_of_several_arguments():
     class Two(keras.Model):
         def __init__(self):
             super().__init__()
-            self.a, self.b = layers.Dense(4), layers.Dense(4)
+            self.a, self.b = layers.Dense(4), layers.Dense(4, name="b")
 
         def call(self, left, right=None):
             return self.a(left["x"]) + self.b(right)
 
     model = Two()
     left, right = {"x": normal(2, 3)}, normal(2, 5, seed=1)
+    expected = to_numpy(model(left, right=right))
+    # Keras keeps the shape of the first argument only.
+    with pytest.raises(ValueError, match="it calls 'b' on no tensor"):
+        kt.to_functional(model)
+    inputs = {
+        "left": {"x": keras.Input((3,), name="x")},
+        "right": keras.Input((5,), name="right"),
+    }
+    copy = kt.to_functional(model, inputs)
+    assert_equal(outputs(copy, {"left": left, "right": right}), [expected])
+
+    class Built(Two):
+        def build(self, left_shape, right_shape):
+            self.a.build(left_shape["x"])
+            self.b.build(right_shape)
+
+    model = Built()
     expected = to_numpy(model(left, right=right))
     copy = kt.to_functional(model)
     assert_equal(outputs(copy, {"left": left, "right": right}), [expected])
@@ -252,11 +278,11 @@ def test_inputs_of_integers():
             self.table, self.dense = layers.Embedding(9, 8), layers.Dense(3)
 
         def call(self, x):
-            return self.dense(ops.mean(self.table(ops.bitwise_and(x, 7)), 1))
+            return self.dense(ops.mean(self.table(ops.bitwise_and(x, ops.full_like(x, 7))), 1))
 
     model, x = Words(), np.arange(8).reshape(2, 4)
     expected = to_numpy(model(x))
-    with pytest.raises(ValueError, match=r"cannot be read.*functional_test.py.*bitwise_and"):
+    with pytest.raises(ValueError, match=r"cannot be read: it fails on random inputs"):
         kt.to_functional(model)
     copy = kt.to_functional(model, keras.Input((4,), dtype="int32", name="words"))
     assert copy.input.name == "words"
@@ -285,7 +311,7 @@ def test_what_cannot_be_read_is_named():
 
 
 def test_a_model_that_is_not_built():
-    with pytest.raises(ValueError, match="Model 'net' is not built.*Call it once"):
+    with pytest.raises(ValueError, match="Model 'net.*' is not built.*Call it once"):
         kt.to_functional(Net(3))
 
 

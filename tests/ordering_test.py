@@ -615,7 +615,7 @@ def test_a_subclassed_model():
         def call(self, x):
             return x
 
-    with pytest.raises(ValueError, match="must be a Functional or Sequential one"):
+    with pytest.raises(ValueError, match="is not built"):
         order_channels(Subclassed())
 
 

@@ -129,16 +129,17 @@ def check_class(model):
         and getattr(type(model), name).__module__.split(".")[0] != "keras"
     ]
     if replaced:
-        plain = (
-            "inputs, model.outputs"
-            if isinstance(model, keras.Sequential)
-            else "input, model.output"
-        )
+        if isinstance(model, keras.Sequential):
+            plain = "keras.Model(model.inputs, model.outputs)"
+        elif is_graph_model(model):
+            plain = "keras.Model(model.input, model.output)"
+        else:
+            plain = "keras_tesla.to_functional(model)"
         raise ValueError(
             f"Model {model.name!r} is of the class {type(model).__name__}, whose own "
             f"{', '.join(replaced)} would be dropped: only what the graph computes is used. Put a "
             "loss or a metric in `compile`, or the method in a subclass of `keras_tesla.TESLA`, "
-            f"and pass `keras.Model(model.{plain})`, which has the same layers."
+            f"and pass `{plain}`, which computes the same."
         )
 
 

@@ -200,6 +200,8 @@ class _StandIn(Shadow):
         args, kwargs = tracing.without_training(self.operation, args, dict(kwargs))
         if not any(map(keras.backend.is_keras_tensor, keras.tree.flatten((args, kwargs)))):
             args, kwargs = keras.tree.map_structure(tracing.constant, (args, kwargs))
+            if not any(map(keras.backend.is_keras_tensor, keras.tree.flatten((args, kwargs)))):
+                raise Refused(f"it calls {self.operation.name!r} on no tensor")
         return super().__call__(*args, **kwargs)
 
     def __getattr__(self, name):

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_tesla import cloning
+from keras_tesla import cloning, functional
 from keras_tesla import graph as graphs
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
 from keras_tesla.names import unique_name
@@ -80,8 +80,8 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
         Integer-Arithmetic-Only Inference, 2018, https://arxiv.org/abs/1712.05877
     """
     percentages = check_percentages(percentages)
-    graph = graphs.read(model)
     graphs.check_class(model)
+    model, graph = functional.opened(model)
     if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
         raise ValueError(
             "The model has no incomplete layer (IDPDense, IDPConv2D and others), so every "

@@ -35,7 +35,8 @@ def test_the_graph_has_what_call_consists_of():
     assert [c.operation for c in read.calls][1:4] == layers_of_block
     # `training` is that of the run, as in a Functional model.
     assert all("training" not in c.kwargs for c in read.calls)
-    assert read.is_opened and not read.closed
+    assert read.is_opened
+    assert not read.closed
 
 
 def test_own_weights_are_tensors():
@@ -77,7 +78,8 @@ def test_all_of_these_are_opened(make):
     model = make()
     variables = list(map(to_numpy, model.variables))
     read = graph.read(model)
-    assert read.is_opened and not read.closed
+    assert read.is_opened
+    assert not read.closed
     # Reading changes nothing: no weight, and no layer inside is called.
     for before, after in zip(variables, map(to_numpy, model.variables), strict=True):
         np.testing.assert_array_equal(before, after)
