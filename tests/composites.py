@@ -38,7 +38,7 @@ class Perceptron(layers.Layer):
         super().__init__(**kwargs)
         self.first = first(units, activation="relu", name="dense")
         self.dropout = layers.Dropout(0.5, seed=3, name="dropout")
-        self.last = last(outputs, name="dense")
+        self.last = last(outputs, name="out")
         self.units = units
 
     def build(self, shape):
@@ -68,12 +68,12 @@ class Residual(layers.Layer):
 
 
 class Mixer(layers.Layer):
-    """MLP-Mixer: over positions, then over channels. Equal names, nested composites."""
+    """MLP-Mixer: over positions, then over channels, with layers inside that consist of others."""
 
     def build(self, shape):
         _, positions, channels = shape
-        self.of_positions = Perceptron(8, positions, name="mlp")
-        self.of_channels = Perceptron(8, channels, name="mlp")
+        self.of_positions = Perceptron(8, positions, name="of_positions")
+        self.of_channels = Perceptron(8, channels, name="of_channels")
         self.norm = layers.LayerNormalization()
         self.of_positions.build((None, channels, positions))
         self.of_channels.build(shape)
@@ -94,13 +94,13 @@ class Encoder(layers.Layer):
 
     def build(self, shape):
         dim = shape[-1]
-        self.norm1 = layers.LayerNormalization(epsilon=1e-5, name="norm")
+        self.norm1 = layers.LayerNormalization(epsilon=1e-5, name="norm1")
         self.norm1.build(shape)
         self.attention = layers.MultiHeadAttention(
             self.heads, dim // self.heads, dropout=0.2, seed=5
         )
         self.attention.build(shape, shape)
-        self.norm2 = layers.LayerNormalization(epsilon=1e-5, name="norm")
+        self.norm2 = layers.LayerNormalization(epsilon=1e-5, name="norm2")
         self.norm2.build(shape)
         self.mlp = Perceptron(self.hidden, dim, name="mlp")
         self.mlp.build(shape)
@@ -149,13 +149,13 @@ class Tied(layers.Layer):
         return ops.matmul(ops.relu(self.dense(x)), ops.transpose(self.dense.kernel))
 
 
-def tokens(*blocks, features=6, positions=5):
+def tokens(*blocks, features=6, positions=5, prefix=""):
     """input -> Dense -> the blocks -> Dense, on (positions, features)."""
     x = keras.Input((positions, features))
-    y = layers.Dense(8, name="wide")(x)
+    y = layers.Dense(8, name=f"{prefix}wide")(x)
     for block in blocks:
         y = block(y)
-    return keras.Model(x, layers.Dense(3, name="head")(y))
+    return keras.Model(x, layers.Dense(3, name=f"{prefix}head")(y))
 
 
 def images(*blocks):
@@ -173,7 +173,7 @@ def twice():
 
 
 def nested():
-    return tokens(tokens(Perceptron(8, 6), features=8), layers.Dense(8), Scale())
+    return tokens(tokens(Perceptron(8, 6), features=8, prefix="inner_"), layers.Dense(8), Scale())
 
 
 def several():
@@ -226,5 +226,7 @@ INCOMPLETE = {
     "perceptron": lambda: tokens(Scale(), incomplete_perceptron()),
     "residual": lambda: images(incomplete_residual(), incomplete_residual()),
     "twice": lambda: tokens(*[incomplete_perceptron()] * 2),
-    "nested": lambda: tokens(tokens(incomplete_perceptron(), features=8), IDPDense(8), Scale()),
+    "nested": lambda: tokens(
+        tokens(incomplete_perceptron(), features=8, prefix="inner_"), IDPDense(8), Scale()
+    ),
 }

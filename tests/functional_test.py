@@ -52,6 +52,7 @@ def model(request):
     return randomize(MODELS[request.param]())
 
 
+@pytest.mark.push
 def test_it_computes_the_same(model, gradients):
     """In inference and in training, with dropout and statistics, and so do the gradients."""
     copy, x = kt.to_functional(model), inputs_of(model)
@@ -71,6 +72,7 @@ def test_it_computes_the_same(model, gradients):
     assert_equal(map(to_numpy, ours), map(to_numpy, theirs))
 
 
+@pytest.mark.push
 def test_it_needs_no_class_of_the_user(model, tmp_path):
     copy = kt.to_functional(model)
     copy.save(tmp_path / "copy.keras")
@@ -81,6 +83,7 @@ def test_it_needs_no_class_of_the_user(model, tmp_path):
     assert all(cls.__module__.startswith("keras.") for cls in own)
 
 
+@pytest.mark.push
 def test_fitting_it_is_fitting_the_model(model):
     copy, x = kt.to_functional(model), inputs_of(model)
     ours, theirs = paired(copy, model)
@@ -94,6 +97,7 @@ def test_fitting_it_is_fitting_the_model(model):
 
 @pytest.mark.parametrize("make", INCOMPLETE.values(), ids=INCOMPLETE)
 @pytest.mark.parametrize("percentage", [100, 50])
+@pytest.mark.push
 def test_incomplete_layers_inside_are_narrowed(make, percentage, assert_same_three_ways):
     model = randomize(make())
     small = assert_same_three_ways(model, inputs_of(model), percentage)
@@ -105,6 +109,7 @@ def test_incomplete_layers_inside_are_narrowed(make, percentage, assert_same_thr
 
 
 @pytest.mark.parametrize("make", INCOMPLETE.values(), ids=INCOMPLETE)
+@pytest.mark.push
 def test_tesla_trains_the_variables_of_the_layers_inside(make):
     """At 100 % as Keras trains the model itself."""
     model, other = randomize(make()), randomize(make())
@@ -158,7 +163,7 @@ def test_layers_inside_become_incomplete():
     model = randomize(tokens(Perceptron(8, 8, name="a"), Scale(name="b"), Mixer(name="c")))
     converted = kt.to_idp(model, [100, 50])
     became = {row.name: row.became for row in converted.conversion_report}
-    assert became["a_dense"] == became["a_dense_1"] == "IDPDense"
+    assert became["a_dense"] == became["a_out"] == "IDPDense"
     x = inputs_of(model)
     assert_equal(outputs(converted, x), outputs(model, x))
     tesla = kt.TESLA(converted)
@@ -168,6 +173,7 @@ def test_layers_inside_become_incomplete():
     assert tesla.at(50).get_layer("a_dense").kernel.shape == (4, 4)
 
 
+@pytest.mark.push
 def test_a_converted_model_is_saved_and_loaded(tmp_path, model):
     converted = kt.to_idp(model, [100, 50])
     converted.save(tmp_path / "model.keras")
@@ -182,6 +188,7 @@ def test_a_converted_model_is_saved_and_loaded(tmp_path, model):
         assert_equal(outputs(keras.models.load_model(tmp_path / "small.keras"), x), expected)
 
 
+@pytest.mark.push
 def test_channels_inside_are_ordered(model):
     ordered, x = kt.order_channels(model), inputs_of(model)
     assert_equal(outputs(ordered, x), outputs(model, x))
@@ -200,7 +207,7 @@ def test_a_layer_that_is_skipped_stays_whole():
     model = tokens(Perceptron(8, 8, name="a"), Perceptron(8, 8, name="b"))
     converted = kt.to_idp(model, skip=["a"])
     assert next(r for r in converted.conversion_report if r.name == "a").became == "Perceptron"
-    assert type(converted.get_layer("b_dense_1")) is IDPDense
+    assert type(converted.get_layer("b_out")) is IDPDense
     with pytest.raises(ValueError, match=r"does not have: \['c'\]"):
         kt.to_idp(model, skip=["a", "c"])
 
@@ -214,13 +221,23 @@ def test_recalibration_and_rounding():
 
 
 @pytest.mark.tensorflow
-def test_export(tmp_path):
-    tesla = kt.TESLA(kt.to_idp(randomize(tokens(Scale(), Mixer(), Scale())), [100, 50]))
-    bundle = kt.tflite.export(tesla, tmp_path / "out")
-    x = normal(1, 5, 6)
+@pytest.mark.parametrize("mode", ["per_percentage", "percentage_input"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        INCOMPLETE["nested"],
+        lambda: kt.to_idp(tokens(Scale(), Mixer(), Perceptron(8, 8)), [100, 50]),
+    ],
+    ids=["incomplete", "converted"],
+)
+@pytest.mark.push
+def test_files(make, mode, tmp_path):
+    tesla = kt.TESLA(randomize(make()), [100, 50])
+    bundle = kt.tflite.export(tesla, tmp_path / "out", mode=mode)
+    x = normal(1, *tesla.network.inputs[0].shape[1:])
     for percentage in (100, 50):
-        actual = bundle.model(percentage)(x) if hasattr(bundle, "model") else None
-        assert actual is None or actual.shape == (1, 5, 3)
+        got = kt.tflite.load(bundle.path(percentage))(x, percentage=percentage)
+        assert_equal([got], [tesla.predict(x, percentage=percentage, verbose=0)])
 
 
 # Subclassed models.

@@ -8,7 +8,7 @@ import keras
 
 from keras_tesla.graph import trials
 from keras_tesla.graph.calls import Graph, Tensor, evaluate, filled, takes_training, tensors
-from keras_tesla.graph.tracing import Refused
+from keras_tesla.graph.tracing import Refused, message
 from keras_tesla.graph.weight import Weight
 
 # {class of a layer, or class name of an operation of Keras: whether narrowing it saves something}
@@ -163,7 +163,7 @@ def _difference(layer, args, kwargs, calls, outputs) -> str | None:
         try:
             first, again = results(whole, **training), results(whole, **training)
         except Exception as error:  # whatever a user's class raises
-            return f"it fails on random inputs, so it cannot be compared: {type(error).__name__}"
+            return f"it fails on random inputs, so it cannot be compared: {message(error)}"
         if not (trials.equal(first[0], again[0]) and first[1:] == again[1:]):
             if training:
                 continue
@@ -171,7 +171,7 @@ def _difference(layer, args, kwargs, calls, outputs) -> str | None:
         try:
             other = results(opened, **training)
         except Exception as error:
-            return f"what it consists of fails on random inputs: {type(error).__name__}: {error}"
+            return f"what it consists of fails on random inputs: {message(error)}"
         if not trials.equal(first[0], other[0]) or first[1:] != other[1:]:
             return "what it consists of computes something else" + (
                 " in training" if training else ""

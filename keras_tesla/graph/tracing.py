@@ -3,6 +3,7 @@
 import inspect
 import os
 import pathlib
+import re
 import sys
 import traceback
 
@@ -214,6 +215,14 @@ def _copied(x):
     return type(x)(x) if type(x) in (dict, list) else x
 
 
+def message(error) -> str:
+    """Returns the class and the first line of an error, without what Keras puts around it."""
+    plain = re.sub(r"\x1b\[\d*m", "", str(error))
+    lines = [line.strip() for line in plain.split("\n")]
+    rest = [x for x in lines if x and not x.startswith("Exception encountered when calling")]
+    return f"{type(error).__name__}: {rest[0]}" if rest else type(error).__name__
+
+
 def _where(error) -> str:
     """Returns the error with the line of the user's code that raised it."""
     packages = ("keras", "keras_tesla", "numpy", "tensorflow", "jax", "torch")
@@ -227,5 +236,4 @@ def _where(error) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith(tuple(below))
     ]
-    message = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {message}" + (f" ({lines[-1]})" if lines else "")
+    return message(error) + (f" ({lines[-1]})" if lines else "")

@@ -72,6 +72,7 @@ class Weight(keras.Layer):
             shape=self.shape,
             dtype=self.weight_dtype,
             initializer="zeros",
+            trainable=self.trainable,
             regularizer=self.regularizer,
             constraint=self.constraint,
         )
