@@ -113,6 +113,27 @@ class Encoder(layers.Layer):
         return x + self.mlp(self.norm2(x), training=training)
 
 
+class Chain(layers.Layer):
+    """Layers one after the other, times a weight; added to the input where it has their shape."""
+
+    def __init__(self, *inner, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def build(self, shape):
+        for layer in self.inner:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        self.gamma = self.add_weight(shape=shape[-1:], initializer="ones", name="gamma")
+
+    def call(self, x):
+        y = x
+        for layer in self.inner:
+            y = layer(y)
+        y = y * self.gamma
+        return x + y if y.shape == x.shape else ops.tanh(y)
+
+
 class Positions(layers.Layer):
     """An embedding of places, which are no input."""
 

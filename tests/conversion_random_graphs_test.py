@@ -8,13 +8,14 @@ from keras import layers, ops
 import keras_tesla as kt
 from keras_tesla.extraction import extract
 from keras_tesla.narrowing.plan import narrow
+from tests.composites import Chain
 from tests.helpers import nightly_after, randomize
 
 BACKEND = keras.backend.backend()
 # 500 on TensorFlow, 100 of them on a push; JAX compiles each again.
 BATCHES, BATCH = {"tensorflow": (20, 25), "torch": (10, 10), "jax": (5, 4)}[BACKEND]
 
-PROJECTIONS = ["project", "project", "shared", "nested"]
+PROJECTIONS = ["project", "project", "shared", "nested", "own"]
 CHANNELWISE = [
     "norm",
     "group_norm",
@@ -82,7 +83,7 @@ class RandomGraph:
         a = self.choose([self.tensors[-1]] * 3 + self.tensors)
         if kind == "project":
             return self.project(a, self.choose([8, 6, 5]))
-        if kind in ("shared", "nested"):
+        if kind in ("shared", "nested", "own"):
             return self.again(kind, a)
         if kind == "concatenate":
             return layers.Concatenate()([a, self.choose(self.tensors)])
@@ -136,6 +137,15 @@ class RandomGraph:
         if kind == "nested":
             layer = keras.Sequential(
                 [keras.Input(a.shape[1:]), layer, layers.BatchNormalization(), layers.Dense(6)]
+            )
+        if kind == "own":
+            inner = [layer, layers.Dropout(0.5), layers.Dense(self.choose([5, a.shape[-1]]))]
+            if self.choose([True, False]):
+                inner.insert(2, layers.BatchNormalization())
+            layer = (
+                Chain(*inner, Chain(layers.Dense(6)))
+                if self.choose([True, False])
+                else Chain(*inner)
             )
         self.known.append((layer, a.shape[-1]))
         return layer(a)

@@ -9,8 +9,20 @@ from keras import layers, ops
 
 import keras_tesla as kt
 from keras_tesla import graph
-from keras_tesla.layers import IDPDense
-from tests.composites import INCOMPLETE, MODELS, Mixer, Net, Perceptron, Scale, Tied, tokens
+from keras_tesla.layers import IDPDense, PerRange
+from tests.composites import (
+    INCOMPLETE,
+    MODELS,
+    Chain,
+    Mixer,
+    Net,
+    Perceptron,
+    Scale,
+    Tied,
+    images,
+    incomplete_residual,
+    tokens,
+)
 from tests.helpers import normal, randomize, to_numpy
 
 
@@ -136,6 +148,38 @@ def test_all_percentages_train_an_operand(gradients):
     changed = to_numpy(scale.gamma) != before
     assert changed.tolist() == [True] * 4 + [False] * 4
     assert tesla.at(50)(x).shape == (4, 5, 3)
+
+
+def test_a_step_at_two_percentages_sums_their_gradients(gradients):
+    def make():
+        return randomize(images(Scale(), incomplete_residual()))
+
+    model, other = make(), make()
+    x, y = inputs_of(model), np.zeros((4, 3), "float32")
+    trained = other.trainable_weights
+
+    def total():
+        found = []
+        for percentage in (100, 50):
+            with kt.percentage_scope(percentage):
+                found.append(ops.mean(ops.square(other(x, training=True))))
+        return sum(found)
+
+    expected = [
+        to_numpy(v) - 0.01 * g for v, g in zip(trained, gradients(total, trained), strict=True)
+    ]
+    tesla = kt.TESLA(model, [100, 50])
+    tesla.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
+    tesla.fit(x, y, batch_size=4, verbose=0)
+    assert_equal(map(to_numpy, model.trainable_weights), expected)
+
+
+def test_private_numbers_of_ranges_inside():
+    """Nothing in them is defined at other percentages than their own."""
+    model = tokens(Chain(PerRange({100: layers.Dense(8), 50: layers.Dense(8)})))
+    tesla = kt.TESLA(model, [100, 50])
+    assert not tesla.graph.closed
+    assert tesla.at(50)(normal(4, 5, 6)).shape == (4, 5, 3)
 
 
 def test_attenuated_gradients_reach_an_operand():

@@ -42,8 +42,11 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The operation's name, after those of the layers that it is within."""
-        return "_".join(x.name for x in (*self.within, self.operation))
+        """The operation's name, after those of the layers that it is within if it lacks them."""
+        found = ""
+        for x in (*self.within, self.operation):
+            found = x.name if not found or x.name.startswith(found) else f"{found}_{x.name}"
+        return found
 
     @property
     def input_tensors(self) -> list[Tensor]:

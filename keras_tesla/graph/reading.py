@@ -7,7 +7,7 @@ import keras
 
 from keras_tesla.graph import opening
 from keras_tesla.graph.calls import Call, Graph, Tensor, evaluate, filled, tensors
-from keras_tesla.graph.tracing import Refused, Shadow, traced
+from keras_tesla.graph.tracing import Refused, Shadow, message, traced
 from keras_tesla.graph.weight import Weight
 from keras_tesla.scope import percentage_scope
 
@@ -268,8 +268,12 @@ class _Reader:
         model = traced(layer, args, kwargs, training=False)
         with percentage_scope(1):
             again = traced(layer, args, kwargs, training=True)
-        opening.check_same(*(_Reader({}, lambda _: False).read(x, given) for x in (model, again)))
-        calls, outputs = _inlined(self.read(model, given), given)
+        try:
+            shallow = [_Reader({}, lambda _: False).read(x, given) for x in (model, again)]
+            calls, outputs = _inlined(self.read(model, given), given)
+        except Exception as error:  # such as an operation that takes no unknown dimension
+            raise Refused(f"what it consists of cannot be read: {message(error)}") from error
+        opening.check_same(*shallow)
         opening.check_numbers(layer, args, kwargs, calls, outputs)
         return calls, outputs
 

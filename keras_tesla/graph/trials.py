@@ -17,8 +17,11 @@ def symbol(tensor):
 
 
 def random_value(tensor):
-    """Returns an array for a `Tensor`, always the same; two examples, unknown dimensions are 8."""
-    shape = [2 if axis == 0 else size or 8 for axis, size in enumerate(tensor.shape)]
+    """Returns an array for a `Tensor`, always the same.
+
+    Where its shape is unknown there are two examples, and other dimensions are 8.
+    """
+    shape = [size or (8 if axis else 2) for axis, size in enumerate(tensor.shape)]
     values = np.random.default_rng(tensor.index).normal(size=shape)
     if not keras.backend.is_float_dtype(tensor.dtype):
         values = np.abs(values)  # places in a table
