@@ -126,6 +126,11 @@ class Chain(layers.Layer):
             shape = layer.compute_output_shape(shape)
         self.gamma = self.add_weight(shape=shape[-1:], initializer="ones", name="gamma")
 
+    def compute_output_shape(self, shape):
+        for layer in self.inner:
+            shape = layer.compute_output_shape(shape)
+        return shape
+
     def call(self, x):
         y = x
         for layer in self.inner:

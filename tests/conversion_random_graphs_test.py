@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_tesla as kt
+from keras_tesla import graph
 from keras_tesla.extraction import extract
 from keras_tesla.narrowing.plan import narrow
 from tests.composites import Chain
@@ -184,7 +185,7 @@ def assert_close(actual, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", nightly_after(4, range(BATCHES)))
 def test_random_graphs(batch):
-    narrower = 0
+    narrower = opened = 0
     for seed in range(batch * BATCH, (batch + 1) * BATCH):
         rng = np.random.default_rng(seed)
         model = RandomGraph(rng).model
@@ -196,6 +197,7 @@ def test_random_graphs(batch):
         except ValueError as error:
             assert "No layer of the model could be made incomplete" in str(error)  # noqa: PT017
             continue
+        opened += graph.read(model).is_opened
         expected = outputs(model, x)
         if seed % 5 == 0:
             assert_close(outputs(kt.order_channels(model), x), expected)
@@ -215,3 +217,4 @@ def test_random_graphs(batch):
             found = runtime.run(interpreter, {fixed.inputs[0].name: x})
             assert_close([found[name] for name in convert.output_names(fixed)], scoped)
     assert narrower > BATCH // 2
+    assert opened

@@ -176,7 +176,8 @@ def test_a_step_at_two_percentages_sums_their_gradients(gradients):
 
 def test_private_numbers_of_ranges_inside():
     """Nothing in them is defined at other percentages than their own."""
-    model = tokens(Chain(PerRange({100: layers.Dense(8), 50: layers.Dense(8)})))
+    chain = Chain(PerRange({100: layers.Dense(8), 50: layers.Dense(8)}), IDPDense(8))
+    model = tokens(chain)
     tesla = kt.TESLA(model, [100, 50])
     assert not tesla.graph.closed
     assert tesla.at(50)(normal(4, 5, 6)).shape == (4, 5, 3)
