@@ -263,7 +263,9 @@ class _Reader:
         Raises:
             Refused: If they cannot be read.
         """
-        given = tensors((args, kwargs))
+        if kwargs.get("training") is not None:
+            raise Refused(f"it is called with training={kwargs['training']}, always")
+        given = list({t.index: t for t in tensors((args, kwargs))}.values())
         opening.check(layer, any(t.index in self._masked for t in given))
         model = traced(layer, args, kwargs, training=False)
         with percentage_scope(1):
