@@ -193,6 +193,25 @@ def test_attenuated_gradients_reach_an_operand():
     tesla.fit(normal(4, 5, 6), np.zeros((4, 5, 3)), verbose=0)
 
 
+@keras.saving.register_keras_serializable("functional_test")
+class Registered(Perceptron):
+    def __init__(self, units, **kwargs):
+        super().__init__(units, 8, first=IDPDense, last=IDPDense, **kwargs)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def test_a_saved_tesla_has_the_classes_of_its_user(tmp_path):
+    tesla = kt.TESLA(tokens(Registered(8, name="block")), [100, 50])
+    tesla.save(tmp_path / "tesla.keras")
+    loaded = keras.models.load_model(tmp_path / "tesla.keras")
+    assert type(loaded.get_layer("block")) is Registered
+    x = normal(4, 5, 6)
+    for percentage in (100, 50):
+        assert_equal(outputs(loaded.at(percentage), x), outputs(tesla.at(percentage), x))
+
+
 def test_the_tables_name_the_layers_inside(capsys):
     model = tokens(Perceptron(8, 8, first=IDPDense, name="block"))
     kt.TESLA(model, [100, 50]).summary(print_fn=print)
