@@ -19,6 +19,7 @@ from keras_tesla import (
 from keras_tesla.analysis import summary
 from keras_tesla.calibration import recalibrate
 from keras_tesla.conversion import to_idp
+from keras_tesla.functional import to_functional
 from keras_tesla.kinds import register_kind
 from keras_tesla.ordering import order_channels
 from keras_tesla.percentages import active_terms
@@ -47,6 +48,7 @@ __all__ = [
     "register_kind",
     "summary",
     "tflite",
+    "to_functional",
     "to_idp",
     "training",
 ]

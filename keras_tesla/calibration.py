@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tesla import cloning, streams
+from keras_tesla import cloning, functional, streams
 from keras_tesla.integers import check_integer
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
 from keras_tesla.narrowing import executor
@@ -97,7 +97,8 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
 
 def _extended(tesla, percentages):
     """Returns a copy of `tesla` that also has variables for the statistics at `percentages`."""
-    calls = tesla.graph.first_calls
+    network, graph = functional.opened(tesla.network)
+    calls = graph.first_calls
 
     def clone_layer(layer):
         if not _has_percentages(layer):
@@ -105,7 +106,7 @@ def _extended(tesla, percentages):
         union = sorted({*layer.percentages, *percentages})
         return type(layer).from_config({**cloning.config_of(layer), "percentages": union})
 
-    network, pairs = cloning.clone(tesla.network, clone_layer)
+    network, pairs = cloning.clone(network, clone_layer)
     for old, new in pairs:
         if _has_percentages(old):
             for source, target in _common_variables(old, new):

@@ -5,7 +5,7 @@ import inspect
 import keras
 import numpy as np
 
-from keras_tesla.graph import Tensor
+from keras_tesla.graph import inside, trials
 
 _WITH_VOCABULARY = (
     keras.layers.IntegerLookup,
@@ -98,11 +98,20 @@ def config_of(layer) -> dict:
     try:
         return {**view.get_config(), **own}
     except Exception as error:  # whatever a user's class raises
+        if is_stock(layer) and _takes_nothing(type(layer)):
+            # Keras writes no config of an Identity that was made with a policy object.
+            return {"trainable": layer.trainable, "dtype": layer.dtype_policy}
         raise ValueError(
             f"Layer {layer.name!r} ({type(layer).__name__}) must be built again, and its "
             "`get_config` fails. Give it, and what it holds, one that works. "
             f"Received: {type(error).__name__}: {str(error).strip()}"
         ) from error
+
+
+def _takes_nothing(cls) -> bool:
+    """Whether a constructor takes only what every layer has."""
+    _, *own = inspect.signature(cls.__init__).parameters.values()
+    return all(p.kind is inspect.Parameter.VAR_KEYWORD for p in own)
 
 
 def _functions(layer) -> dict:
@@ -149,49 +158,26 @@ def is_described(call) -> bool:
     made = rebuilt(type(layer), {"name": layer.name, **config_of(layer)})
 
     def results(*runs):
-        args, kwargs = (_filled(x, _random_value) for x in (call.args, call.kwargs))
+        args, kwargs = (
+            trials.with_tensors(x, trials.random_value) for x in (call.args, call.kwargs)
+        )
         with keras.StatelessScope(collect_losses=True):  # nothing changes
-            return [_arrays(run(*args, **kwargs)) for run in runs]
+            return [trials.arrays(run(*args, **kwargs)) for run in runs]
 
     try:
         first, again = results(layer, layer)
     except Exception:  # whatever a user's class raises
         return True
     try:
-        made(*_filled(call.args, _symbol), **_filled(call.kwargs, _symbol))
+        made(
+            *trials.with_tensors(call.args, trials.symbol),
+            **trials.with_tensors(call.kwargs, trials.symbol),
+        )
         copy_weights(layer, made)
         (other,) = results(made)
     except Exception:  # it lacks what it needs to run
         return False
-    return not _equal(first, again) or _equal(first, other)
-
-
-def _filled(structure, fill):
-    return keras.tree.map_structure(lambda x: fill(x) if isinstance(x, Tensor) else x, structure)
-
-
-def _symbol(tensor):
-    return keras.KerasTensor(tensor.shape, tensor.dtype)
-
-
-def _random_value(tensor):
-    shape = [2 if axis == 0 else size or 8 for axis, size in enumerate(tensor.shape)]
-    values = np.random.default_rng(tensor.index).normal(size=shape)
-    if not keras.backend.is_float_dtype(tensor.dtype):
-        values = np.abs(values)  # places in a table
-    return keras.ops.cast(values, tensor.dtype)
-
-
-def _arrays(results):
-    return [np.array(keras.ops.convert_to_numpy(x)) for x in keras.tree.flatten(results)]
-
-
-def _equal(first, second) -> bool:
-    # One function on equal weights: float32 sums may be made in another order.
-    return len(first) == len(second) and all(
-        a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
-        for a, b in zip(first, second, strict=True)
-    )
+    return not trials.equal(first, again) or trials.equal(first, other)
 
 
 def rebuilt(cls, config):
@@ -248,6 +234,11 @@ class Copied(keras.Layer):
         self._copies = [self._like(variable) for variable in layer.variables]
         self.built = True
 
+    @property
+    def source(self):
+        """The layer that runs."""
+        return self._source()
+
     def _like(self, variable):
         made = self.add_weight(
             name=variable.name,
@@ -262,7 +253,7 @@ class Copied(keras.Layer):
         return made
 
     def call(self, *args, training=None, **kwargs):
-        layer = self._source()
+        layer = self.source
         if self._takes_training:
             kwargs["training"] = training
         mapping = [
@@ -280,15 +271,15 @@ class Copied(keras.Layer):
         return outputs
 
     def compute_output_spec(self, *args, **kwargs):
-        return self._source().compute_output_spec(*args, **kwargs)
+        return self.source.compute_output_spec(*args, **kwargs)
 
     def compute_mask(self, *args, **kwargs):
-        return self._source().compute_mask(*args, **kwargs)
+        return self.source.compute_mask(*args, **kwargs)
 
     def get_config(self):
         raise NotImplementedError(
             f"The layer {self.name!r} runs one that has no config: give "
-            f"{type(self._source()).__name__} a `get_config`."
+            f"{type(self.source).__name__} a `get_config`."
         )
 
 
@@ -312,18 +303,3 @@ def copy_weights(source, target):
         vocabulary = source.get_vocabulary(include_special_tokens=False)
         if len(vocabulary):  # what it has adapted to is no weight and not in the config
             target.set_vocabulary(vocabulary)
-
-
-def inside(layer):
-    """Yields the layers held by a layer's attributes, at any depth."""
-    seen = {id(layer)}
-    queue = [layer]
-    while queue:
-        for value in vars(queue.pop()).values():
-            if isinstance(value, dict):
-                value = list(value.values())
-            for x in value if isinstance(value, (list, tuple, set)) else [value]:
-                if isinstance(x, keras.Layer) and id(x) not in seen:
-                    seen.add(id(x))
-                    queue.append(x)
-                    yield x

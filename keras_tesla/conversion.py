@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_tesla import cloning, profiles
+from keras_tesla import cloning, functional, profiles
 from keras_tesla import graph as graphs
 from keras_tesla.channels import Channels, Selection, common_parts
 from keras_tesla.kinds.registry import inherited_kind_of, kind_of
@@ -97,17 +97,23 @@ def to_idp(
     At 100 % the copy computes what the model does, up to rounding. If the profile is not all ones,
     the kernels are divided by its coefficients to keep this true.
 
+    Your own layers that consist of others are opened where that is possible, and subclassed models
+    are read, as by `to_functional`: the layers inside are converted. The report says why a layer
+    is not opened.
+
     At a lower percentage it leaves out channels that were trained to matter, so its accuracy is low
     at first: move the important ones to the front (`order_channels`, before this), measure
     statistics (`recalibrate`) and fine-tune (`TESLA`).
 
     Args:
-        model: A built Functional or Sequential `keras.Model`, trained or not. It is not changed.
+        model: A built `keras.Model`, trained or not: Functional, Sequential, or a subclassed one
+            that was called on floats of a known shape. It is not changed.
         percentages: Iterable of distinct ints, 1..100, that batch normalizations get statistics
             for: those to be trained and used. Must include 100.
         profile: What the incomplete layers take as `profile`.
         trainable_profile: Bool, whether their coefficients are trained.
-        skip: Names of layers to leave as they are, or a function `layer -> bool`.
+        skip: Names of layers to leave as they are, or a function `layer -> bool`. One that
+            consists of others is not opened then.
         input_complete: Bool, whether the first layers, which read the model's inputs, read all
             channels of them.
 
@@ -117,9 +123,9 @@ def to_idp(
         into stock layers again.
 
     Raises:
-        ValueError: If the model is subclassed or not built; no layer could be made incomplete; a
-            name in `skip` is unknown; `percentages` are invalid or without 100; or a kernel divided
-            by its coefficients is not finite.
+        ValueError: If the model is not built or cannot be read; no layer could be made incomplete;
+            a name in `skip` is unknown; `percentages` are invalid or without 100; or a kernel
+            divided by its coefficients is not finite.
 
     Example:
 
@@ -141,9 +147,10 @@ def to_idp(
             f"Received: {list(percentages)}"
         )
     profile = profiles.get(profile)
-    graph = graphs.read(model)
     graphs.check_class(model)
-    reading = _Reading(graph, _skipped(skip, graph), input_complete)
+    skipped = _Skip(skip)
+    model, graph = functional.opened(model, opens=lambda layer: not skipped(layer))
+    reading = _Reading(graph, skipped.ids(graph), input_complete)
     if not reading.reads:
         raise ValueError(
             "No layer of the model could be made incomplete, so every percentage would be the same "
@@ -165,7 +172,8 @@ def to_idp(
             kind_of(old).copy_weights(old, new)
         else:
             cloning.copy_weights(old, new)
-    copy.conversion_report = _at(reading.report(), graphs.read(copy), percentages)
+    of_copy = graphs.read(copy, opens=lambda _: False)
+    copy.conversion_report = _at(reading.report(), of_copy, percentages)
     return copy
 
 
@@ -197,18 +205,36 @@ def _at(report, graph, percentages) -> ConversionReport:
     return ConversionReport(tuple(rows), plan.percentage, tuple(not_read))
 
 
-def _skipped(skip, graph):
-    """Returns the ids of the layers to skip."""
-    if callable(skip):
-        return {id(layer) for layer in graph.layers if skip(layer)}
-    names = {skip} if isinstance(skip, str) else set(skip)
-    unknown = names - {layer.name for layer in graph.layers}
-    if unknown:
-        raise ValueError(
-            f"`skip` names layers that the model does not have: {sorted(unknown)}. Its layers are "
-            f"{[layer.name for layer in graph.layers]}"
-        )
-    return {id(layer) for layer in graph.layers if layer.name in names}
+class _Skip:
+    """Which layers are left as they are.
+
+    Args:
+        skip: As in `to_idp`.
+    """
+
+    def __init__(self, skip):
+        self._says = skip if callable(skip) else None
+        self._names = set() if callable(skip) else {skip} if isinstance(skip, str) else set(skip)
+        self._found: set[str] = set()
+
+    def __call__(self, layer) -> bool:
+        self._found.add(layer.name)
+        return bool(self._says(layer)) if self._says else layer.name in self._names
+
+    def ids(self, graph) -> set[int]:
+        """Returns the ids of a graph's layers to skip.
+
+        Raises:
+            ValueError: If no layer has one of the names, nor had one that was opened.
+        """
+        ids = {id(layer) for layer in graph.layers if self(layer)}
+        unknown = self._names - self._found
+        if unknown:
+            raise ValueError(
+                f"`skip` names layers that the model does not have: {sorted(unknown)}. Its layers "
+                f"are {[layer.name for layer in graph.layers]}"
+            )
+        return ids
 
 
 class _Reading:
@@ -230,6 +256,7 @@ class _Reading:
         self._skipped = skipped
         self._keep_inputs = input_complete
         self._where = layouts(graph)
+        self._closed = graph.closed
         self._makers = {t.index: call for call in graph.calls for t in call.output_tensors}
         # What no layer with weights has touched yet, and where its channels are then.
         self._raw = {
@@ -262,8 +289,9 @@ class _Reading:
                 self.became[key] = kind.incomplete
             reason = reasons.get(key) or self._reason(of_layer)
             if reason is not None:
-                became = self.became.get(key, type(layer))
-                row = ConvertedLayer(layer.name, type(layer).__name__, became.__name__, reason)
+                cls = type(layer.source if isinstance(layer, cloning.Copied) else layer)
+                became = self.became.get(key, cls)
+                row = ConvertedLayer(layer.name, cls.__name__, became.__name__, reason)
                 self._rows.append(row)
 
     def report(self) -> ConversionReport:
@@ -336,6 +364,8 @@ class _Reading:
             return None
         ins = [self._where[t.index] for t in call.input_tensors]
         outs = [self._where[t.index] for t in call.output_tensors]
+        if id(layer) in self._closed:
+            return f"is not opened: {self._closed[id(layer)]}"
         if all(ins) and not any(outs):
             return "is not understood, or mixes channels: reads and computes all of them"
         if not layer.weights:

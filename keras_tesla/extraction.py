@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_tesla import cloning
 from keras_tesla.channels import Selection, indices, take
-from keras_tesla.graph import filled, tensors
+from keras_tesla.graph import Weight, filled, tensors
 from keras_tesla.kinds.kind import weight_at
 from keras_tesla.layers import IncompleteDotProduct
 from keras_tesla.names import unique_name
@@ -50,15 +50,19 @@ def extract(
         if not isinstance(operation, keras.Layer):
             return cloning.operation_like(operation)
         if narrowed is None:
-            name = unique_name(operation.name, taken)
+            name = unique_name(step.call.name, taken)
             return cloning.copy_of(operation, name, dtype, step.call)
         config = {**narrowed.config, **({"dtype": dtype} if dtype else {})}
-        config["name"] = unique_name(config.get("name", operation.name), taken)
+        config["name"] = unique_name(step.call.name, taken)
         return cloning.rebuilt(narrowed.cls, config)
 
     def call_step(step, args, kwargs):
         # A layer called twice stays one layer where both calls have the same width.
         original, narrowed = step.call.operation, step.narrowed
+        if isinstance(original, Weight):
+            # A constant of the operations that read it: no layer of Keras returns its weight.
+            value = original.value if narrowed is None else narrowed.weights()["value"]
+            return ops.convert_to_numpy(ops.cast(value, step.call.output_tensors[0].dtype))
         apart = private_apart and _has_private_profile(original) and not _has_mask(args[0])
         if apart:
             args = (_weighed(args[0], original, plan.percentage, step.widths.layouts[0]), *args[1:])
@@ -84,6 +88,8 @@ def extract(
                 operation.kernel_limit = original.limit_of(step.widths)
         elif isinstance(operation, keras.Layer):
             cloning.copy_weights(original, operation)
+        if not any(map(keras.backend.is_keras_tensor, keras.tree.flatten((args, kwargs)))):
+            outputs = operation(*args, **kwargs)  # of constants: computed at once, so once more
         return outputs
 
     graph = plan.graph

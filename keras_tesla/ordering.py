@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_tesla import cloning
+from keras_tesla import cloning, functional
 from keras_tesla import graph as graphs
 from keras_tesla.channels import Channels, Selection
 from keras_tesla.kinds.registry import kind_of
@@ -44,16 +44,17 @@ def order_channels(model):
     the batch normalizations.
 
     Args:
-        model: A trained, built Functional or Sequential `keras.Model`, with incomplete layers or
-            without. It is not changed.
+        model: A trained, built `keras.Model`, with incomplete layers or without: Functional,
+            Sequential, or subclassed as in `to_idp`. It is not changed. Layers that consist of
+            others are opened (`to_functional`).
 
     Returns:
         A Functional `keras.Model`, not compiled.
 
     Raises:
-        ValueError: If the model is subclassed or not built, or an incomplete layer has a profile,
-            shared or private, other than all ones: its coefficients belong to positions, not to
-            channels.
+        ValueError: If the model is not built or cannot be read, or an incomplete layer has a
+            profile, shared or private, other than all ones: its coefficients belong to positions,
+            not to channels.
 
     Example:
 
@@ -67,7 +68,7 @@ def order_channels(model):
         Deployment, 2020, https://arxiv.org/abs/1908.09791 (channel sorting)
     """
     graphs.check_class(model)
-    graph = graphs.read(model)
+    model, graph = functional.opened(model)
     for layer in graph.layers:
         _check_profile(layer)
     calls = graph.first_calls
@@ -222,6 +223,8 @@ class _Reading:
             return self._hand_on(call, inputs, outputs)
         if kind.permuted(layer) is None:
             return None
+        if not inputs:  # a weight that is an operand itself
+            return self._operand(call, inputs, outputs)
         if kind.projects and len(inputs) == 1:
             return self._project(call, inputs, outputs)
         order = self._hand_on(call, inputs, outputs)
@@ -245,6 +248,13 @@ class _Reading:
             self.groups.fix(writes)
         self._use(layer, order, writes)
         return writes
+
+    def _operand(self, call, inputs, outputs):
+        if outputs[0] is None or not _is_narrowed(call, inputs, outputs):
+            return None
+        order = _Order((self.groups.new(outputs[0].count),), 1)
+        self._use(call.operation, None, order)
+        return order
 
     def _hand_on(self, call, inputs, outputs):
         """A layer that treats each channel separately: all of its inputs have one order."""

@@ -51,6 +51,7 @@ def test_the_public_names_are_these():
         "register_kind",
         "summary",
         "tflite",
+        "to_functional",
         "to_idp",
         "training",
     ]

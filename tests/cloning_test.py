@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import keras_tesla as kt
+from keras_tesla import cloning
 from tests.helpers import to_numpy
 
 X = np.random.default_rng(0).normal(size=(6, 8)).astype("float32")
@@ -86,6 +87,14 @@ def test_every_function_that_copies_a_model_copies_the_layer(make):
         small = tesla.at(percentage)
         of_tesla = tesla.predict(X, percentage=percentage, verbose=0)
         np.testing.assert_allclose(to_numpy(small(X)), of_tesla, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_of_keras_without_a_config():
+    """Keras writes none of an Identity that was made with a dtype policy."""
+    layer = layers.Identity(dtype=keras.DTypePolicy("float32"), name="same")
+    copy = cloning.copy_of(layer)
+    assert type(copy) is layers.Identity
+    assert copy.name == "same"
 
 
 def test_a_copy_has_weights_of_its_own_and_trains():

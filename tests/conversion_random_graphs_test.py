@@ -6,15 +6,17 @@ import pytest
 from keras import layers, ops
 
 import keras_tesla as kt
+from keras_tesla import graph
 from keras_tesla.extraction import extract
 from keras_tesla.narrowing.plan import narrow
+from tests.composites import Chain
 from tests.helpers import nightly_after, randomize
 
 BACKEND = keras.backend.backend()
 # 500 on TensorFlow, 100 of them on a push; JAX compiles each again.
 BATCHES, BATCH = {"tensorflow": (20, 25), "torch": (10, 10), "jax": (5, 4)}[BACKEND]
 
-PROJECTIONS = ["project", "project", "shared", "nested"]
+PROJECTIONS = ["project", "project", "shared", "nested", "own"]
 CHANNELWISE = [
     "norm",
     "group_norm",
@@ -82,7 +84,7 @@ class RandomGraph:
         a = self.choose([self.tensors[-1]] * 3 + self.tensors)
         if kind == "project":
             return self.project(a, self.choose([8, 6, 5]))
-        if kind in ("shared", "nested"):
+        if kind in ("shared", "nested", "own"):
             return self.again(kind, a)
         if kind == "concatenate":
             return layers.Concatenate()([a, self.choose(self.tensors)])
@@ -137,6 +139,15 @@ class RandomGraph:
             layer = keras.Sequential(
                 [keras.Input(a.shape[1:]), layer, layers.BatchNormalization(), layers.Dense(6)]
             )
+        if kind == "own":
+            inner = [layer, layers.Dropout(0.5), layers.Dense(self.choose([5, a.shape[-1]]))]
+            if self.choose([True, False]):
+                inner.insert(2, layers.BatchNormalization())
+            layer = (
+                Chain(*inner, Chain(layers.Dense(6)))
+                if self.choose([True, False])
+                else Chain(*inner)
+            )
         self.known.append((layer, a.shape[-1]))
         return layer(a)
 
@@ -174,7 +185,7 @@ def assert_close(actual, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", nightly_after(4, range(BATCHES)))
 def test_random_graphs(batch):
-    narrower = 0
+    narrower = opened = 0
     for seed in range(batch * BATCH, (batch + 1) * BATCH):
         rng = np.random.default_rng(seed)
         model = RandomGraph(rng).model
@@ -186,6 +197,7 @@ def test_random_graphs(batch):
         except ValueError as error:
             assert "No layer of the model could be made incomplete" in str(error)  # noqa: PT017
             continue
+        opened += graph.read(model).is_opened
         expected = outputs(model, x)
         if seed % 5 == 0:
             assert_close(outputs(kt.order_channels(model), x), expected)
@@ -205,3 +217,4 @@ def test_random_graphs(batch):
             found = runtime.run(interpreter, {fixed.inputs[0].name: x})
             assert_close([found[name] for name in convert.output_names(fixed)], scoped)
     assert narrower > BATCH // 2
+    assert opened

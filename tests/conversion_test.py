@@ -588,7 +588,7 @@ class Subclassed(keras.Model):
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        (Subclassed(), {}, "Functional or Sequential"),
+        (Subclassed(), {}, "not built"),
         (keras.Sequential([layers.Dense(3)]), {}, "not built"),
         (keras.Sequential([keras.Input((3,)), layers.ReLU()]), {}, "No layer of the model could"),
         (cnn(), {"skip": ["hiden"]}, r"does not have: \['hiden'\]"),

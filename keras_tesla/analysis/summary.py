@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_tesla import graph as graphs
+from keras_tesla.graph import Call
 from keras_tesla.kinds.registry import multiply_adds_of
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.percentages import check_percentages
@@ -83,13 +84,15 @@ def summary(model, percentages=None, print_fn=print):
         name = model.name
         percentages = (100, 75, 50, 25) if percentages is None else percentages
     percentages = check_percentages(percentages)
-    operations = {id(call.operation): call.operation for call in graph.calls}
+    operations: dict[int, Call] = {}  # {id of a layer or operation: its first call}
+    for call in graph.calls:
+        operations.setdefault(id(call.operation), call)
     uncounted: set[int] = set()
     # Axes: operation, percentage, quantity.
     costs = np.stack([_costs(graph, p, operations, uncounted) for p in percentages], axis=1)
     rows = [
-        (operation.name, of_operation, key in uncounted)
-        for (key, operation), of_operation in zip(operations.items(), costs, strict=True)
+        (call.name, of_operation, key in uncounted)
+        for (key, call), of_operation in zip(operations.items(), costs, strict=True)
         if of_operation.any() or key in uncounted
     ]
     print_fn(_table(name, percentages, rows))
@@ -101,7 +104,7 @@ def _costs(graph, percentage, operations, uncounted):
     Args:
         graph: The calls of the model.
         percentage: Int.
-        operations: {id: layer or operation}, all of the graph's.
+        operations: The ids of all layers and operations of the graph.
         uncounted: To this the ids of those are added whose multiply-adds are not known.
     """
     costs = {key: np.zeros(3, "int64") for key in operations}

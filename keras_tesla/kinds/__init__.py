@@ -15,12 +15,16 @@ from keras_tesla.kinds import (
     normalization,
     operations,
     projection,
+    weight,
     whole,
 )
 from keras_tesla.kinds.kind import Channelwise, Kind, Narrowed, Widths
 from keras_tesla.kinds.registry import register_kind
 
 # Importing a family registers its kinds.
-_FAMILIES = (channelwise, depthwise, merging, normalization, operations, projection, whole)
+_FAMILIES = (
+    *(channelwise, depthwise, merging, normalization, operations, projection),
+    *(weight, whole),
+)
 
 __all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Selection", "Widths", "register_kind"]

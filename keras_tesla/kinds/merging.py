@@ -23,48 +23,58 @@ def _same(layouts):
     return first and dataclasses.replace(first, parts=common_parts(layouts))
 
 
-class _Merge(Kind):
-    """Several inputs with equal channels, combined number by number (or broadcast)."""
+class _Broadcast(Kind):
+    """Several inputs with equal channels, combined number by number.
+
+    A tensor of one channel goes with each channel of the others. An operand of fewer axes, such as
+    a weight, lies along the last ones, as in NumPy.
+    """
 
     def layouts(self, call, inputs):
-        (y,) = call.output_tensors
-        same = len(set(inputs)) == 1 and all(
-            len(t.shape) == len(y.shape) for t in call.input_tensors
-        )
-        return [_same(inputs) if same and not _has_arrays(call) else None]
+        aligned = _aligned(call, inputs)
+        wide = _wide(call, aligned)
+        found = [layout for layout, w in zip(aligned, wide, strict=True) if w]
+        return [_same(found) if len(set(found)) == 1 and not _has_arrays(call) else None]
 
     def widths(self, call, percentage, inputs, outputs, demand):
         if outputs[0] is None or is_regularized(call.operation):
             return super().widths(call, percentage, inputs, outputs, demand)
-        return Widths(list(demand), list(demand) * len(inputs), list(inputs))
-
-
-class _Broadcast(_Merge):
-    """The same, also with tensors of one channel, which go with each channel of the others."""
-
-    def layouts(self, call, inputs):
-        wide = _wide(call, inputs)
-        return super().layouts(call, [v for v, w in zip(inputs, wide, strict=True) if w])
-
-    def widths(self, call, percentage, inputs, outputs, demand):
-        wide = _wide(call, inputs)
-        widths = super().widths(call, percentage, inputs, outputs, demand)
-        return dataclasses.replace(
-            widths,
-            inputs=[v if w else None for v, w in zip(widths.inputs, wide, strict=True)],
-            layouts=[v if w else None for v, w in zip(widths.layouts, wide, strict=True)],
+        wide = _wide(call, _aligned(call, inputs))
+        return Widths(
+            list(demand),
+            [demand[0] if w else None for w in wide],
+            [layout if w else None for layout, w in zip(inputs, wide, strict=True)],
         )
 
 
-def _wide(call, inputs) -> list[bool]:
+def _aligned(call, inputs) -> list[Channels | None]:
+    """The layouts of a merge's inputs by the axes of its output."""
+    rank = len(call.output_tensors[0].shape)
+    # A layer such as Add puts missing axes elsewhere.
+    fits = not isinstance(call.operation, keras.Layer)
+    return [
+        layout and (fits or len(x.shape) == rank or None) and _moved(layout, rank - len(x.shape))
+        for layout, x in zip(inputs, call.input_tensors, strict=True)
+    ]
+
+
+def _moved(layout, axes):
+    return dataclasses.replace(layout, axis=layout.axis + axes)
+
+
+def _wide(call, aligned) -> list[bool]:
     """For each input of a merge, whether it has all channels of the output, not one for all."""
     (y,) = call.output_tensors
-    axes = {v.axis for v in inputs if v and y.shape[v.axis] == v.repeats * v.count > 1}
+    axes = {v.axis for v in aligned if v and y.shape[v.axis] == v.repeats * v.count > 1}
     if len(axes) != 1:
-        return [True] * len(inputs)
+        return [True] * len(aligned)
     (axis,) = axes
-    rank = len(y.shape)
-    return [len(x.shape) != rank or x.shape[axis] != 1 for x in call.input_tensors]
+    return [_size(x, axis, len(y.shape)) != 1 for x in call.input_tensors]
+
+
+def _size(x, axis, rank):
+    missing = rank - len(x.shape)
+    return x.shape[axis - missing] if axis >= missing else 1
 
 
 register(

@@ -5,6 +5,7 @@ import copy
 import keras
 
 from keras_tesla.cloning import is_stock
+from keras_tesla.graph import know
 from keras_tesla.kinds.kind import Kind, Whole
 
 _KINDS: dict[type | str, Kind] = {}  # a string: the class name of an operation of Keras' own
@@ -21,6 +22,7 @@ def register(kind: Kind, *classes: type | str):
             no other public name.
     """
     _KINDS.update(dict.fromkeys(classes, kind))
+    know(classes, narrowed=not isinstance(kind, Whole))
 
 
 def register_kind(cls, kind=None, *, like=None):

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_tesla.channels import Selection, put, take
 from keras_tesla.cloning import rebuilt
+from keras_tesla.graph import takes_training
 from keras_tesla.kinds.kind import Narrowed, weight_at
 from keras_tesla.narrowing import executor
 from keras_tesla.narrowing.gradients import value_of
@@ -39,7 +40,7 @@ class LivePlan:
             }
         self._layers = {key: layer.result() for key, layer in building.items()}
         self._made_from = [(s, _arguments(s)) for s in plan.steps if s.narrowed is not None]
-        self._in_training = {id(s) for s in plan.steps if _takes_training(s.call.operation)}
+        self._in_training = {id(s) for s in plan.steps if takes_training(s.call.operation)}
 
     def changed(self) -> list[str]:
         """Returns the layers that were given another argument since, such as an activation."""
@@ -114,13 +115,6 @@ class LivePlan:
         for loss in scope.losses:
             add_loss(loss)
         return outputs
-
-
-def _takes_training(operation):
-    return (
-        isinstance(operation, keras.Layer)
-        and "training" in inspect.signature(operation.call).parameters
-    )
 
 
 class _Take(keras.Layer):

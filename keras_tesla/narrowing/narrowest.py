@@ -95,8 +95,10 @@ def _masks(weight, extents, axes, layer, step, plan):
     # After a Flatten the axis has the channels once for each position.
     positions = layer.positions if isinstance(layer, IDPDense) else 1
     output_layout = plan.layouts[step.call.output_tensors[0].index]
+    # A weight that is an operand itself is called on nothing.
+    (read, read_layout) = (*widths.inputs, None)[0], (*widths.layouts, None)[0]
     for axis, channels, layout, repeats in [
-        (axes[0], widths.inputs[0], widths.layouts[0], positions),
+        (axes[0], read, read_layout, positions),
         (axes[1], widths.outputs[0], output_layout, 1),
     ]:
         if axis is None or channels is None or layout is None or masks[axis].all():

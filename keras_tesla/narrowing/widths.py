@@ -23,7 +23,7 @@ def table(graph: Graph, percentages) -> str:
     steps = [{id(step.call): step for step in plan.steps} for plan in plans]
     rows = [
         (
-            _shortened(call.operation.name),
+            _shortened(call.name),
             [_cell(plan, of.get(id(call))) for plan, of in zip(plans, steps, strict=True)],
         )
         for call in graph.calls
@@ -50,7 +50,7 @@ def computed_channels(plan) -> dict[str, str]:
     for step in plan.steps:
         layout = plan.layouts[step.call.output_tensors[0].index]
         computed = step.widths.outputs[0]
-        name = step.call.operation.name
+        name = step.call.name
         if layout is None:
             found[name] = "all"
         else:

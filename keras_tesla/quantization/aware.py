@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_tesla import cloning
+from keras_tesla import cloning, functional
 from keras_tesla import graph as graphs
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
 from keras_tesla.names import unique_name
@@ -51,8 +51,7 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
     rate; then `keras_tesla.tflite.export(.., quantization="int8")` needs no representative data.
 
     Args:
-        model: A built Functional or Sequential `keras.Model` with incomplete layers, in float32. It
-            is not changed.
+        model: A built `keras.Model` with incomplete layers, in float32. It is not changed.
         percentages: Iterable of distinct ints, 1..100, that get ranges: those to be trained and
             exported.
         momentum: Float, 0 <= m < 1: how slowly the ranges follow the batches.
@@ -62,7 +61,7 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
         names.
 
     Raises:
-        ValueError: If the model is subclassed, not built or without an incomplete layer;
+        ValueError: If the model is not built, cannot be read or is without an incomplete layer;
             percentages are invalid, or a layer has no statistics or private numbers for them; or a
             layer has no int8 form here, such as one with a private profile. The message names it.
 
@@ -80,8 +79,8 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
         Integer-Arithmetic-Only Inference, 2018, https://arxiv.org/abs/1712.05877
     """
     percentages = check_percentages(percentages)
-    graph = graphs.read(model)
     graphs.check_class(model)
+    model, graph = functional.opened(model)
     if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
         raise ValueError(
             "The model has no incomplete layer (IDPDense, IDPConv2D and others), so every "

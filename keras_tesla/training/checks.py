@@ -29,10 +29,12 @@ def check_graph(graph: Graph):
             )
         hidden = next((x for x in cloning.inside(layer) if _is_idp(x)), None)
         if hidden is not None:
+            why = graph.closed.get(id(layer))
             raise ValueError(
                 f"Layer {layer.name!r} ({type(layer).__name__}) contains the IDP layer "
-                f"{hidden.name!r}, which narrowing cannot see there. Use the IDP layer directly; "
-                "IDPDense takes inputs of any rank."
+                f"{hidden.name!r}, which narrowing cannot see there"
+                + (f": {why}" if why else "")
+                + ". Use the IDP layer directly; IDPDense takes inputs of any rank."
             )
     if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
         raise ValueError(

@@ -9,6 +9,7 @@ import pytest
 from keras import layers, ops
 
 from keras_tesla.analysis.cost import multiply_adds
+from keras_tesla.graph import Weight
 from keras_tesla.kinds import activations, registry
 from keras_tesla.kinds.kind import Whole
 from keras_tesla.layers import (
@@ -37,10 +38,23 @@ def flattened():
     return keras.Model(x, IDPDense(3, input_channels=8)(layers.Flatten()(wide(2)(x))))
 
 
+class Own(layers.Layer):
+    """Weights of its own as operands, of fewer axes than the images and of as many."""
+
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=(8,), name="gamma")
+        self.shift = self.add_weight(shape=(6, 6, 8), name="shift")
+        self.offset = self.add_weight(shape=(1, 1, 1, 8), name="offset")
+
+    def call(self, x):
+        return self.gamma * x + ops.maximum(self.shift, 1.0) - self.offset
+
+
 PRIVATE = {"percentages": [100, 50, 25, 1], "private_bias": True, "private_profile": True}
 
 # For each kind with a rule: functions that return a model in which it narrows `wide` to 4 of 8.
 NARROWED = {
+    Weight: [lambda: through(Own())],
     **{
         kind: [lambda kind=kind: through(kind())]
         for kind in (layers.ELU, layers.Identity, layers.LeakyReLU, layers.ReLU)

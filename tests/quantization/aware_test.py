@@ -179,7 +179,7 @@ class OwnDense(layers.Dense):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Own(), "subclassed"),
+        (lambda: Own(), "Call it once"),
         (lambda: keras.Sequential([IDPDense(3)]), "not built"),
         (lambda: keras.Sequential([keras.Input((3,)), layers.Dense(3)]), "no incomplete layer"),
         (lambda: dense(layers.LayerNormalization()), "'layer_normalization.*no int8 form"),
