@@ -96,7 +96,7 @@ def test_a_weight_is_read_when_it_runs():
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-@pytest.mark.push
+@pytest.mark.slow
 def test_all_of_these_are_opened(make):
     model = make()
     variables = list(map(to_numpy, model.variables))
@@ -288,7 +288,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("make", WHOLE)
-@pytest.mark.push
+@pytest.mark.slow
 def test_stays_whole_and_right(make, assert_same_three_ways):
     block = make()
     x = keras.Input((5, 6))

@@ -84,6 +84,6 @@ def test_a_loop_that_collects_is_refused_in_the_branch_of_an_if(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_unrolled_it_runs_there(tmp_path):
     assert_runs(stacked(unroll=True), tmp_path / "out", mode="percentage_input")
