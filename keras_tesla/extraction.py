@@ -8,6 +8,7 @@ from keras_tesla import cloning
 from keras_tesla.channels import Selection, indices, take
 from keras_tesla.graph import Weight, filled, tensors
 from keras_tesla.kinds.kind import weight_at
+from keras_tesla.kinds.registry import inherited_kind_of
 from keras_tesla.layers import IncompleteDotProduct
 from keras_tesla.names import unique_name
 from keras_tesla.narrowing import executor
@@ -50,6 +51,13 @@ def extract(
         if not isinstance(operation, keras.Layer):
             return cloning.operation_like(operation)
         if narrowed is None:
+            if inherited_kind_of(operation).depends:
+                raise ValueError(
+                    f"Layer {operation.name!r} ({type(operation).__name__}) depends on the "
+                    f"percentage, and its kind does not say what it is at {plan.percentage} %, so "
+                    "a model of this percentage alone would compute as at 100 %. Give the kind a "
+                    "`narrow` that returns a layer without a percentage."
+                )
             name = unique_name(step.call.name, taken)
             return cloning.copy_of(operation, name, dtype, step.call)
         config = {**narrowed.config, **({"dtype": dtype} if dtype else {})}
