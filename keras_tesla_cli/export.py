@@ -60,6 +60,8 @@ flags.DEFINE_bool(
     "overwrite", False, "Whether to replace an export in the folder.", flag_values=FLAGS
 )
 
+_LINE = 80  # characters
+
 
 def main(arguments):
     """Exports a model; see the flags."""
@@ -126,6 +128,9 @@ def _summary(bundle):
             f"{entry.percentage:>3} {entry.multiply_adds:>14,} {entry.bytes:>11,} {accuracy:>8} "
             f"{1e6 * entry.latency:>11.1f} {entry.max_abs_difference:>10.2g}  {entry.file}"
         )
+    if uncounted := bundle.entries[0].not_counted:
+        text = f"multiply-adds without these layers, of which nobody knows: {', '.join(uncounted)}"
+        yield textwrap.shorten(text, _LINE, placeholder=" ..")
     total = sum(file["bytes"] for file in bundle.files)
     if len(bundle.files) == 1:
         yield f"file: {bundle.directory / bundle.files[0]['file']}"
@@ -137,4 +142,4 @@ def _summary(bundle):
         reasons = {weight["reason"] for weight in unshared}
         their_bytes = sum(weight["bytes"] for weight in unshared)
         text = f"not shared: {len(unshared)} weights, {their_bytes:,} bytes: "
-        yield textwrap.shorten(text + "; ".join(sorted(reasons)), 80, placeholder=" ..")
+        yield textwrap.shorten(text + "; ".join(sorted(reasons)), _LINE, placeholder=" ..")

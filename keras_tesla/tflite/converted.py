@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_tesla import extraction
-from keras_tesla.analysis.cost import multiply_adds
+from keras_tesla.analysis import cost
 from keras_tesla.channels import Selection
 from keras_tesla.narrowing.plan import narrow
 from keras_tesla.scope import percentage_scope
@@ -24,7 +24,8 @@ class Converted:
 
     Args:
         percentage: Int, 1..100.
-        multiply_adds: Of one example.
+        multiply_adds: Of one example, without those of `not_counted`.
+        not_counted: Names of the layers whose multiply-adds nobody knows.
         content: Bytes of a .tflite file, quantized as asked.
         floats: The same in float32; None where nothing needs it.
         expectation: What Keras computes, for the only signature of the file.
@@ -33,6 +34,7 @@ class Converted:
 
     percentage: int
     multiply_adds: int
+    not_counted: list[str]
     content: bytes
     floats: bytes | None
     expectation: verify.Expectation
@@ -113,7 +115,13 @@ def convert_percentage(
         what, None, examples.inputs, outputs, allowed, spread, examples.advice
     )
     return Converted(
-        percentage, multiply_adds(model), content, floats, expectation, plan.selections()
+        percentage,
+        cost.multiply_adds(model),
+        cost.not_counted(model),
+        content,
+        floats,
+        expectation,
+        plan.selections(),
     )
 
 

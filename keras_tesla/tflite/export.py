@@ -173,6 +173,7 @@ class _FileBuilder:
                     each.percentage,
                     signature(each.percentage),
                     each.multiply_adds,
+                    each.not_counted,
                     _scales(graph, graph.inputs),
                     _scales(graph, graph.outputs),
                 )

@@ -102,6 +102,8 @@ class Model:
                 f"{entry['percentage']:>4} {entry['multiply_adds']:>14,} {entry['bytes']:>11,} "
                 f"{accuracy:>9} {1e6 * entry['latency']:>12.1f}"
             )
+        uncounted = header["percentages"][0].get("not_counted", [])
+        lines += [f"without the multiply-adds of {name!r}: not known" for name in uncounted]
         return "\n".join(lines)
 
     def _checked(self, inputs):
