@@ -56,6 +56,12 @@ flags.DEFINE_list(
 flags.DEFINE_integer(
     "batch_size", 1, "Fixed batch size of the files.", flag_values=FLAGS, lower_bound=1
 )
+flags.DEFINE_float(
+    "tolerance",
+    None,
+    "Largest difference from Keras, relative to the largest output; default: 1e-5.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool(
     "overwrite", False, "Whether to replace an export in the folder.", flag_values=FLAGS
 )
@@ -100,6 +106,7 @@ def main(arguments):
         int8_io=FLAGS.int8_io,
         validation_data=validation,
         labels=lists.labels(FLAGS.labels),
+        tolerance=FLAGS.tolerance,
         progress=progress.say,
     )
     progress.clear()

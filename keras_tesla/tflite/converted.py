@@ -110,10 +110,15 @@ def convert_percentage(
     spread = None
     if settings.quantization is not None:
         spread = verify.spread_allowed(content, examples.inputs, outputs, what, examples.advice)
-    allowed = verify.tolerance(tesla.network)
-    expectation = verify.Expectation(
-        what, None, examples.inputs, outputs, allowed, spread, examples.advice
-    )
+    allowed, advice = settings.tolerance, examples.advice
+    if allowed is None:
+        allowed = verify.tolerance(tesla.network)
+    if spread is None:
+        advice = (
+            "If that is the rounding of float32, as where large numbers nearly cancel out, pass "
+            f"a larger `tolerance`; it was {allowed:.3g}"
+        )
+    expectation = verify.Expectation(what, None, examples.inputs, outputs, allowed, spread, advice)
     return Converted(
         percentage,
         cost.multiply_adds(model),

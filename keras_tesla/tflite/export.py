@@ -38,13 +38,14 @@ def export(
     validation_data=None,
     labels: list[str] | None = None,
     normalization: dict | None = None,
+    tolerance: float | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
     """Writes a trained model as .tflite files whose cost is chosen by a percentage.
 
     Every percentage of every file is run in LiteRT, by the Interpreter with and without XNNPACK and
     by CompiledModel, and compared with Keras before the file gets its name: float32 outputs must
-    agree within 1e-5 of the largest output.
+    agree within 1e-5 of the largest output, or `tolerance`.
 
     Args:
         tesla: The trained model, on the TensorFlow backend.
@@ -74,6 +75,10 @@ def export(
             of the outputs, for the manifest and the file's metadata.
         normalization: {input name: (mean, std)}, for the file's metadata: the network takes
             `(x - mean) / std`.
+        tolerance: Float, 0 < tolerance < 1: how far the outputs of a float32 file may be from those
+            of Keras, relative to the largest output (at least 1). Default: 1e-5, more for a network
+            of mixed precision. Give a larger one where rounding alone is more: where large numbers
+            nearly cancel out, as in the squared distance of two embeddings.
         progress: Function that takes a line on each percentage that is done.
 
     Returns:
@@ -101,6 +106,7 @@ def export(
         validation_data=validation_data,
         labels=labels,
         normalization=normalization,
+        tolerance=tolerance,
     )
     percentages = checks.check_model(tesla, settings)
     checks.warn_of_untrained(tesla, percentages)

@@ -220,6 +220,14 @@ def test_export_compares_on_the_inputs_of_a_file(run, make, tmp_path):
     assert "must be an .npz file. Received: one array, an .npy file" in said
 
 
+def test_the_tolerance_of_an_export_is_a_flag(run, make, tmp_path):
+    tesla, out = f"{tmp_path}/tesla.keras", f"--output_dir={tmp_path}/out"
+    kt.TESLA(kt.to_idp(make(), [100, 50])).save(tesla)
+    said = run("export", tesla, out, "--tolerance=1e-30", wrong=True)
+    assert "a larger `tolerance`; it was 1e-30" in said
+    run("export", tesla, out, "--tolerance=1e-3")
+
+
 def assert_compared_on(file, x):
     """The standard metadata hold the least and the largest number."""
     content = file.read_bytes()

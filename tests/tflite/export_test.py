@@ -284,6 +284,23 @@ def test_names_and_structures_that_a_file_does_not_take(tmp_path):
         kt.tflite.export(tesla, tmp_path / "out")
 
 
+def test_rounding_of_large_numbers_that_cancel_out_needs_a_tolerance(tmp_path):
+    """Numbers around 1e4 have steps of 0.001, and each sum of them is right to some of these."""
+    tesla = kt.TESLA(keras.Sequential([keras.Input((64,)), IDPDense(8, name="y")]), [100])
+    random = np.random.default_rng(0)
+    kernel = random.standard_normal((64, 8))
+    tesla.network.layers[-1].kernel.assign(kernel - kernel.mean(axis=0))  # they cancel out
+    inputs = 1e4 + random.standard_normal((16, 64))
+    with pytest.raises(
+        kt.tflite.VerificationError,
+        match=r"differs from Keras by 0\.\d+ where the largest .* a larger `tolerance`; it was 1e-05",
+    ):
+        kt.tflite.export(tesla, tmp_path / "out", inputs=inputs)
+    assert list(tmp_path.iterdir()) == []
+    bundle = kt.tflite.export(tesla, tmp_path / "out", inputs=inputs, tolerance=1e-2)
+    assert bundle[100].max_abs_difference > 1e-3
+
+
 def test_outputs_that_are_nan_are_not_verified(tmp_path):
     tesla = mlp()
     tesla.network.layers[-1].bias.assign([np.nan, 0, 0])
