@@ -125,10 +125,9 @@ class Settings(ConversionSettings):
             )
 
         if self.tolerance is not None:
-            self._check_tolerance()
+            self._check_tolerance(self.tolerance)
 
-    def _check_tolerance(self):
-        value = self.tolerance
+    def _check_tolerance(self, value: Any):
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if not number or not 0 < value < 1:
             raise ValueError(
