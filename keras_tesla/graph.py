@@ -134,16 +134,18 @@ def evaluate(calls, values: dict, compute=None, read=None) -> dict:
     return values
 
 
-def read(model) -> Graph:
+def read(model, inputs=None) -> Graph:
     """Returns the calls that a Functional or Sequential model consists of.
 
     Args:
         model: A built `keras.Model` of either kind. Its layers are not called and not changed.
+        inputs: The structure of its inputs, with objects whose `shape` tells the dimensions that
+            the model leaves open. Default: these stay open.
 
     Raises:
         ValueError: If the model is a subclassed one, whose `call` cannot be seen, or is not built.
     """
-    return _Reader().read(model)
+    return _Reader().read(model, inputs)
 
 
 def input_names(model) -> list[str]:

@@ -56,6 +56,12 @@ flags.DEFINE_list(
 flags.DEFINE_integer(
     "batch_size", 1, "Fixed batch size of the files.", flag_values=FLAGS, lower_bound=1
 )
+flags.DEFINE_list(
+    "input_shapes",
+    None,
+    "Sizes of inputs that the model leaves open: image:224x224x3,ids:64.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_float(
     "tolerance",
     None,
@@ -74,6 +80,7 @@ def main(arguments):
     path = models.path_of(arguments, FLAGS)
     outputs.check_export(FLAGS.output_dir, FLAGS.overwrite)
     percentages = lists.percentages(FLAGS.percentages)
+    input_shapes = lists.shapes(FLAGS.input_shapes)
     compared, representative = _inputs(FLAGS.inputs), _inputs(FLAGS.representative_data)
     validation = None
     if FLAGS.validation_data:
@@ -107,6 +114,7 @@ def main(arguments):
         validation_data=validation,
         labels=lists.labels(FLAGS.labels),
         tolerance=FLAGS.tolerance,
+        input_shapes=input_shapes,
         progress=progress.say,
     )
     progress.clear()

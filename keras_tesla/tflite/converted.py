@@ -2,20 +2,18 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
 from keras_tesla import extraction
 from keras_tesla.analysis import cost
 from keras_tesla.channels import Selection
 from keras_tesla.narrowing.plan import narrow
-from keras_tesla.scope import percentage_scope
-from keras_tesla.tflite import convert, int8_activations, verify
+from keras_tesla.tflite import convert, int8_activations, reference, verify
 from keras_tesla.tflite.examples import Examples
 from keras_tesla.tflite.graphs import integers, merge
 from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
+from keras_tesla.tflite.interface import Interface
 from keras_tesla.tflite.settings import Settings
-from keras_tesla.training.tesla import TESLA
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,15 +64,16 @@ class Converted:
 
 
 def convert_percentage(
-    tesla: TESLA, percentage: int, settings: Settings, examples: Examples
+    network, interface: Interface, percentage: int, settings: Settings, examples: Examples
 ) -> Converted:
     """Converts a model at one percentage.
 
     Args:
-        tesla: The model.
+        network: The model.
+        interface: Its inputs, and what the file takes.
         percentage: Int, one of its percentages.
         settings: Those of the export.
-        examples: Inputs of the model.
+        examples: Inputs of the network.
 
     Raises:
         ValueError: If the converter left float32 numbers in a quantization-aware model.
@@ -82,13 +81,18 @@ def convert_percentage(
         VerificationError: If quantization itself changes what the network answers.
         Exception: The converter's.
     """
-    plan = narrow(tesla.graph, percentage)
+    plan = narrow(interface.graph, percentage)
     name, size = f"p{percentage}", settings.batch_size
     storage = settings.stored
     apart = storage is not None and storage.private_apart
     model = extraction.extract(plan, name, size, dtype="float32", private_apart=apart)
     what = f"{percentage} %"
-    outputs = _outputs(tesla, percentage, examples.inputs, convert.output_names(model))
+    arrays = reference.outputs(network, interface, percentage, examples.inputs)
+    outputs = dict(zip(convert.output_names(model), arrays, strict=True))
+    inputs = interface.of_file(examples.inputs)
+    representative = examples.representative
+    if representative is not None:
+        representative = [interface.of_file(batch) for batch in representative]
     strange = [name for name, y in outputs.items() if not np.isfinite(y).all()]
     if strange:
         raise ValueError(
@@ -98,7 +102,7 @@ def convert_percentage(
     if settings.quantization == "int8" and not settings.trained_ranges:
         int8_activations.replace(model)
     traced = convert.Traced(model, settings.trained_ranges)
-    content = traced.convert(settings.quantization, examples.representative, settings.int8_io)
+    content = traced.convert(settings.quantization, representative, settings.int8_io)
     if settings.trained_ranges:
         _check_integers(PercentageGraph(percentage, content))
     floats = None
@@ -109,16 +113,16 @@ def convert_percentage(
         floats = traced.convert()
     spread = None
     if settings.quantization is not None:
-        spread = verify.spread_allowed(content, examples.inputs, outputs, what, examples.advice)
+        spread = verify.spread_allowed(content, inputs, outputs, what, examples.advice)
     allowed, advice = settings.tolerance, examples.advice
     if allowed is None:
-        allowed = verify.tolerance(tesla.network)
+        allowed = verify.tolerance(network)
     if spread is None:
         advice = (
             "If that is the rounding of float32, as where large numbers nearly cancel out, pass "
             f"a larger `tolerance`; it was {allowed:.3g}"
         )
-    expectation = verify.Expectation(what, None, examples.inputs, outputs, allowed, spread, advice)
+    expectation = verify.Expectation(what, None, inputs, outputs, allowed, spread, advice)
     return Converted(
         percentage,
         cost.multiply_adds(model),
@@ -138,13 +142,3 @@ def _check_integers(graph):
             f"{floats}. Some layers have no int8 form with a single channel, such as Conv1D: "
             "make them wider, or leave this percentage out. Nothing was written."
         )
-
-
-def _outputs(tesla, percentage, inputs, names):
-    """What Keras computes, with the live weights and without narrowing."""
-    flat = [inputs[name] for name in tesla.graph.input_names]
-    x = keras.tree.pack_sequence_as(tesla.graph.inputs, flat)
-    with percentage_scope(percentage):
-        outputs = tesla.network(x, training=False)
-    flat = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(outputs)]
-    return dict(zip(names, flat, strict=True))

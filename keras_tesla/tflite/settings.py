@@ -87,6 +87,7 @@ class Settings(ConversionSettings):
         validation_data: Tuple (inputs, labels) or None, as the user gave it.
         labels: List of strings or None, names of the classes.
         normalization: {input name: (mean, std)} or None.
+        input_shapes: {input name: shape}, or a shape, or None, as the user gave it.
         tolerance: Largest difference from Keras that is allowed, relative to the largest output (at
             least 1); None for that of the network's type.
 
@@ -101,6 +102,7 @@ class Settings(ConversionSettings):
     labels: list[str] | None = None
     normalization: Mapping | None = None
     tolerance: float | None = None
+    input_shapes: Any = None
 
     def __post_init__(self):
         self._check_choice("mode", MODES)
