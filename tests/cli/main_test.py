@@ -245,7 +245,7 @@ def test_export_takes_open_dimensions_and_strings(run, tmp_path):
     flags = (f"--output_dir={out}", "--overwrite")
     run("export", tesla, *flags, "--input_shapes=image:8x6x3", f"--inputs={tmp_path}/typical.npz")
     inputs = kt.tflite.read(out).inputs
-    assert [x["shape"] for x in inputs.values()] == [[1, 8, 6, 3], [1, 3]]
+    assert {n: x["shape"] for n, x in inputs.items()} == {"image": [1, 8, 6, 3], "color": [1, 3]}
     said = run("export", tesla, *flags, wrong=True)
     assert "pass `input_shapes`" in said
     for wrong in ("image:8xsix", "image"):
