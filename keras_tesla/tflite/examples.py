@@ -55,14 +55,14 @@ class InputSpec:
             return self.numbers.description
         if self.dtype == "string":
             return _LETTERS.description
-        return typical.Normal().description if self._is_float() else "integers 0 and 1"
+        return typical.Normal().description if self.is_float else "integers 0 and 1"
 
     def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
         """Returns random examples, an array `(count, ...)`."""
         shape = (count, *self.shape)
         if self.dtype == "string":
             return (self.numbers or _LETTERS).draw(random, shape).astype(str)
-        if self._is_float():
+        if self.is_float:
             return (self.numbers or typical.Normal()).draw(random, shape).astype(self.dtype)
         if self.numbers is None or self.dtype == "bool":
             return random.integers(0, 2, shape).astype(self.dtype)
@@ -71,7 +71,9 @@ class InputSpec:
             self.dtype
         )
 
-    def _is_float(self):
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floats."""
         return self.dtype != "string" and keras.backend.is_float_dtype(self.dtype)
 
 

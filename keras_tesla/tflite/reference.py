@@ -67,8 +67,8 @@ def choose(network, interface: Interface, settings: Settings, percentage: int) -
 
 
 def _positive(spec: InputSpec) -> InputSpec:
-    floats = spec.numbers is None and np.dtype(spec.dtype).kind == "f"
-    return dataclasses.replace(spec, numbers=_POSITIVE) if floats else spec
+    unknown = spec.numbers is None and spec.is_float
+    return dataclasses.replace(spec, numbers=_POSITIVE) if unknown else spec
 
 
 def _are_finite(arrays) -> bool:

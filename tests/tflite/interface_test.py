@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import keras_tesla as kt
@@ -90,6 +91,28 @@ def test_what_litert_does_not_have_is_cut_off_and_named(kind, tmp_path):
     given = ops.convert_to_tensor(given, dtype=dtype)
     before = keras.Model(tesla.network.input, tesla.network.get_layer("lookup").output)
     of_file = ops.convert_to_numpy(before(given)).astype(bundle.inputs["x"]["dtype"])
+    assert_agrees(tesla, bundle, given, of_file)
+
+
+class Lengths(layers.Layer):
+    """A layer of the user's that reads strings."""
+
+    def call(self, x):
+        return ops.cast(tf.strings.length(x), "float32")
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, "float32")
+
+
+def test_an_own_layer_that_reads_strings_is_cut_off(tmp_path):
+    """Even where the other inputs have to be positive."""
+    x, numbers = keras.Input((1,), dtype="string", name="x"), keras.Input((2,), name="numbers")
+    y = layers.Concatenate()([Lengths(name="lengths")(x), ops.log(numbers)])
+    tesla = tesla_of([x, numbers], head(y))
+    with pytest.warns(UserWarning, match=r"\['lengths'\]"):
+        bundle = kt.tflite.export(tesla, tmp_path / "out")
+    given = [ops.convert_to_tensor([["ab"], ["abcd"]]), ops.ones((2, 2))]
+    of_file = {"x": np.array([[2.0], [4.0]], "float32"), "numbers": np.ones((2, 2), "float32")}
     assert_agrees(tesla, bundle, given, of_file)
 
 
