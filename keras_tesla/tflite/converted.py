@@ -15,6 +15,11 @@ from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 from keras_tesla.tflite.interface import Interface
 from keras_tesla.tflite.settings import Settings
 
+# A file may differ from Keras by some steps of what rounding its inputs changes, up to a limit: a
+# network that is not continuous, such as one that compares numbers, would allow anything.
+_ROUNDINGS = 4
+_LARGEST = 1e-3
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Converted:
@@ -116,7 +121,8 @@ def convert_percentage(
         spread = verify.spread_allowed(content, inputs, outputs, what, examples.advice)
     allowed, advice = settings.tolerance, examples.advice
     if allowed is None:
-        allowed = verify.tolerance(network)
+        rounding = reference.rounding(network, interface, percentage, examples.inputs, arrays)
+        allowed = max(verify.tolerance(network), min(_ROUNDINGS * rounding, _LARGEST))
     if spread is None:
         advice = (
             "If that is the rounding of float32, as where large numbers nearly cancel out, pass "

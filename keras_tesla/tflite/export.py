@@ -48,7 +48,7 @@ def export(
 
     Every percentage of every file is run in LiteRT, by the Interpreter with and without XNNPACK and
     by CompiledModel, and compared with Keras before the file gets its name: float32 outputs must
-    agree within 1e-5 of the largest output, or `tolerance`.
+    agree within `tolerance`.
 
     Args:
         tesla: The trained model, on the TensorFlow backend.
@@ -81,8 +81,9 @@ def export(
             `(x - mean) / std`.
         tolerance: Float, 0 < tolerance < 1: how far the outputs of a float32 file may be from those
             of Keras, relative to the largest output (at least 1). Default: 1e-5, more for a network
-            of mixed precision. Give a larger one where rounding alone is more: where large numbers
-            nearly cancel out, as in the squared distance of two embeddings.
+            of mixed precision; or four times what Keras' outputs move by where the inputs move by
+            one step of float32, up to 1e-3. Give a larger one where rounding alone is more: where
+            large numbers nearly cancel out, as in the squared distance of two embeddings.
         input_shapes: {input name: shape without the batch}, or the shape of the only input, for
             inputs with dimensions that are not known.
         progress: Function that takes a line on each percentage that is done.

@@ -30,6 +30,34 @@ def outputs(network, interface: Interface, percentage: int, inputs: dict) -> lis
     return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(made)]
 
 
+def rounding(network, interface: Interface, percentage: int, inputs: dict, made: list) -> float:
+    """Returns how far Keras' outputs move where the float inputs do by one step of float32.
+
+    Relative to the largest output, at least 1. A file rounds at every layer, so it cannot agree
+    better than that with any reference.
+
+    Args:
+        network: The model.
+        interface: Its inputs.
+        percentage: Int.
+        inputs: {input name: array `(examples, ...)`} of the network.
+        made: What `outputs` returns of them.
+    """
+    random = np.random.default_rng(0)
+    moved = dict(inputs)
+    for spec in interface.specs:
+        if spec.is_float:
+            x = inputs[spec.name]
+            signs = random.choice(np.array([-1, 1], x.dtype), x.shape)
+            moved[spec.name] = x * (1 + signs * x.dtype.type(2.0**-23))
+    pairs = zip(made, outputs(network, interface, percentage, moved), strict=True)
+    return max(
+        float(np.abs(y.astype("float64") - other).max(initial=0.0))
+        / max(1.0, float(np.abs(y).max(initial=0.0)))
+        for y, other in pairs
+    )
+
+
 def choose(network, interface: Interface, settings: Settings, percentage: int) -> Examples:
     """Returns the examples that files are compared on, and what ranges are measured on.
 

@@ -70,3 +70,36 @@ def test_what_is_random_in_training_only_is_not_refused(tmp_path):
     x = keras.Input((6,))
     y = layers.Dropout(0.5)(layers.GaussianNoise(1.0)(layers.Dense(8)(x)))
     kt.tflite.export(kt.TESLA(keras.Model(x, IDPDense(2)(y)), [100, 50]), tmp_path / "out")
+
+
+@pytest.mark.parametrize("factor", [1.0, 1000.0])
+def test_rounding_is_what_one_step_of_the_inputs_changes(factor):
+    """By hand: y = factor * (x - 1000) moves by factor times a step of x, over the largest y."""
+    x = keras.Input((1,), name="x")
+    first, second = layers.Dense(1), IDPDense(1)
+    model = keras.Model(x, second(first(x)))
+    first.set_weights([np.ones((1, 1)), np.full(1, -1000.0)])
+    second.kernel.assign([[factor]])
+    found = interface.of(model, kt.TESLA(model, [100]).graph)
+    inputs = {"x": np.array([[1000.5], [999.5]], "float32")}
+    made = reference.outputs(model, found, 100, inputs)
+    moved = reference.rounding(model, found, 100, inputs, made)
+    step = 1000 * 2.0**-23  # up to the next float of that size
+    assert 0.4 * factor * step <= moved * max(1, 0.5 * factor) <= 2 * factor * step
+
+
+def test_a_network_that_compares_numbers_does_not_excuse_a_wrong_file(tmp_path, monkeypatch):
+    from keras_tesla.tflite import verify
+
+    monkeypatch.setattr(reference, "rounding", lambda *_: 1.0)
+    expectations = []
+    interpret = verify.interpret
+    monkeypatch.setattr(
+        verify,
+        "interpret",
+        lambda content, given: expectations.extend(given) or interpret(content, given),
+    )
+    x = keras.Input((6,))
+    tesla = kt.TESLA(keras.Model(x, IDPDense(2)(layers.Dense(8)(x))), [100, 50])
+    kt.tflite.export(tesla, tmp_path / "out")
+    assert {expectation.allowed for expectation in expectations} == {1e-3}
