@@ -50,6 +50,8 @@ def applications_latency(path):
     with pictures.figure(path, *SIZE) as figure:
         axes = _axes(figure, "multiply-adds, of those at 100 %", "latency, of that at 100 %")
         for row, marker in zip(measured, MARKERS, strict=False):
+            if row["latency"] is None:
+                continue
             costs, times = row["multiply_adds"].values(), row["latency"].values()
             axes.plot(costs, times, marker + "-", label=row["network"], ms=5)
         axes.plot([0.01, 1], [0.01, 1], ":", color=pictures.INK, label="in proportion")

@@ -14,6 +14,7 @@ EXPORTED = DOCS / "results" / "mnist_mlp.json"
 STEPS = DOCS.parent / "benchmarks" / "training_step.json"
 STEP_MEMORY = DOCS.parent / "benchmarks" / "step_memory.json"
 APPLICATIONS = DOCS.parent / "benchmarks" / "applications.json"
+FOREIGN = DOCS.parent / "benchmarks" / "foreign_models.json"
 CONVERTED = DOCS / "results" / "convert_pretrained.json"
 QUANTIZED = DOCS / "results" / "quantization_aware.json"
 ONE_FILE = DOCS.parent / "benchmarks" / "one_file.json"
@@ -184,7 +185,8 @@ def applications():
     points = list(measured["rows"][0]["multiply_adds"])[1:]
     rows = []
     for row in measured["rows"]:
-        figures = [f"{row[x][p]:.3f}" for p in points for x in ("multiply_adds", "latency")]
+        ratios = (row["multiply_adds"], row["latency"])
+        figures = [f"{x[p]:.3f}" if x else "-" for p in points for x in ratios]
         million = row["multiply_adds_at_100"] / 1e6
         rows.append([row["network"], f"{million:.1f}", *figures])
     heads = [f"{what}, {p} %" for p in points for what in ("multiply-adds", "latency")]
@@ -194,6 +196,36 @@ def applications():
         "",
         f"Images of {size}x{size}. {machine_line(measured)}",
     ]
+
+
+def foreign_models():
+    """Networks that were not written for the library, through all of it."""
+    measured = read(FOREIGN)
+    rows = []
+    for row in measured["rows"]:
+        errors = row["errors"]
+        cells = [_outcome(row, step) for step in ("to_idp", "equal", "multiply_adds")]
+        cells += [_outcome(row, step) for step in ("at", "fit", "export", "load")]
+        gone = "{} of {}".format(*row["gone"]) if "gone" in row else "-"
+        left = ", ".join(f"{kind} {count}" for kind, count in row.get("left", {}).items())
+        uncounted = row.get("not_counted")
+        left += f"; not counted: {len(uncounted)}" if uncounted else ""
+        said = "; ".join(f"{step}: {_first_sentence(text)}" for step, text in errors.items())
+        rows.append([row["model"], *cells, gone, left.removeprefix("; "), said])
+    heads = ["network", "to_idp", "equal", "multiply-adds", "at(50)", "fit", "export", "load"]
+    heads += ["gone", "left whole", "error"]
+    return [*table(heads, rows), "", machine_line(measured)]
+
+
+def _outcome(row, step):
+    if step in row["errors"]:
+        return "refused" if row["errors"][step].startswith("ValueError") else "failed"
+    found = row.get(step, "-")
+    return f"{found:.2g}" if isinstance(found, float) and step != "multiply_adds" else str(found)
+
+
+def _first_sentence(text):
+    return text.split(". ")[0].replace("|", "/")
 
 
 # The training step.
@@ -342,7 +374,16 @@ TABLES = {
     f.__name__: f
     for f in (
         *(mnist, mnist_paper, mnist_long, mnist_points, exported, converted),
-        *(quantized, applications, step_time, step_masks, step_us_net, step_memory, one_file),
+        *(
+            quantized,
+            applications,
+            foreign_models,
+            step_time,
+            step_masks,
+            step_us_net,
+            step_memory,
+            one_file,
+        ),
         *(one_file_accuracy, one_file_memory, soak, kill_training, kill_export),
     )
 }

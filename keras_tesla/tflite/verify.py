@@ -35,7 +35,7 @@ class Expectation:
         allowed: Largest difference allowed, relative to the largest of `outputs` (at least 1).
         spread: Largest root mean square of the differences allowed, over the standard deviation of
             `outputs`; None where `allowed` decides, as in float32.
-        advice: What to do where the spread is larger: perhaps the inputs are not typical.
+        advice: What to do where the difference is larger.
     """
 
     what: str
@@ -217,14 +217,14 @@ def _difference(expectation, got, runner):
     worst = 0.0
     for name, reference in expectation.outputs.items():
         difference = np.max(np.abs(got[name].astype("float64") - reference), initial=0.0)
-        limit = expectation.allowed * max(1.0, np.max(np.abs(reference), initial=0.0))
-        measured = difference
+        largest = np.max(np.abs(reference), initial=0.0)
+        measured, limit = difference, expectation.allowed * max(1.0, largest)
+        unit = f" where the largest output is {largest:.3g}"
         if expectation.spread is not None:
             measured, limit = _spread(got[name], reference), expectation.spread
+            unit = " of a standard deviation"
         if not measured <= limit:  # also when it is NaN
-            quantized = expectation.spread is not None
-            unit = " of a standard deviation" if quantized else ""
-            advice = f"{expectation.advice}. " if quantized and expectation.advice else ""
+            advice = f"{expectation.advice}. " if expectation.advice else ""
             raise VerificationError(
                 f"{expectation.what}: output {name!r} of {runner} differs from Keras by "
                 f"{measured:.3g}{unit}, more than {limit:.3g}. {advice}Nothing was written."

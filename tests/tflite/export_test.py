@@ -118,6 +118,33 @@ def test_the_manifest_says_what_was_written(tmp_path):
         bundle.path(30)
 
 
+class Mixed(layers.Layer):
+    """A layer of the user's: nobody knows what it multiplies."""
+
+    def call(self, x):
+        return keras.ops.matmul(x, keras.ops.ones((12, 12)))
+
+
+@pytest.mark.parametrize("mode", ["per_percentage", "percentage_input"])
+def test_header_and_manifest_name_the_layers_that_are_not_counted(mode, tmp_path):
+    x = keras.Input((7,), name="features")
+    y = Mixed(name="own")(layers.Dense(12, activation="relu")(x))
+    tesla = kt.TESLA(keras.Model(x, IDPDense(3, name="logits")(y)), [100, 50])
+    bundle = kt.tflite.export(tesla, tmp_path / "out", mode=mode)
+    assert [entry.not_counted for entry in bundle.entries] == [["own"], ["own"]]
+    assert [entry.multiply_adds for entry in bundle.entries] == [7 * 12 + 12 * 3, 7 * 12 + 6 * 3]
+    assert kt.tflite.read(tmp_path / "out") == bundle
+    model = kt.tflite.load(tmp_path / "out")
+    assert [entry["not_counted"] for entry in model.header["percentages"]] == [["own"], ["own"]]
+    assert "without the multiply-adds of 'own'" in model.describe()
+
+
+def test_where_all_layers_are_counted_the_manifest_has_no_such_key(tmp_path):
+    bundle = kt.tflite.export(mlp(), tmp_path / "out")
+    assert "not_counted" not in (tmp_path / "out" / "manifest.json").read_text()
+    assert "without the multiply-adds" not in kt.tflite.load(bundle.path(100)).describe()
+
+
 def test_a_part_of_the_percentages_and_own_inputs(tmp_path):
     x = np.random.default_rng(0).standard_normal((5, 7))
     bundle = kt.tflite.export(mlp(), tmp_path / "out", percentages=[50], batch_size=2, inputs=x)
@@ -255,6 +282,21 @@ def test_names_and_structures_that_a_file_does_not_take(tmp_path):
     tesla = kt.TESLA(keras.Model(x, {"a": {"b": y, "c": y * 2.0}}), [100, 50])
     with pytest.raises(ValueError, match=r"one level of outputs.*\['a'\]"):
         kt.tflite.export(tesla, tmp_path / "out")
+
+
+def test_rounding_of_large_numbers_that_cancel_out_needs_a_tolerance(tmp_path):
+    """Numbers around 1e4 have steps of 0.001, and each sum of them is right to some of these."""
+    tesla = kt.TESLA(keras.Sequential([keras.Input((64,)), IDPDense(8, name="y")]), [100])
+    random = np.random.default_rng(0)
+    kernel = random.standard_normal((64, 8))
+    tesla.network.layers[-1].kernel.assign(kernel - kernel.mean(axis=0))  # they cancel out
+    inputs = 1e4 + random.standard_normal((16, 64))
+    message = r"differs from Keras by 0\.\d+ where the largest .* `tolerance`; it was 1e-05"
+    with pytest.raises(kt.tflite.VerificationError, match=message):
+        kt.tflite.export(tesla, tmp_path / "out", inputs=inputs)
+    assert list(tmp_path.iterdir()) == []
+    bundle = kt.tflite.export(tesla, tmp_path / "out", inputs=inputs, tolerance=1e-2)
+    assert bundle[100].max_abs_difference > 1e-3
 
 
 def test_outputs_that_are_nan_are_not_verified(tmp_path):

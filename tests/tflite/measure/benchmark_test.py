@@ -151,6 +151,12 @@ def test_the_figures_are_those_of_all_calls_of_all_rounds(tmp_path, asked):
     assert (m.accuracy, m.bytes, m.multiply_adds, m.batch_size) == (0.9, 1000, 400, 1)
 
 
+def test_multiply_adds_are_unknown_where_those_of_a_layer_are(tmp_path, asked):
+    path = file(tmp_path, handmade.products([100], not_counted=["own"]))
+    (m,) = benchmark(path, runs=1, rounds=1).measurements
+    assert m.multiply_adds is None
+
+
 def test_memory_is_unknown_where_the_system_does_not_tell_it(tmp_path, monkeypatch):
     answer = {"seconds": [1.0], "load": 1.0, "memory": None}
     monkeypatch.setattr(child, "measure", lambda **call: answer)
