@@ -62,4 +62,24 @@ def cifar10_full():
     )
 
 
-TABLES = {f.__name__: f for f in (cifar10_full, cifar10_quarter)}
+def cifar10_files():
+    """The network of `cifar10_full` in one file of its trained percentages."""
+    runs, *_ = rows_of("cifar10", narrow=False)
+    rows = []
+    for weights, file in runs[0]["files"].items():
+        alone = file["standalone_bytes"]
+        rows.append(
+            [
+                weights,
+                f"{file['bytes']:,}",
+                f"{alone['100']:,}",
+                f"{file['bytes'] / alone['100']:.3f}",
+                f"{file['max_abs_difference']:.1e}",
+                f"`{file['sha256'][:16]}`",
+            ]
+        )
+    columns = ["weights", "bytes", "bytes of 100 % alone", "ratio", "difference", "SHA-256"]
+    return results.table(columns, rows)
+
+
+TABLES = {f.__name__: f for f in (cifar10_full, cifar10_files, cifar10_quarter)}
