@@ -211,7 +211,7 @@ def foreign_models():
         uncounted = row.get("not_counted")
         left += f"; not counted: {len(uncounted)}" if uncounted else ""
         said = "; ".join(f"{step}: {_first_sentence(text)}" for step, text in errors.items())
-        rows.append([row["model"], *cells, gone, left.removeprefix("; "), said])
+        rows.append([row["model"], *cells, gone, left.removeprefix("; ") or "-", said or "-"])
     heads = ["network", "to_idp", "equal", "multiply-adds", "at(50)", "fit", "export", "load"]
     heads += ["gone", "left whole", "error"]
     return [*table(heads, rows), "", machine_line(measured)]

@@ -232,7 +232,9 @@ def test_models_of_another_kind_are_refused():
         compression.to_tf_keras(TESLA(network, [100, 50]))
     with pytest.raises(ValueError, match="'narrow' of type IDPDense exists in keras_tesla only"):
         compression.to_tf_keras(network)
-    with pytest.raises(ValueError, match="what a subclassed model computes cannot be read"):
+    with pytest.raises(
+        ValueError, match=r"Functional or Sequential one.*`keras_tesla\.to_functional"
+    ):
         compression.to_tf_keras(Subclassed())
     with pytest.raises(ValueError, match="must be a Functional or Sequential `keras.Model`"):
         compression.to_tf_keras("model.keras")
