@@ -10,7 +10,7 @@ subclass may compute something else.
 from keras_tesla.channels import Channels, Selection
 from keras_tesla.kinds import (
     channelwise,
-    depthwise,
+    grouped,
     merging,
     normalization,
     operations,
@@ -23,7 +23,7 @@ from keras_tesla.kinds.registry import register_kind
 
 # Importing a family registers its kinds.
 _FAMILIES = (
-    *(channelwise, depthwise, merging, normalization, operations, projection),
+    *(channelwise, grouped, merging, normalization, operations, projection),
     *(weight, whole),
 )
 

@@ -100,6 +100,10 @@ class Kind:
     takes_repeats = False
     unit = "by channel"
 
+    def of(self, layer) -> "Kind":
+        """Returns the kind of a layer of the class, where its arguments make it another."""
+        return self
+
     # How channels pass through a call.
 
     def channel_axis(self, layer, rank: int) -> int | None:

@@ -104,7 +104,7 @@ def register_kind(cls, kind=None, *, like=None):
 def kind_of(operation) -> Kind:
     """Returns the kind of a layer or operation of a graph; of a subclass of a known class, none."""
     if isinstance(operation, keras.Layer):
-        return _KINDS.get(type(operation), _UNKNOWN)
+        return _KINDS.get(type(operation), _UNKNOWN).of(operation)
     cls = type(operation)
     of_keras = cls.__module__.split(".")[0] == "keras"
     return _KINDS.get(cls.__name__, _UNKNOWN) if of_keras else _UNKNOWN
@@ -119,7 +119,7 @@ def inherited_kind_of(operation) -> Kind:
     if not isinstance(operation, keras.Layer):
         return kind_of(operation)
     found = (_KINDS[cls] for cls in type(operation).__mro__ if cls in _KINDS)
-    return next(found, _UNKNOWN)
+    return next(found, _UNKNOWN).of(operation)
 
 
 def multiply_adds_of(call, weights=None) -> int | None:
