@@ -48,7 +48,9 @@ def extract(
     def make(step):
         operation, narrowed = step.call.operation, step.narrowed
         if not isinstance(operation, keras.Layer):
-            return cloning.operation_like(operation)
+            if narrowed is None:
+                return cloning.operation_like(operation)
+            return cloning.rebuilt(narrowed.cls, narrowed.config)
         if narrowed is None:
             name = unique_name(step.call.name, taken)
             return cloning.copy_of(operation, name, dtype, step.call)

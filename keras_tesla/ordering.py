@@ -37,8 +37,8 @@ def order_channels(model):
     them are permuted together, through activations, batch normalizations, depthwise convolutions,
     pooling, `Flatten`, merges and layers called twice. Channels that are added together are ordered
     together; each part of a concatenation is ordered separately. Inputs and outputs of the model,
-    and what a layer reads or writes that is not understood (a grouped convolution, or your own
-    before `register_kind`), keep their order.
+    and what a layer reads or writes whose places matter or that is not understood (a convolution
+    with groups of several channels, or your own layer before `register_kind`), keep their order.
 
     Lower percentages leave out different channels than before: fine-tune, or at least `recalibrate`
     the batch normalizations.
@@ -215,6 +215,8 @@ class _Reading:
     def _order(self, call, inputs, outputs) -> _Order | None:
         """Returns the order of the outputs; None if the channels of the inputs keep theirs."""
         layer, kind = call.operation, kind_of(call.operation)
+        if not kind.in_any_order(call):
+            return None
         if kind.joins(call, outputs):
             orders = [self._orders[t.index] for t in call.input_tensors]
             return _Order(sum((x.groups * x.repeats for x in orders if x is not None), ()), 1)
@@ -268,6 +270,8 @@ class _Reading:
                 self.groups.fix(order)
             else:
                 same.append(order)
+        if sum(self.groups.sizes[group] for group in same[0].groups) != outputs[0].count:
+            return None  # a slice of the channels
         for order in same[1:]:
             self.groups.unite(same[0], order)
         return dataclasses.replace(same[0], repeats=outputs[0].repeats)

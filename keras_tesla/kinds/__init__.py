@@ -15,6 +15,7 @@ from keras_tesla.kinds import (
     normalization,
     operations,
     projection,
+    slicing,
     weight,
     whole,
 )
@@ -24,7 +25,7 @@ from keras_tesla.kinds.registry import register_kind
 # Importing a family registers its kinds.
 _FAMILIES = (
     *(channelwise, grouped, merging, normalization, operations, projection),
-    *(weight, whole),
+    *(slicing, weight, whole),
 )
 
 __all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Selection", "Widths", "register_kind"]
