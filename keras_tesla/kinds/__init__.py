@@ -10,6 +10,7 @@ subclass may compute something else.
 from keras_tesla.channels import Channels, Selection
 from keras_tesla.kinds import (
     channelwise,
+    embedding,
     grouped,
     merging,
     normalization,
@@ -24,7 +25,7 @@ from keras_tesla.kinds.registry import register_kind
 
 # Importing a family registers its kinds.
 _FAMILIES = (
-    *(channelwise, grouped, merging, normalization, operations, projection),
+    *(channelwise, embedding, grouped, merging, normalization, operations, projection),
     *(slicing, weight, whole),
 )
 

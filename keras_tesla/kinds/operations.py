@@ -46,10 +46,11 @@ class _AlongAxes(Channelwise):
     """Works along axes, of which that of the channels may not be one."""
 
     def layouts(self, call, inputs):
-        layout, (x,) = inputs[0], call.input_tensors[:1]
+        layout, (x, *others) = inputs[0], call.input_tensors  # others: a mask, of any shape
         axes = self.axes(call, len(x.shape))
         # Not that of the batch either: nothing here needs it.
         free = layout is not None and axes is not None and not axes & {0, layout.axis}
+        free = free and not others
         return [self.moved(call, layout, axes) if free and _is_plain(call) else None]
 
     def axes(self, call, rank) -> set[int] | None:
@@ -64,7 +65,11 @@ class _AlongAxes(Channelwise):
         return layout
 
 
-register(_AlongAxes(), "Cumprod", "Cumsum", "Flip", "LogSoftmax", "Normalize", "Softmax", "Sort")
+register(
+    _AlongAxes(),
+    *("Cumprod", "Cumsum", "Flip", "LogSoftmax", "Normalize", "Softmax", "Sort"),
+    *(layers.Softmax, layers.UnitNormalization),
+)
 
 
 class _Roll(_AlongAxes):

@@ -39,6 +39,13 @@ def flattened():
     return keras.Model(x, IDPDense(3, input_channels=8)(layers.Flatten()(wide(2)(x))))
 
 
+def looked_up(**arguments):
+    x = image(1)
+    ids = ops.cast(ops.clip(2 * ops.abs(x[..., 0]), 0, 4), "int32")
+    y = layers.Embedding(5, 8, name="wide", **arguments)(ids)
+    return keras.Model(x, IDPDense(3, profile="linear")(layers.ReLU()(y)))
+
+
 class Own(layers.Layer):
     """Weights of its own as operands, of fewer axes than the images and of as many."""
 
@@ -197,6 +204,14 @@ NARROWED = {
     layers.RepeatVector: [lambda: through(layers.RepeatVector(3), rank=0)],
     layers.Permute: [lambda: through(layers.Permute((2, 1, 3)))],
     layers.Flatten: [flattened],
+    **{
+        kind: [lambda kind=kind, axis=axis: through(kind(axis=axis)) for axis in (1, (1, -2))]
+        for kind in (layers.Softmax, layers.UnitNormalization)
+    },
+    layers.Embedding: [
+        looked_up,
+        lambda: looked_up(mask_zero=True),
+    ],
     layers.Reshape: [
         reshaped,
         lambda: through(layers.Reshape((9, 4, 8))),
