@@ -5,7 +5,7 @@ to a .tflite file of its own.
 
     multiply_adds   at p %, over those at 100 %
     latency         of a call at p %, over one at 100 %: one thread, XNNPACK, the median over the
-                    rounds of ratios of interleaved calls
+                    rounds of ratios of interleaved calls; null with --norun
     left            how many layers were left as they are, by reason
 
     python benchmarks/applications.py --output applications.json [--networks ResNet50] [--size 96]
@@ -35,17 +35,24 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=Tr
 _NAMES = flags.DEFINE_list("networks", list(_NETWORKS), "Those to measure.")
 _PERCENTAGES = flags.DEFINE_list("percentages", ["50", "30", "10"], "Those besides 100.")
 _SIZE = flags.DEFINE_integer("size", 96, "Height and width of the images.", lower_bound=32)
+_RUN = flags.DEFINE_bool("run", True, "Whether to measure latency, on an idle machine.")
 _ROUNDS = flags.DEFINE_integer("rounds", 30, "Rounds of measurement.", lower_bound=1)
 
 
-def _file(tesla, percentage):
-    """Returns the multiply-adds at a percentage and a function that calls its .tflite file."""
-    model = extract(narrow(tesla.graph, percentage), f"p{percentage}", batch_size=1)
+def _call(model):
+    """Returns a function that calls the .tflite file of a percentage."""
     made = runtime.interpreter(convert.convert(model))
     runner = made.get_signature_runner()
     (x,) = model.inputs
     image = np.random.default_rng(0).uniform(0, 255, x.shape).astype("float32")
-    return kt.analysis.multiply_adds(model), lambda: runner(**{x.name: image})
+    return lambda: runner(**{x.name: image})
+
+
+def _latency(models):
+    """Returns the ratios to 100 % and the seconds at 100 %."""
+    seconds = timing.interleaved({p: _call(model) for p, model in models.items()}, _ROUNDS.value)
+    ratios = {str(p): round(timing.median_ratio(seconds[p], seconds[100]), 4) for p in models}
+    return ratios, float(f"{statistics.median(seconds[100]):.4g}")
 
 
 def _row(name):
@@ -55,10 +62,9 @@ def _row(name):
     percentages = [100, *(int(p) for p in _PERCENTAGES.value)]
     converted = kt.to_idp(model, percentages)
     tesla = kt.TESLA(converted, percentages)
-    costs, calls = {}, {}
-    for percentage in percentages:
-        costs[percentage], calls[percentage] = _file(tesla, percentage)
-    seconds = timing.interleaved(calls, _ROUNDS.value)
+    models = {p: extract(narrow(tesla.graph, p), f"p{p}", batch_size=1) for p in percentages}
+    costs = {p: kt.analysis.multiply_adds(model) for p, model in models.items()}
+    latency, seconds = _latency(models) if _RUN.value else (None, None)
     left = collections.Counter(
         row.reason for row in converted.conversion_report if row.became == row.kind
     )
@@ -67,10 +73,8 @@ def _row(name):
         "size": _SIZE.value,
         "multiply_adds_at_100": costs[100],
         "multiply_adds": {str(p): round(costs[p] / costs[100], 4) for p in percentages},
-        "latency": {
-            str(p): round(timing.median_ratio(seconds[p], seconds[100]), 4) for p in percentages
-        },
-        "seconds_at_100": float(f"{statistics.median(seconds[100]):.4g}"),
+        "latency": latency,
+        "seconds_at_100": seconds,
         "left": dict(left),
     }
 
@@ -79,7 +83,8 @@ def _print(rows):
     columns = [str(p) for p in (100, *map(int, _PERCENTAGES.value))]
     print("network".ljust(18) + "".join(f"{p + ' %':>16}" for p in columns))
     for row in rows:
-        cells = [f"{row['multiply_adds'][p]:.3f} / {row['latency'][p]:.3f}" for p in columns]
+        ratios = (row["multiply_adds"], row["latency"])
+        cells = [" / ".join(f"{ratio[p]:.3f}" for ratio in ratios if ratio) for p in columns]
         print(row["network"].ljust(18) + "".join(f"{cell:>16}" for cell in cells))
 
 

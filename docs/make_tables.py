@@ -4,15 +4,16 @@
     python docs/make_tables.py --mnist=out/mnist_table --cifar=out/vgg
 
 A table stands between `<!-- table NAME -->` and `<!-- end NAME -->` of a page in docs/; NAME is a
-function of `result_tables.py` or `guide_tables.py`. With a folder of results, those are first
-collected into the committed JSON.
+function of `result_tables.py`, `cifar_tables.py` or `guide_tables.py`. With a folder of results,
+those are first collected into the committed JSON.
 """
 
 import json
 import pathlib
 import re
 
-import guide_tables  # the files next to this one
+import cifar_tables  # the files next to this one
+import guide_tables
 import result_plots
 import result_tables
 from absl import app, flags
@@ -24,7 +25,7 @@ flags.DEFINE_string("converted", None, "Folder with that of examples/convert_pre
 flags.DEFINE_string("quantized", None, "Folder of examples/quantization_aware.py.")
 
 DOCS = result_tables.DOCS
-TABLES = {**result_tables.TABLES, **guide_tables.TABLES}
+TABLES = {**result_tables.TABLES, **cifar_tables.TABLES, **guide_tables.TABLES}
 
 
 def filled(text):
@@ -46,7 +47,7 @@ def collect(folder, pattern, path):
 
 def main(_):
     collect(FLAGS.mnist, "*/*/results.json", result_tables.MNIST)
-    collect(FLAGS.cifar, "*/results.json", result_tables.CIFAR)
+    collect(FLAGS.cifar, "*/results.json", cifar_tables.CIFAR)
     collect(FLAGS.converted, "results.json", result_tables.CONVERTED)
     collect(FLAGS.quantized, "results.json", result_tables.QUANTIZED)
     for path in DOCS.glob("*.md"):

@@ -3,7 +3,8 @@
 Each function of `PLOTS` draws one file of docs/images/; `docs/make_tables.py` calls them.
 """
 
-import pictures  # the files next to this one
+import cifar_tables  # the files next to this one
+import pictures
 import result_tables as results
 
 SIZE = 5.2, 4.4  # inches: letters stay legible where a phone shrinks it
@@ -33,7 +34,7 @@ def cifar10_accuracy_over_cost(path):
     """Accuracy over multiply-adds at the trained percentages; the original method trains one."""
     with pictures.figure(path, *SIZE) as figure:
         axes = _axes(figure, "multiply-adds of an image, million", "test accuracy, %")
-        runs, points, rows = results.cifar("cifar10", narrow=True)
+        runs, points, rows = cifar_tables.rows_of("cifar10", narrow=True)
         for run, (label, *_), marker in zip(runs, rows, MARKERS, strict=False):
             flags = run["flags"]
             shown = points if flags["method"] == "idp" else sorted(flags["percentages"], key=int)
@@ -49,6 +50,8 @@ def applications_latency(path):
     with pictures.figure(path, *SIZE) as figure:
         axes = _axes(figure, "multiply-adds, of those at 100 %", "latency, of that at 100 %")
         for row, marker in zip(measured, MARKERS, strict=False):
+            if row["latency"] is None:
+                continue
             costs, times = row["multiply_adds"].values(), row["latency"].values()
             axes.plot(costs, times, marker + "-", label=row["network"], ms=5)
         axes.plot([0.01, 1], [0.01, 1], ":", color=pictures.INK, label="in proportion")

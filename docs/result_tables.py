@@ -10,11 +10,11 @@ import statistics
 
 DOCS = pathlib.Path(__file__).parent
 MNIST = DOCS / "results" / "mnist_table.json"
-CIFAR = DOCS / "results" / "cifar_vgg16.json"
 EXPORTED = DOCS / "results" / "mnist_mlp.json"
 STEPS = DOCS.parent / "benchmarks" / "training_step.json"
 STEP_MEMORY = DOCS.parent / "benchmarks" / "step_memory.json"
 APPLICATIONS = DOCS.parent / "benchmarks" / "applications.json"
+FOREIGN = DOCS.parent / "benchmarks" / "foreign_models.json"
 CONVERTED = DOCS / "results" / "convert_pretrained.json"
 QUANTIZED = DOCS / "results" / "quantization_aware.json"
 ONE_FILE = DOCS.parent / "benchmarks" / "one_file.json"
@@ -144,63 +144,6 @@ def exported():
     ]
 
 
-# CIFAR.
-
-
-def cifar(dataset, narrow):
-    """Returns the rows of our runs and their percentages."""
-    runs = [
-        run
-        for run in read(CIFAR)
-        if run["flags"]["dataset"] == dataset and (run["flags"]["width"] < 1) == narrow
-    ]
-    points = sorted({p for run in runs for p in run["accuracy"]}, key=int)
-    rows = []
-    for run in runs:
-        flags = run["flags"]
-        label = {"idp": f"original IDP, {flags['profile']} profile", "tesla": "TESLA, task by task"}
-        name = label.get(flags["method"], flags["method"])
-        name += " with distillation" if flags["distillation"] else ""
-        name += ", private gains and biases" if flags.get("private_affine") else ""
-        trained = ["100"] if flags["method"] == "idp" else flags["percentages"]
-        figures = [f"{100 * run['accuracy'][p]:.1f}" for p in points]
-        marked = [f"**{x}**" if p in trained else x for p, x in zip(points, figures, strict=True)]
-        rows.append([f"{name}, {_epochs(flags)} epochs", *marked])
-    return runs, points, rows
-
-
-def _epochs(flags):
-    """How many there were: with growing images, those at each size."""
-    sizes = flags.get("image_sizes")
-    return sum(int(x.split(":")[1]) for x in sizes) if sizes else flags["epochs"]
-
-
-def cifar10_quarter():
-    """VGG-16 of a quarter width at a short budget."""
-    runs, points, rows = cifar("cifar10", narrow=True)
-    flags = runs[0]["flags"]
-    share = flags["steps_per_epoch"] * flags["batch_size"] / 45_000
-    cost = [f"{runs[0]['multiply_adds'][p] / 1e6:.1f}" for p in points]
-    return [
-        f"An epoch is {flags['steps_per_epoch']} batches of {flags['batch_size']}, {share:.2f} of "
-        "a pass over the images.",
-        "",
-        *table(
-            ["method", *(f"{p} %" for p in points)],
-            [["multiply-adds, million", *cost], *rows],
-        ),
-    ]
-
-
-def cifar10_full():
-    """VGG-16 at full width."""
-    runs, points, rows = cifar("cifar10", narrow=False)
-    cost = [f"{runs[0]['multiply_adds'][p] / 1e6:.1f}" for p in points]
-    return table(
-        ["method", *(f"{p} %" for p in points)], [["multiply-adds, million", *cost], *rows]
-    )
-
-
 # Other networks.
 
 
@@ -242,7 +185,8 @@ def applications():
     points = list(measured["rows"][0]["multiply_adds"])[1:]
     rows = []
     for row in measured["rows"]:
-        figures = [f"{row[x][p]:.3f}" for p in points for x in ("multiply_adds", "latency")]
+        ratios = (row["multiply_adds"], row["latency"])
+        figures = [f"{x[p]:.3f}" if x else "-" for p in points for x in ratios]
         million = row["multiply_adds_at_100"] / 1e6
         rows.append([row["network"], f"{million:.1f}", *figures])
     heads = [f"{what}, {p} %" for p in points for what in ("multiply-adds", "latency")]
@@ -252,6 +196,36 @@ def applications():
         "",
         f"Images of {size}x{size}. {machine_line(measured)}",
     ]
+
+
+def foreign_models():
+    """Networks that were not written for the library, through all of it."""
+    measured = read(FOREIGN)
+    rows = []
+    for row in measured["rows"]:
+        errors = row["errors"]
+        cells = [_outcome(row, step) for step in ("to_idp", "equal", "multiply_adds")]
+        cells += [_outcome(row, step) for step in ("at", "fit", "export", "load")]
+        gone = "{} of {}".format(*row["gone"]) if "gone" in row else "-"
+        left = ", ".join(f"{kind} {count}" for kind, count in row.get("left", {}).items())
+        uncounted = row.get("not_counted")
+        left += f"; not counted: {len(uncounted)}" if uncounted else ""
+        said = "; ".join(f"{step}: {_first_sentence(text)}" for step, text in errors.items())
+        rows.append([row["model"], *cells, gone, left.removeprefix("; "), said])
+    heads = ["network", "to_idp", "equal", "multiply-adds", "at(50)", "fit", "export", "load"]
+    heads += ["gone", "left whole", "error"]
+    return [*table(heads, rows), "", machine_line(measured)]
+
+
+def _outcome(row, step):
+    if step in row["errors"]:
+        return "refused" if row["errors"][step].startswith("ValueError") else "failed"
+    found = row.get(step, "-")
+    return f"{found:.2g}" if isinstance(found, float) and step != "multiply_adds" else str(found)
+
+
+def _first_sentence(text):
+    return text.split(". ")[0].replace("|", "/")
 
 
 # The training step.
@@ -393,23 +367,23 @@ def kill_export():
         for name, row in (("whole", whole), ("last step", last_step))
     ]
     failed = f"Whole exports that failed to start again: {whole['failed_starts']}."
-    return [*table(["export", *keys], rows), "", failed, machine_line(measured)]
+    return [*table(["export", *keys], rows), "", failed, "", machine_line(measured)]
 
 
 TABLES = {
     f.__name__: f
     for f in (
+        *(mnist, mnist_paper, mnist_long, mnist_points, exported, converted),
         *(
-            mnist,
-            mnist_paper,
-            mnist_long,
-            mnist_points,
-            exported,
-            cifar10_full,
-            cifar10_quarter,
-            converted,
+            quantized,
+            applications,
+            foreign_models,
+            step_time,
+            step_masks,
+            step_us_net,
+            step_memory,
+            one_file,
         ),
-        *(quantized, applications, step_time, step_masks, step_us_net, step_memory, one_file),
         *(one_file_accuracy, one_file_memory, soak, kill_training, kill_export),
     )
 }

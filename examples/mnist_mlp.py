@@ -12,6 +12,7 @@ defaults are the paper's budget: 50 epochs of 200 batches of 28. The output dire
 import json
 import pathlib
 import re
+import sys
 
 import keras
 import numpy as np
@@ -60,7 +61,7 @@ def train(tesla: kt.TESLA, dataset: data.Dataset):
                 min_delta=FLAGS.min_delta,
                 patience=FLAGS.patience,
                 last_patience=FLAGS.last_patience,
-                verbose=1,
+                verbose=0 if sys.stdout.isatty() else 1,
             )
         )
     tesla.compile(
@@ -68,7 +69,7 @@ def train(tesla: kt.TESLA, dataset: data.Dataset):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    return tesla.fit(
+    history = tesla.fit(
         data.batches(dataset.train, FLAGS.batch_size, seed=FLAGS.seed, flat=True),
         steps_per_epoch=FLAGS.steps_per_epoch,
         epochs=FLAGS.epochs,
@@ -78,16 +79,24 @@ def train(tesla: kt.TESLA, dataset: data.Dataset):
         shuffle=False,  # the stream is shuffled
         verbose=0,  # a line of Keras' has the figures of all percentages
     )
+    if sys.stdout.isatty():
+        print()
+    return history
 
 
 def say(epoch, logs):
-    """Prints the aggregated loss and the accuracy of the widest and the narrowest percentage."""
+    """Prints the aggregated loss and the accuracy of the widest and the narrowest percentage.
+
+    On a terminal a line takes the place of the one before, so that all fits a screen of 24 lines.
+    """
     names = map(re.compile(r"val_p(\d+)_accuracy").fullmatch, logs)
     trained = sorted(int(name[1]) for name in names if name)
     ends = dict.fromkeys((trained[-1], trained[0]))
     accuracy = ", ".join(f"{p} % {100 * logs[f'val_p{p}_accuracy']:.2f}" for p in ends)
     loss = f"loss {logs['loss']:.4f}"
-    print(f"epoch {epoch + 1}/{FLAGS.epochs}: {loss}, validation accuracy {accuracy}", flush=True)
+    start, end = ("\r\x1b[K", "") if sys.stdout.isatty() else ("", "\n")
+    line = f"epoch {epoch + 1}/{FLAGS.epochs}: {loss}, validation accuracy {accuracy}"
+    print(f"{start}{line}", end=end, flush=True)
 
 
 def accuracies(tesla: kt.TESLA, split: data.Split, percentages) -> dict[int, float]:

@@ -98,17 +98,23 @@ def to_idp(
     At 100 % the copy computes what the model does, up to rounding. If the profile is not all ones,
     the kernels are divided by its coefficients to keep this true.
 
+    Your own layers that consist of others are opened where that is possible, and subclassed models
+    are read, as by `to_functional`: the layers inside are converted. The report says why a layer
+    is not opened.
+
     At a lower percentage it leaves out channels that were trained to matter, so its accuracy is low
     at first: move the important ones to the front (`order_channels`, before this), measure
     statistics (`recalibrate`) and fine-tune (`TESLA`).
 
     Args:
-        model: A built Functional or Sequential `keras.Model`, trained or not. It is not changed.
+        model: A built `keras.Model`, trained or not: Functional, Sequential, or a subclassed one
+            that was called on floats of a known shape. It is not changed.
         percentages: Iterable of distinct ints, 1..100, that batch normalizations get statistics
             for: those to be trained and used. Must include 100.
         profile: What the incomplete layers take as `profile`.
         trainable_profile: Bool, whether their coefficients are trained.
-        skip: Names of layers to leave as they are, or a function `layer -> bool`.
+        skip: Names of layers to leave as they are, or a function `layer -> bool`. One that
+            consists of others is not opened then.
         input_complete: Bool, whether the first layers, which read the model's inputs, read all
             channels of them.
 
@@ -118,9 +124,9 @@ def to_idp(
         into stock layers again.
 
     Raises:
-        ValueError: If the model is subclassed or not built; no layer could be made incomplete; a
-            name in `skip` is unknown; `percentages` are invalid or without 100; or a kernel divided
-            by its coefficients is not finite.
+        ValueError: If the model is not built or cannot be read; no layer could be made incomplete;
+            a name in `skip` is unknown; `percentages` are invalid or without 100; or a kernel
+            divided by its coefficients is not finite.
 
     Example:
 

@@ -6,8 +6,9 @@ from keras import ops
 
 from keras_tesla import cloning
 from keras_tesla.channels import Selection, indices, take
-from keras_tesla.graph import Weight
+from keras_tesla.graph import Weight, filled, tensors
 from keras_tesla.kinds.kind import weight_at
+from keras_tesla.kinds.registry import inherited_kind_of
 from keras_tesla.layers import IncompleteDotProduct
 from keras_tesla.names import unique_name
 from keras_tesla.narrowing import executor
@@ -52,6 +53,13 @@ def extract(
                 return cloning.operation_like(operation)
             return cloning.rebuilt(narrowed.cls, narrowed.config)
         if narrowed is None:
+            if inherited_kind_of(operation).depends:
+                raise ValueError(
+                    f"Layer {operation.name!r} ({type(operation).__name__}) depends on the "
+                    f"percentage, and its kind does not say what it is at {plan.percentage} %, so "
+                    "a model of this percentage alone would compute as at 100 %. Give the kind a "
+                    "`narrow` that returns a layer without a percentage."
+                )
             name = unique_name(step.call.name, taken)
             return cloning.copy_of(operation, name, dtype, step.call)
         config = {**narrowed.config, **({"dtype": dtype} if dtype else {})}
@@ -102,11 +110,13 @@ def extract(
         for s in plan.steps
         if Selection() in s.widths.inputs and sum(x != Selection() for x in s.widths.inputs) == 1
     }
-    symbolic = [
-        keras.Input(batch_shape=(batch_size or t.shape[0], *t.shape[1:]), dtype=t.dtype, name=n)
-        for t, n in zip(keras.tree.flatten(graph.inputs), graph.input_names, strict=True)
-    ]
-    inputs = keras.tree.pack_sequence_as(graph.inputs, symbolic)
+    symbolic = {
+        t.index: keras.Input(
+            batch_shape=(batch_size or t.shape[0], *t.shape[1:]), dtype=t.dtype, name=n
+        )
+        for t, n in zip(tensors(graph.inputs), graph.input_names, strict=True)
+    }
+    inputs = filled(graph.inputs, symbolic)
     values = executor.bind_inputs(graph, inputs)
     values = executor.run(plan, values, plan.steps, call_step, _take_masked)
     return keras.Model(inputs, executor.outputs_of(plan, values), name=name)

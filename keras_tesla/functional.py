@@ -36,17 +36,11 @@ def to_functional(model, inputs=None):
 
     Example:
 
-    >>> class Net(keras.Model):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.first, self.last = keras.layers.Dense(4), keras.layers.Dense(2)
-    ...
-    ...     def call(self, x):
-    ...         return self.last(keras.ops.relu(self.first(x)))
-    >>> net = Net()
-    >>> outputs = net(np.ones((1, 3)))
-    >>> [layer.name for layer in kt.to_functional(net).layers]
-    ['x', 'dense', 'relu', 'dense_1']
+    >>> inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="last")])
+    >>> outer = keras.Sequential(
+    ...     [keras.Input((3,), name="x"), keras.layers.Dense(4, name="first"), inner])
+    >>> [layer.name for layer in kt.to_functional(outer).layers]
+    ['x', 'first', 'last']
     """
     graph = _read(model, inputs)
     return _built(graph, model.name)[0]

@@ -44,16 +44,17 @@ def order_channels(model):
     the batch normalizations.
 
     Args:
-        model: A trained, built Functional or Sequential `keras.Model`, with incomplete layers or
-            without. It is not changed.
+        model: A trained, built `keras.Model`, with incomplete layers or without: Functional,
+            Sequential, or subclassed as in `to_idp`. It is not changed. Layers that consist of
+            others are opened (`to_functional`).
 
     Returns:
         A Functional `keras.Model`, not compiled.
 
     Raises:
-        ValueError: If the model is subclassed or not built, or an incomplete layer has a profile,
-            shared or private, other than all ones: its coefficients belong to positions, not to
-            channels.
+        ValueError: If the model is not built or cannot be read, or an incomplete layer has a
+            profile, shared or private, other than all ones: its coefficients belong to positions,
+            not to channels.
 
     Example:
 

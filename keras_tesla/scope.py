@@ -6,11 +6,26 @@ import contextvars
 from keras_tesla.percentages import check_percentage
 
 _current = contextvars.ContextVar("keras_tesla_percentage", default=100)
+_reads: contextvars.ContextVar[list | None] = contextvars.ContextVar("reads", default=None)
 
 
 def current_percentage() -> int:
     """Returns the percentage at which IDP layers run now; 100 outside of any scope."""
+    reads = _reads.get()
+    if reads is not None:
+        reads.append(_current.get())
     return _current.get()
+
+
+@contextlib.contextmanager
+def noted_reads():
+    """Gives a list, to which what `current_percentage` returns inside is appended."""
+    reads: list[int] = []
+    token = _reads.set(reads)
+    try:
+        yield reads
+    finally:
+        _reads.reset(token)
 
 
 @contextlib.contextmanager

@@ -68,6 +68,9 @@ def _summary(model, tesla):
         adds, share = ("-", "-") if cost[0] is None else _counted(cost[0], costs[100][0])
         weights, of_weights = _counted(cost[1], costs[100][1])
         yield f"  {percentage:>3} {adds:>15} {share:>9} {weights:>13} {of_weights:>9}"
+    if uncounted := _uncounted(tesla.at(100)):
+        text = f"without the multiply-adds of {', '.join(uncounted)}: not known"
+        yield "  " + textwrap.shorten(text, 78, placeholder=" ..")
     yield "each layer: --report; at less than 100 % the network is to be trained"
 
 
@@ -81,6 +84,13 @@ def _cost(narrowed) -> tuple[int | None, int]:
 
     adds = multiply_adds(narrowed) if _is_known(narrowed) else None
     return adds, narrowed.count_params()
+
+
+def _uncounted(narrowed) -> list[str]:
+    """The layers whose multiply-adds nobody knows."""
+    from keras_tesla.analysis import not_counted
+
+    return not_counted(narrowed) if _is_known(narrowed) else []
 
 
 def _is_known(model) -> bool:

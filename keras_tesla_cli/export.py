@@ -56,9 +56,23 @@ flags.DEFINE_list(
 flags.DEFINE_integer(
     "batch_size", 1, "Fixed batch size of the files.", flag_values=FLAGS, lower_bound=1
 )
+flags.DEFINE_list(
+    "input_shapes",
+    None,
+    "Sizes of inputs that the model leaves open: image:224x224x3,ids:64.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "tolerance",
+    None,
+    "Largest difference from Keras, relative to the largest output; default: 1e-5.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool(
     "overwrite", False, "Whether to replace an export in the folder.", flag_values=FLAGS
 )
+
+_LINE = 80  # characters
 
 
 def main(arguments):
@@ -66,6 +80,7 @@ def main(arguments):
     path = models.path_of(arguments, FLAGS)
     outputs.check_export(FLAGS.output_dir, FLAGS.overwrite)
     percentages = lists.percentages(FLAGS.percentages)
+    input_shapes = lists.shapes(FLAGS.input_shapes)
     compared, representative = _inputs(FLAGS.inputs), _inputs(FLAGS.representative_data)
     validation = None
     if FLAGS.validation_data:
@@ -98,6 +113,8 @@ def main(arguments):
         int8_io=FLAGS.int8_io,
         validation_data=validation,
         labels=lists.labels(FLAGS.labels),
+        tolerance=FLAGS.tolerance,
+        input_shapes=input_shapes,
         progress=progress.say,
     )
     progress.clear()
@@ -116,16 +133,20 @@ def _inputs(path):
 
 def _summary(bundle):
     """Yields a table of the percentages, then the files and what could not be shared."""
+    measured = bundle.entries[0].accuracy is not None  # with `validation_data`
     yield (
-        f"{'%':>3} {'multiply-adds':>14} {'bytes':>11} {'accuracy':>8} {'latency, us':>11} "
-        f"{'difference':>10}  file"
+        f"{'%':>3} {'multiply-adds':>14} {'bytes':>11} {' accuracy' if measured else ''} "
+        f"{'latency, us':>11} {'difference':>10}  file"
     )
     for entry in bundle.entries:
-        accuracy = "" if entry.accuracy is None else f"{100 * entry.accuracy:.2f}"
+        accuracy = f" {100 * entry.accuracy:>8.2f}" if measured else ""
         yield (
-            f"{entry.percentage:>3} {entry.multiply_adds:>14,} {entry.bytes:>11,} {accuracy:>8} "
+            f"{entry.percentage:>3} {entry.multiply_adds:>14,} {entry.bytes:>11,} {accuracy} "
             f"{1e6 * entry.latency:>11.1f} {entry.max_abs_difference:>10.2g}  {entry.file}"
         )
+    if uncounted := bundle.entries[0].not_counted:
+        text = f"multiply-adds without these layers, of which nobody knows: {', '.join(uncounted)}"
+        yield textwrap.shorten(text, _LINE, placeholder=" ..")
     total = sum(file["bytes"] for file in bundle.files)
     if len(bundle.files) == 1:
         yield f"file: {bundle.directory / bundle.files[0]['file']}"
@@ -137,4 +158,4 @@ def _summary(bundle):
         reasons = {weight["reason"] for weight in unshared}
         their_bytes = sum(weight["bytes"] for weight in unshared)
         text = f"not shared: {len(unshared)} weights, {their_bytes:,} bytes: "
-        yield textwrap.shorten(text + "; ".join(sorted(reasons)), 80, placeholder=" ..")
+        yield textwrap.shorten(text + "; ".join(sorted(reasons)), _LINE, placeholder=" ..")

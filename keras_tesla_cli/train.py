@@ -5,16 +5,22 @@ keras-tesla train tesla.keras --data=digits.npz --epochs=10 --output=trained.ker
 The .npz file holds `x_train` and `y_train`, and `x_test` and `y_test` or `x_val` and `y_val`; or
 `x` and `y`, of which a tenth is kept apart. The table is of the test data, else of the validation
 data, else of that tenth. For several inputs or outputs train in Python, with `tesla.fit`.
+
+At the end the statistics of batch normalization are measured on examples of the training data, at
+each percentage (`keras_tesla.recalibrate`): a moving average with a momentum of .999, as in many
+pretrained networks, needs thousands of steps to get there.
 """
 
 import math
 
 from absl import flags
 
-from keras_tesla_cli import arrays, lists, losses, models, outputs, tool
+from keras_tesla_cli import arrays, lists, losses, models, outputs, progress, tool
 
 # Those of `keras_tesla.data.load`.
 DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"]
+
+_MEASURED = 4096  # examples for the statistics, at most
 
 FLAGS = flags.FlagValues()
 models.define_flags(FLAGS)
@@ -28,6 +34,7 @@ flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.", flag_values=FLAGS, lower_b
 flags.DEFINE_string(
     "loss", "auto", "Name of a Keras loss, package>name of a registered one, or auto.", FLAGS
 )
+flags.DEFINE_bool("recalibrate", True, "Whether statistics are measured at the end.", FLAGS)
 flags.DEFINE_bool("distillation", False, "Whether the highest percentage teaches.", FLAGS)
 flags.DEFINE_integer(
     "seed", 0, "Of the order and of what is kept apart.", flag_values=FLAGS, lower_bound=0
@@ -59,6 +66,8 @@ def main(arguments):
     adam = keras.optimizers.Adam(FLAGS.learning_rate)
     tesla.compile(adam, chosen.loss, metrics=chosen.metrics)
     _fit(tesla, splits)
+    if FLAGS.recalibrate:
+        _recalibrate(tesla, splits["train"][0])
     print("\n".join(_table(tesla, splits, bool(chosen.metrics))))
     outputs.save(tesla, output)
     print(f"wrote {output}; next: keras-tesla export {output} --output_dir=tflite")
@@ -169,15 +178,14 @@ def _fit(tesla, splits):
     import keras
 
     shown = sorted({tesla.percentages[0], tesla.percentages[-1]}, reverse=True)
+    split, prefix = ("validation", "val_") if "val" in splits else ("training", "")
+    steps = math.ceil(len(splits["train"][0]) / FLAGS.batch_size)
 
     def say(epoch, logs):
-        of_validation = [
-            f"{p} % {logs[key]:.4f}" for p in shown if (key := _monitored(p, logs)) in logs
-        ]
-        measured = ", ".join(of_validation)
+        measured = ", ".join(f"{p} % {_measured(f'{prefix}p{p}', logs):.4f}" for p in shown)
+        progress.clear()
         print(
-            f"epoch {epoch + 1}/{FLAGS.epochs}: loss {logs['loss']:.4f}"
-            + (f", validation {measured}" if measured else ""),
+            f"epoch {epoch + 1}/{FLAGS.epochs}: loss {logs['loss']:.4f}, {split} {measured}",
             flush=True,
         )
 
@@ -186,16 +194,47 @@ def _fit(tesla, splits):
         batch_size=FLAGS.batch_size,
         epochs=FLAGS.epochs,
         validation_data=splits.get("val"),
-        callbacks=[keras.callbacks.TerminateOnNaN(), keras.callbacks.LambdaCallback(None, say)],
+        callbacks=[
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.LambdaCallback(
+                on_epoch_end=say,
+                on_train_begin=lambda logs: progress.say("the first step takes longest .."),
+                on_train_batch_end=lambda step, logs: progress.say(f"step {step + 1}/{steps}"),
+            ),
+        ],
         verbose=0,
     )
     if not math.isfinite(history.history["loss"][-1]) or len(history.epoch) < FLAGS.epochs:
         raise RuntimeError("The loss is not finite; nothing was written. Lower --learning_rate.")
 
 
-def _monitored(percentage, logs):
-    accuracy = f"val_p{percentage}_accuracy"
-    return accuracy if accuracy in logs else f"val_p{percentage}_loss"
+def _measured(column, logs):
+    """The accuracy of a percentage, its loss if there is none."""
+    return logs.get(f"{column}_accuracy", logs.get(f"{column}_loss"))
+
+
+def _recalibrate(tesla, x):
+    """Measures the statistics of `IDPBatchNormalization` layers, where there are some."""
+    import numpy as np
+
+    import keras_tesla as kt
+
+    layers = {
+        number: layer
+        for number, layer in enumerate(tesla.graph.layers)
+        if isinstance(layer, kt.layers.IDPBatchNormalization)
+    }
+    if not layers:
+        return
+    progress.say("measuring the statistics of each percentage ..")
+    chosen = np.random.default_rng(FLAGS.seed).permutation(len(x))[:_MEASURED]
+    copy = kt.recalibrate(tesla, x[chosen], tesla.percentages, batch_size=FLAGS.batch_size)
+    for number, layer in layers.items():  # in place: the optimizer's state is kept
+        for p in tesla.percentages:
+            measured = copy.graph.layers[number].statistics(p)
+            for variable, value in zip(layer.statistics(p), measured, strict=True):
+                variable.assign(value)
+    progress.clear()
 
 
 def _table(tesla, splits, has_accuracy):

@@ -60,6 +60,7 @@ def test_the_public_names_are_these():
         "activation_gallery",
         "class_activation_maps",
         "multiply_adds",
+        "not_counted",
         "summary",
     ]
     assert kt.callbacks.__all__ == [

@@ -1,4 +1,4 @@
-"""The two benchmarks that look for faults, for a moment; each is run as a user runs it."""
+"""The benchmarks that look for faults, for a moment; each is run as a user runs it."""
 
 import json
 
@@ -34,3 +34,27 @@ def test_kills_leave_runs_that_go_on_and_whole_exports(tmp_path):
     assert export["half"] == export["failed_starts"] == 0
     assert step["kills"] == 10
     assert step["half"] == step["absent"] == 0
+
+
+@pytest.mark.nightly
+def test_a_model_goes_through_all_steps_and_is_not_run_again(tmp_path):
+    (row,) = run("foreign_models", tmp_path, "--models=enhancer_of_any_size")
+    assert {"model": "enhancer_of_any_size", "errors": {}}.items() <= row.items()
+    assert [row[step] for step in ("to_idp", "fit", "export")] == ["ok"] * 3
+    assert max(row["equal"], row["at"], row["load"]) < 1e-5
+    assert 0.25 < row["multiply_adds"] < 0.3
+    assert row["gone"] == [0, 3]
+    (tmp_path / "found.json").write_text(
+        (tmp_path / "found.json").read_text().replace('"fit": "ok"', '"fit": "known"')
+    )
+    # What was found stays; a refusal is a row as well.
+    rows = run("foreign_models", tmp_path, "--models=vae_encoder,enhancer_of_any_size")
+    assert [row["model"] for row in rows] == ["enhancer_of_any_size", "vae_encoder"]
+    assert rows[0]["fit"] == "known"
+    assert "['z'] draw random numbers" in rows[1]["errors"]["export"]
+    assert "load" not in rows[1]
+
+
+def test_a_model_that_takes_too_long_is_a_row(tmp_path):
+    (row,) = run("foreign_models", tmp_path, "--models=unet", "--seconds=1")
+    assert row == {"model": "unet", "errors": {"process": "took more than 1 s"}}

@@ -259,7 +259,7 @@ def compiled(tesla):
     return tesla
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_statistics_of_its_own_are_better_than_those_of_the_next_percentage(trained):
     tesla, x, y = trained
     calibrated = compiled(recalibrate(tesla, x, [30]))
@@ -444,7 +444,7 @@ def test_data_are_what_keras_takes(source, steps):
         lambda a, b: ((a, b), a, np.ones(len(a))),
     ],
 )
-@pytest.mark.push
+@pytest.mark.slow
 def test_batches_of_several_inputs_are_those_of_representative_data(batch):
     """The oracle: the same arrays, in batches as large."""
     inputs = [keras.Input((4,), name=name) for name in "ab"]

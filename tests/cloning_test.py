@@ -405,7 +405,7 @@ AS_PEOPLE_WRITE_THEM = {
 
 
 @pytest.mark.parametrize("make", AS_PEOPLE_WRITE_THEM.values(), ids=AS_PEOPLE_WRITE_THEM)
-@pytest.mark.push
+@pytest.mark.slow
 def test_layers_as_people_write_them_are_copied_trained_and_extracted(make):
     model = make()
     random = np.random.default_rng(0)

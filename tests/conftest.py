@@ -2,13 +2,14 @@
 
 Three amounts of tests, each with more than the one before:
 
-- `make check`: TensorFlow, without the tests marked `push` (over about three seconds with all
-  parameters) or `slow` (over about five).
-- `make test`, on every push: on TensorFlow these, too. JAX and PyTorch run what depends on the
-  backend: not what is marked `slow`, nor `backend_free`, whose code never asks for the backend.
+- `make check`: TensorFlow, without the tests marked `slow` (over about three seconds with all
+  parameters).
+- `make test`, on every push: on TensorFlow these, too. JAX and PyTorch run what is quick and
+  depends on the backend: not what is marked `slow`, or `backend_free`, whose code never asks for
+  it.
 - `make nightly` gives pytest the option `--nightly`: all, also what is marked
-  `nightly` (it repeats another test on more networks, or starts many processes), and more examples
-  of each Hypothesis test.
+  `nightly` (it repeats another test on more networks, or runs whole programs for long), and more
+  examples of each Hypothesis test.
 
 A test left out is deselected. One that is skipped misses something on this machine.
 """
@@ -67,7 +68,9 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     left_out = set()
     if not config.getoption("nightly"):
-        left_out = {"nightly"} if BACKEND == "tensorflow" else {"nightly", "slow", "backend_free"}
+        left_out = {"nightly"}
+        if BACKEND != "tensorflow":
+            left_out |= {"slow", "backend_free"}
     if BACKEND != "tensorflow":
         left_out.add("tensorflow")
     chosen, deselected = [], []

@@ -64,7 +64,7 @@ def model(request):
     return randomize(MODELS[request.param]())
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_it_computes_the_same(model, gradients):
     """In inference and in training, with dropout and statistics, and so do the gradients."""
     copy, x = kt.to_functional(model), inputs_of(model)
@@ -84,7 +84,7 @@ def test_it_computes_the_same(model, gradients):
     assert_equal(map(to_numpy, ours), map(to_numpy, theirs))
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_it_needs_no_class_of_the_user(model, tmp_path):
     copy = kt.to_functional(model)
     copy.save(tmp_path / "copy.keras")
@@ -95,7 +95,7 @@ def test_it_needs_no_class_of_the_user(model, tmp_path):
     assert all(cls.__module__.startswith("keras.") for cls in own)
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_fitting_it_is_fitting_the_model(model):
     copy, x = kt.to_functional(model), inputs_of(model)
     ours, theirs = paired(copy, model)
@@ -109,7 +109,7 @@ def test_fitting_it_is_fitting_the_model(model):
 
 @pytest.mark.parametrize("make", INCOMPLETE.values(), ids=INCOMPLETE)
 @pytest.mark.parametrize("percentage", [100, 50])
-@pytest.mark.push
+@pytest.mark.slow
 def test_incomplete_layers_inside_are_narrowed(make, percentage, assert_same_three_ways):
     model = randomize(make())
     small = assert_same_three_ways(model, inputs_of(model), percentage)
@@ -121,7 +121,7 @@ def test_incomplete_layers_inside_are_narrowed(make, percentage, assert_same_thr
 
 
 @pytest.mark.parametrize("make", INCOMPLETE.values(), ids=INCOMPLETE)
-@pytest.mark.push
+@pytest.mark.slow
 def test_tesla_trains_the_variables_of_the_layers_inside(make):
     """At 100 % as Keras trains the model itself."""
     model, other = randomize(make()), randomize(make())
@@ -193,6 +193,25 @@ def test_attenuated_gradients_reach_an_operand():
     tesla.fit(normal(4, 5, 6), np.zeros((4, 5, 3)), verbose=0)
 
 
+@keras.saving.register_keras_serializable("functional_test")
+class Registered(Perceptron):
+    def __init__(self, units, **kwargs):
+        super().__init__(units, 8, first=IDPDense, last=IDPDense, **kwargs)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def test_a_saved_tesla_has_the_classes_of_its_user(tmp_path):
+    tesla = kt.TESLA(tokens(Registered(8, name="block")), [100, 50])
+    tesla.save(tmp_path / "tesla.keras")
+    loaded = keras.models.load_model(tmp_path / "tesla.keras")
+    assert type(loaded.get_layer("block")) is Registered
+    x = normal(4, 5, 6)
+    for percentage in (100, 50):
+        assert_equal(outputs(loaded.at(percentage), x), outputs(tesla.at(percentage), x))
+
+
 def test_the_tables_name_the_layers_inside(capsys):
     model = tokens(Perceptron(8, 8, first=IDPDense, name="block"))
     kt.TESLA(model, [100, 50]).summary(print_fn=print)
@@ -218,7 +237,7 @@ def test_layers_inside_become_incomplete():
     assert tesla.at(50).get_layer("a_dense").kernel.shape == (4, 4)
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_converted_model_is_saved_and_loaded(tmp_path, model):
     converted = kt.to_idp(model, [100, 50])
     converted.save(tmp_path / "model.keras")
@@ -233,7 +252,7 @@ def test_a_converted_model_is_saved_and_loaded(tmp_path, model):
         assert_equal(outputs(keras.models.load_model(tmp_path / "small.keras"), x), expected)
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_channels_inside_are_ordered(model):
     ordered, x = kt.order_channels(model), inputs_of(model)
     assert_equal(outputs(ordered, x), outputs(model, x))
@@ -275,7 +294,7 @@ def test_recalibration_and_rounding():
     ],
     ids=["incomplete", "converted"],
 )
-@pytest.mark.push
+@pytest.mark.slow
 def test_files(make, mode, tmp_path):
     tesla = kt.TESLA(randomize(make()), [100, 50])
     bundle = kt.tflite.export(tesla, tmp_path / "out", mode=mode)

@@ -84,6 +84,7 @@ def test_the_source_archive_holds_what_the_wheel_is_made_of(built):
     assert not any(n.startswith(("tests", "examples", "export", "out", ".venv")) for n in names)
 
 
+@pytest.mark.nightly
 @pytest.mark.tensorflow
 def test_the_demo_runs_from_the_wheel_and_the_command_exports_what_it_trained(installed, tmp_path):
     """The example of `make demo`, copied away from the clone, with fewer epochs."""

@@ -87,12 +87,17 @@ function inputChanged(values) {
 
 function percentageChanged() {
   const chosen = slider.valueAsNumber;
-  const {percentage, multiply_adds: cost, accuracy} = model.served(chosen);
-  const full = model.served(100).multiply_adds;
-  const ofFull = percentage === model.percentages.at(-1) ? '' : ` (${percent(cost / full, 0)})`;
+  const {percentage, multiply_adds: cost, accuracy, not_counted: others} = model.served(chosen);
+  const full = model.served(100);
+  let more = '';
+  if (others) {
+    more = ` without ${others.join(', ')}`;
+  } else if (percentage !== full.percentage && !full.not_counted) {
+    more = ` (${percent(cost / full.multiply_adds, 0)})`;
+  }
   element('chosen').textContent = `${chosen} %`;
   element('served').textContent = `${percentage} %`;
-  element('cost').textContent = cost.toLocaleString('en') + ofFull;
+  element('cost').textContent = cost.toLocaleString('en') + more;
   element('accuracy').textContent = percent(accuracy);
   element('accuracy-row').hidden = accuracy === null;
   slider.ariaValueText = `${chosen} %, runs at ${percentage} %`;

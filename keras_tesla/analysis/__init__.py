@@ -2,7 +2,7 @@
 
 from keras_tesla.analysis.activation_gallery import activation_gallery
 from keras_tesla.analysis.activation_maps import class_activation_maps
-from keras_tesla.analysis.cost import multiply_adds
+from keras_tesla.analysis.cost import multiply_adds, not_counted
 from keras_tesla.analysis.plots import accuracy_over_cost
 from keras_tesla.analysis.summary import summary
 
@@ -11,5 +11,6 @@ __all__ = [
     "activation_gallery",
     "class_activation_maps",
     "multiply_adds",
+    "not_counted",
     "summary",
 ]

@@ -18,7 +18,7 @@ def multiply_adds(model) -> int:
 
     Biases, normalizations and activations are not. A layer called twice counts twice. What layers
     of your own, Lambda and `keras.ops` convolutions compute is not known: they count nothing, and
-    `keras_tesla.summary` says so.
+    `not_counted` names them.
 
     Args:
         model: A built Functional or Sequential model of stock layers, such as `TESLA.at(30)`, with
@@ -33,3 +33,24 @@ def multiply_adds(model) -> int:
     7840
     """
     return sum(multiply_adds_of(call) or 0 for call in graph.read(model).calls)
+
+
+def not_counted(model) -> list[str]:
+    """Returns the names of the layers and operations whose multiply-adds nobody knows.
+
+    `multiply_adds` is the sum over all others.
+
+    Args:
+        model: As for `multiply_adds`.
+
+    Raises:
+        ValueError: As `multiply_adds` does.
+
+    Example:
+
+    >>> not_counted(keras.Sequential([keras.Input((784,)), keras.layers.Lambda(abs, name="own")]))
+    ['own']
+    """
+    calls = graph.read(model).calls
+    names = (call.operation.name for call in calls if multiply_adds_of(call) is None)
+    return list(dict.fromkeys(names))

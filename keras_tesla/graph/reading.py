@@ -15,7 +15,7 @@ from keras_tesla.scope import percentage_scope
 _STEPS = ("compute_loss", "compute_metrics", "train_step", "test_step", "predict_step")
 
 
-def read(model, opens=None) -> Graph:
+def read(model, opens=None, inputs=None) -> Graph:
     """Returns the calls that a Functional or Sequential model consists of.
 
     A layer of the user's that consists of others, or computes with weights of its own, is opened:
@@ -27,11 +27,13 @@ def read(model, opens=None) -> Graph:
         model: A built `keras.Model` of either kind. Its layers are not changed, and only those to
             be opened are called: on random inputs, to compare them with what they consist of.
         opens: Function `layer -> bool`, whether to open a layer that can be. Default: all of them.
+        inputs: The structure of its inputs, with objects whose `shape` tells the dimensions that
+            the model leaves open. Default: these stay open.
 
     Raises:
         ValueError: If the model is a subclassed one or is not built.
     """
-    return _whole(lambda reader: reader.read(model), opens)
+    return _whole(lambda reader: reader.read(model, inputs), opens)
 
 
 def read_subclassed(model, args, kwargs, names, opens=None) -> Graph:
@@ -263,7 +265,9 @@ class _Reader:
         Raises:
             Refused: If they cannot be read.
         """
-        given = tensors((args, kwargs))
+        if kwargs.get("training") is not None:
+            raise Refused(f"it is called with training={kwargs['training']}, always")
+        given = list({t.index: t for t in tensors((args, kwargs))}.values())
         opening.check(layer, any(t.index in self._masked for t in given))
         model = traced(layer, args, kwargs, training=False)
         with percentage_scope(1):

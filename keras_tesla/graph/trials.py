@@ -1,9 +1,12 @@
 """Calling layers once on random inputs."""
 
+import contextlib
+
 import keras
 import numpy as np
 
 from keras_tesla.graph.calls import Tensor
+from keras_tesla.scope import noted_reads
 
 
 def with_tensors(structure, fill):
@@ -26,6 +29,15 @@ def random_value(tensor):
     if not keras.backend.is_float_dtype(tensor.dtype):
         values = np.abs(values)  # places in a table
     return keras.ops.cast(values, tensor.dtype)
+
+
+def reads_percentage(call) -> bool:
+    """Whether a layer asks for the percentage in force, as far as a call on random inputs tells."""
+    with noted_reads() as reads, keras.StatelessScope(), contextlib.suppress(Exception):
+        call.operation(
+            *with_tensors(call.args, random_value), **with_tensors(call.kwargs, random_value)
+        )
+    return bool(reads)
 
 
 def arrays(results) -> list[np.ndarray]:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 
@@ -19,7 +18,6 @@ class Weight(keras.Layer):
         shape: Tuple of ints, the weight's shape.
         weight_dtype: String, the weight's dtype. What is returned has the compute dtype instead,
             if the dtype policy is a mixed one and the weight is of floats.
-        regularizer: As in Keras.
         constraint: As in Keras.
         **kwargs: `name`, `dtype` and `trainable`.
 
@@ -27,37 +25,30 @@ class Weight(keras.Layer):
         `shape`, without a batch.
     """
 
-    def __init__(self, shape, weight_dtype="float32", regularizer=None, constraint=None, **kwargs):
+    def __init__(self, shape, weight_dtype="float32", constraint=None, **kwargs):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
         self.weight_dtype = weight_dtype
-        self.regularizer = keras.regularizers.get(regularizer)
         self.constraint = keras.constraints.get(constraint)
         self.value: Any = None
 
     @classmethod
-    def of(cls, variable, dtype, copy=False):
-        """Returns a layer whose weight is a variable itself, or is like it.
+    def of(cls, variable, dtype):
+        """Returns a layer whose weight is a variable itself.
 
         Args:
             variable: A `keras.Variable`.
             dtype: Dtype policy of the layer that it belongs to.
-            copy: Bool, whether the layer has a weight of its own, of the same value.
         """
         layer = cls(
             variable.shape,
             variable.dtype,
-            variable.regularizer,
             variable.constraint,
             trainable=variable.trainable,
             name=variable.name,
             dtype=dtype,
         )
-        if copy:
-            layer.build()
-            layer.value.assign(np.array(ops.convert_to_numpy(variable)))
-        else:
-            layer.value = variable
+        layer.value = variable
         layer.built = True
         return layer
 
@@ -73,7 +64,6 @@ class Weight(keras.Layer):
             dtype=self.weight_dtype,
             initializer="zeros",
             trainable=self.trainable,
-            regularizer=self.regularizer,
             constraint=self.constraint,
         )
 
@@ -93,6 +83,5 @@ class Weight(keras.Layer):
             **super().get_config(),
             "shape": self.shape,
             "weight_dtype": self.weight_dtype,
-            "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }

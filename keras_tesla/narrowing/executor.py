@@ -54,7 +54,11 @@ def _fitted(value, tensor, name):
     if keras.backend.is_keras_tensor(value):
         return value
     if value is None:
-        raise ValueError(f"Input {name!r} is None. Every percentage needs a tensor there.")
+        raise ValueError(
+            f"Input {name!r} is None. Every percentage needs a tensor there, even if the input is "
+            "optional. Pass one that changes nothing, such as zeros, or build the network without "
+            "it."
+        )
     mask = getattr(value, "_keras_mask", None)
     if mask is None:
         value = ops.convert_to_tensor(value, dtype=tensor.dtype)

@@ -39,7 +39,16 @@ class LivePlan:
                 if s.narrowed is not None
             }
         self._layers = {key: layer.result() for key, layer in building.items()}
+        self._made_from = [(s, _arguments(s)) for s in plan.steps if s.narrowed is not None]
         self._in_training = {id(s) for s in plan.steps if takes_training(s.call.operation)}
+
+    def changed(self) -> list[str]:
+        """Returns the layers that were given another argument since, such as an activation."""
+        return [
+            step.call.operation.name
+            for step, before in self._made_from
+            if any(value is not before.get(key) for key, value in _arguments(step).items())
+        ]
 
     def cut(self, values: dict) -> dict:
         """Returns `values` without the channels that no call at this percentage reads.
@@ -139,3 +148,8 @@ def _unallocated_layer(step: Step, narrowed: Narrowed):
             shapes = {f"{name}_shape": shape for name, shape in given.items()}
             layer.build(**{name: shape for name, shape in shapes.items() if name in names})
     return layer
+
+
+def _arguments(step):
+    """What a layer holds of the arguments that its narrow form was made from."""
+    return {k: v for k, v in vars(step.call.operation).items() if k in step.narrowed.config}

@@ -51,8 +51,7 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
     rate; then `keras_tesla.tflite.export(.., quantization="int8")` needs no representative data.
 
     Args:
-        model: A built Functional or Sequential `keras.Model` with incomplete layers, in float32. It
-            is not changed.
+        model: A built `keras.Model` with incomplete layers, in float32. It is not changed.
         percentages: Iterable of distinct ints, 1..100, that get ranges: those to be trained and
             exported.
         momentum: Float, 0 <= m < 1: how slowly the ranges follow the batches.
@@ -62,7 +61,7 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
         names.
 
     Raises:
-        ValueError: If the model is subclassed, not built or without an incomplete layer;
+        ValueError: If the model is not built, cannot be read or is without an incomplete layer;
             percentages are invalid, or a layer has no statistics or private numbers for them; or a
             layer has no int8 form here, such as one with a private profile. The message names it.
 
@@ -150,7 +149,8 @@ class _Builder:
         outputs = graphs.filled(graph.outputs, values)
         if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
             outputs = outputs[0]
-        structure = keras.tree.pack_sequence_as(graph.inputs, inputs)
+        input_of = {t.index: x for t, x in zip(flat, inputs, strict=True)}
+        structure = graphs.filled(graph.inputs, input_of)
         if isinstance(structure, (list, tuple)) and len(structure) == 1:
             structure = structure[0]
         model = keras.Model(structure, outputs, name=name)

@@ -27,6 +27,8 @@ class Entry:
         quantized_inputs: {name: {"scale": float, "zero_point": int}} of the int8 inputs: a stored
             integer q is the number scale * (q - zero_point).
         quantized_outputs: Likewise of the outputs.
+        not_counted: Names of the layers whose multiply-adds nobody knows; `multiply_adds` is the
+            sum of the others.
     """
 
     percentage: int
@@ -40,6 +42,7 @@ class Entry:
     standalone: dict | None = None
     quantized_inputs: dict = dataclasses.field(default_factory=dict)
     quantized_outputs: dict = dataclasses.field(default_factory=dict)
+    not_counted: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +108,16 @@ class Bundle:
         """Returns the content of `manifest.json`."""
         values = dataclasses.asdict(self)
         del values["directory"]
-        values["percentages"] = [_without_empty_scales(entry) for entry in values.pop("entries")]
+        values["percentages"] = [_without_empty(entry) for entry in values.pop("entries")]
         if self.labels is None:
             del values["labels"]
         return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
 
 
-def _without_empty_scales(entry: dict) -> dict:
-    """The values of an entry as a header has them: scales only where there are any."""
-    scales = ("quantized_inputs", "quantized_outputs")
-    return {key: value for key, value in entry.items() if key not in scales or value}
+def _without_empty(entry: dict) -> dict:
+    """The values of an entry as a header has them: these only where there are any."""
+    optional = ("not_counted", "quantized_inputs", "quantized_outputs")
+    return {key: value for key, value in entry.items() if key not in optional or value}
 
 
 def from_manifest(directory, values: dict) -> Bundle:

@@ -9,6 +9,7 @@ import numpy as np
 from keras_tesla.quantization.ranges import ActivationRange
 from keras_tesla.tflite import examples
 from keras_tesla.tflite.graphs import merge
+from keras_tesla.tflite.interface import Interface
 from keras_tesla.tflite.settings import Settings
 from keras_tesla.training.tesla import TESLA
 
@@ -26,8 +27,13 @@ def has_trained_ranges(tesla) -> bool:
     return any(isinstance(layer, ActivationRange) for layer in tesla.graph.layers)
 
 
-def check_model(tesla: TESLA, settings: Settings) -> tuple[int, ...]:
+def check_model(tesla: TESLA, interface: Interface, settings: Settings) -> tuple[int, ...]:
     """Returns the percentages to export, from the highest to the lowest.
+
+    Args:
+        tesla: The model.
+        interface: What its files take.
+        settings: Those of the export.
 
     Raises:
         ValueError: Percentages that the model does not have; names or types of inputs that a file
@@ -47,22 +53,22 @@ def check_model(tesla: TESLA, settings: Settings) -> tuple[int, ...]:
             "In a .tflite file an int8 input or output is a quantized float. Give it another type, "
             f"such as int16. Received: {[(x.name, x.dtype) for x in ends]}"
         )
-    for name in tesla.graph.input_names:
+    names = interface.graph.input_names
+    for name in names:
         if not _NAME.fullmatch(name):
             raise ValueError(
                 "A .tflite file takes input names of letters, digits and . _ - / only. Rename "
                 f"input {name!r}."
             )
-    if settings.percentage_input and merge.PERCENTAGE in tesla.graph.input_names:
+    if settings.percentage_input and merge.PERCENTAGE in names:
         raise ValueError(
             f"mode='percentage_input' adds an input {merge.PERCENTAGE!r}, and the model has one of "
             "that name. Rename it, or use mode='signatures'."
         )
-    unknown = [n for n in settings.normalization or () if n not in tesla.graph.input_names]
+    unknown = [n for n in settings.normalization or () if n not in names]
     if unknown:
         raise ValueError(
-            f"`normalization` must name inputs of the model, {tesla.graph.input_names}. Received: "
-            f"{unknown}"
+            f"`normalization` must name inputs of the model, {names}. Received: {unknown}"
         )
     outputs = keras.tree.flatten(tesla.network.outputs)
     labels = settings.labels
@@ -100,8 +106,15 @@ def warn_of_untrained(tesla: TESLA, percentages):
         )
 
 
-def validation(tesla: TESLA, settings: Settings) -> tuple[dict, np.ndarray] | None:
-    """Returns `validation_data` as ({input name: array}, class of each example), None if none.
+def validation(
+    tesla: TESLA, interface: Interface, settings: Settings
+) -> tuple[dict, np.ndarray] | None:
+    """Returns `validation_data` as (inputs of the file, class of each example), None if none.
+
+    Args:
+        tesla: The model.
+        interface: What its files take.
+        settings: Those of the export.
 
     Raises:
         ValueError: Data that do not fit the model, or a model whose accuracy is not defined.
@@ -110,8 +123,7 @@ def validation(tesla: TESLA, settings: Settings) -> tuple[dict, np.ndarray] | No
         return None
     given, labels = settings.validation_data
     size = settings.batch_size
-    specs = examples.specs_of(tesla.graph)
-    arrays = examples.checked("validation_data", given, specs, size)
+    arrays = examples.checked("validation_data", given, interface.specs, size)
     labels = np.asarray(labels)
     count = len(next(iter(arrays.values())))
     outputs = keras.tree.flatten(tesla.network.outputs)
@@ -127,4 +139,4 @@ def validation(tesla: TESLA, settings: Settings) -> tuple[dict, np.ndarray] | No
             f"`validation_data` must have a label for each of the {count} examples. Received "
             f"labels of shape {labels.shape}"
         )
-    return arrays, labels[:count]
+    return interface.of_file(arrays), labels[:count]

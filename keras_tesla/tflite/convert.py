@@ -41,6 +41,7 @@ class Traced:
 
     def __init__(self, model, trained_ranges: bool = False):
         self._name = model.name
+        self._recurrent = [layer.name for layer in recurrent_layers(model)]
         with self._noted():
             self._function = _concrete_function(model, _limits(model) if trained_ranges else {})
 
@@ -48,10 +49,10 @@ class Traced:
         """Returns a .tflite file; see `convert`."""
         import tensorflow as tf
 
-        if quantization == "int8" and representative is not None and self._has_loop():
+        if quantization == "int8" and representative is not None and (loops := self._loops()):
             raise ValueError(
-                f"{self._name!r} has a loop, as a recurrent layer makes it, and TensorFlow's "
-                "converter crashes where it measures the ranges of one. Take "
+                f"{self._recurrent or loops} has a loop, as a recurrent layer makes it, and "
+                "TensorFlow's converter crashes where it measures the ranges of one. Take "
                 "quantization='dynamic_range' or None, or give the layer `unroll=True`."
             )
         with self._noted():
@@ -61,10 +62,11 @@ class Traced:
             )
             return run(converter, quantization, representative, int8_io)
 
-    def _has_loop(self):
+    def _loops(self):
+        """The names of the loops; layers of the user's own may have some."""
         graph = self._function.graph.as_graph_def()
         nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
-        return any(node.op in ("While", "StatelessWhile") for node in nodes)
+        return [node.name for node in nodes if node.op in ("While", "StatelessWhile")]
 
     @contextlib.contextmanager
     def _noted(self):
@@ -75,6 +77,16 @@ class Traced:
                 f"{self._name!r} could not be converted with LiteRT's builtin operations."
             )
             raise
+
+
+def recurrent_layers(model) -> list:
+    """Returns the layers of a model that become loops: recurrent ones that are not unrolled."""
+    found = []
+    for layer in model.layers:
+        one_way = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
+        if isinstance(one_way, keras.layers.RNN) and not one_way.unroll:
+            found.append(layer)
+    return found
 
 
 def run(converter, quantization, representative, int8_io) -> bytes:

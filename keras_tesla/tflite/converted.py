@@ -2,20 +2,18 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
 from keras_tesla import extraction
-from keras_tesla.analysis.cost import multiply_adds
+from keras_tesla.analysis import cost
 from keras_tesla.channels import Selection
 from keras_tesla.narrowing.plan import narrow
-from keras_tesla.scope import percentage_scope
-from keras_tesla.tflite import convert, int8_activations, verify
+from keras_tesla.tflite import convert, int8_activations, reference, verify
 from keras_tesla.tflite.examples import Examples
 from keras_tesla.tflite.graphs import integers, merge
 from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
+from keras_tesla.tflite.interface import Interface
 from keras_tesla.tflite.settings import Settings
-from keras_tesla.training.tesla import TESLA
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,7 +22,8 @@ class Converted:
 
     Args:
         percentage: Int, 1..100.
-        multiply_adds: Of one example.
+        multiply_adds: Of one example, without those of `not_counted`.
+        not_counted: Names of the layers whose multiply-adds nobody knows.
         content: Bytes of a .tflite file, quantized as asked.
         floats: The same in float32; None where nothing needs it.
         expectation: What Keras computes, for the only signature of the file.
@@ -33,6 +32,7 @@ class Converted:
 
     percentage: int
     multiply_adds: int
+    not_counted: list[str]
     content: bytes
     floats: bytes | None
     expectation: verify.Expectation
@@ -64,29 +64,38 @@ class Converted:
 
 
 def convert_percentage(
-    tesla: TESLA, percentage: int, settings: Settings, examples: Examples
+    network, interface: Interface, percentage: int, settings: Settings, examples: Examples
 ) -> Converted:
     """Converts a model at one percentage.
 
     Args:
-        tesla: The model.
+        network: The model.
+        interface: Its inputs, and what the file takes.
         percentage: Int, one of its percentages.
         settings: Those of the export.
-        examples: Inputs of the model.
+        examples: Inputs of the network.
 
     Raises:
         ValueError: If the converter left float32 numbers in a quantization-aware model.
         ValueError: If Keras itself gives NaN or infinite numbers.
+        ValueError: If the mode or the quantization cannot have the loop of a recurrent layer.
         VerificationError: If quantization itself changes what the network answers.
         Exception: The converter's.
     """
-    plan = narrow(tesla.graph, percentage)
+    plan = narrow(interface.graph, percentage)
     name, size = f"p{percentage}", settings.batch_size
     storage = settings.stored
     apart = storage is not None and storage.private_apart
     model = extraction.extract(plan, name, size, dtype="float32", private_apart=apart)
+    if settings.mode == "percentage_input":
+        _check_loops(model)
     what = f"{percentage} %"
-    outputs = _outputs(tesla, percentage, examples.inputs, convert.output_names(model))
+    arrays = reference.outputs(network, interface, percentage, examples.inputs)
+    outputs = dict(zip(convert.output_names(model), arrays, strict=True))
+    inputs = interface.of_file(examples.inputs)
+    representative = examples.representative
+    if representative is not None:
+        representative = [interface.of_file(batch) for batch in representative]
     strange = [name for name, y in outputs.items() if not np.isfinite(y).all()]
     if strange:
         raise ValueError(
@@ -96,7 +105,7 @@ def convert_percentage(
     if settings.quantization == "int8" and not settings.trained_ranges:
         int8_activations.replace(model)
     traced = convert.Traced(model, settings.trained_ranges)
-    content = traced.convert(settings.quantization, examples.representative, settings.int8_io)
+    content = traced.convert(settings.quantization, representative, settings.int8_io)
     if settings.trained_ranges:
         _check_integers(PercentageGraph(percentage, content))
     floats = None
@@ -107,14 +116,35 @@ def convert_percentage(
         floats = traced.convert()
     spread = None
     if settings.quantization is not None:
-        spread = verify.spread_allowed(content, examples.inputs, outputs, what, examples.advice)
-    allowed = verify.tolerance(tesla.network)
-    expectation = verify.Expectation(
-        what, None, examples.inputs, outputs, allowed, spread, examples.advice
-    )
+        spread = verify.spread_allowed(content, inputs, outputs, what, examples.advice)
+    allowed, advice = settings.tolerance, examples.advice
+    if allowed is None:
+        allowed = verify.tolerance(network)
+    if spread is None:
+        advice = (
+            "If that is the rounding of float32, as where large numbers nearly cancel out, pass "
+            f"a larger `tolerance`; it was {allowed:.3g}"
+        )
+    expectation = verify.Expectation(what, None, inputs, outputs, allowed, spread, advice)
     return Converted(
-        percentage, multiply_adds(model), content, floats, expectation, plan.selections()
+        percentage,
+        cost.multiply_adds(model),
+        cost.not_counted(model),
+        content,
+        floats,
+        expectation,
+        plan.selections(),
     )
+
+
+def _check_loops(model):
+    collecting = [x.name for x in convert.recurrent_layers(model) if x.return_sequences]
+    if collecting:
+        raise ValueError(
+            f"{collecting} has return_sequences=True. What its loop collects grows, and LiteRT's "
+            "CompiledModel does not run that under an IF, which mode='percentage_input' needs. "
+            "Take mode='signatures' or 'per_percentage', or give the layer `unroll=True`."
+        )
 
 
 def _check_integers(graph):
@@ -125,13 +155,3 @@ def _check_integers(graph):
             f"{floats}. Some layers have no int8 form with a single channel, such as Conv1D: "
             "make them wider, or leave this percentage out. Nothing was written."
         )
-
-
-def _outputs(tesla, percentage, inputs, names):
-    """What Keras computes, with the live weights and without narrowing."""
-    flat = [inputs[name] for name in tesla.graph.input_names]
-    x = keras.tree.pack_sequence_as(tesla.graph.inputs, flat)
-    with percentage_scope(percentage):
-        outputs = tesla.network(x, training=False)
-    flat = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(outputs)]
-    return dict(zip(names, flat, strict=True))

@@ -14,6 +14,7 @@ from keras_tesla.tflite.settings import ConversionSettings
 
 _EXAMPLES = 16
 _BATCHES = 1024
+_LETTERS = typical.Choice(("a", "b", "c"), "strings of a letter")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,8 @@ class InputSpec:
         name: Its name.
         shape: Tuple of ints, without the batch.
         dtype: NumPy name of its type.
-        numbers: What random examples of it are; None: standard normal floats, integers 0 and 1.
+        numbers: What random examples of it are; None: standard normal floats, integers 0 and 1,
+            letters.
 
     Raises:
         ValueError: If a dimension is unknown.
@@ -33,26 +35,34 @@ class InputSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    numbers: typical.Normal | typical.Uniform | None = None
+    numbers: typical.Numbers | None = None
 
     def __post_init__(self):
         if None in self.shape:
             raise ValueError(
                 f"Input {self.name!r} has shape {(None, *self.shape)}. Export needs every "
-                "dimension but the batch: give `keras.Input` a full shape."
+                f"dimension but the batch: give `keras.Input` a full shape, or pass "
+                f"`input_shapes`, here such as {{{self.name!r}: {self._example()}}}."
             )
+
+    def _example(self):
+        return tuple(64 if size is None else size for size in self.shape)
 
     @property
     def description(self) -> str:
         """What random examples of it are, in words."""
         if self.numbers is not None:
             return self.numbers.description
-        return typical.Normal().description if self._is_float() else "integers 0 and 1"
+        if self.dtype == "string":
+            return _LETTERS.description
+        return typical.Normal().description if self.is_float else "integers 0 and 1"
 
     def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
         """Returns random examples, an array `(count, ...)`."""
         shape = (count, *self.shape)
-        if self._is_float():
+        if self.dtype == "string":
+            return (self.numbers or _LETTERS).draw(random, shape).astype(str)
+        if self.is_float:
             return (self.numbers or typical.Normal()).draw(random, shape).astype(self.dtype)
         if self.numbers is None or self.dtype == "bool":
             return random.integers(0, 2, shape).astype(self.dtype)
@@ -61,8 +71,10 @@ class InputSpec:
             self.dtype
         )
 
-    def _is_float(self):
-        return keras.backend.is_float_dtype(self.dtype)
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floats."""
+        return self.dtype != "string" and keras.backend.is_float_dtype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -211,11 +223,13 @@ def cast(name: str, given, dtype: str) -> np.ndarray:
     Args:
         name: Of the input, for the message.
         given: Array or nested list.
-        dtype: NumPy name of the type.
+        dtype: NumPy name of the type, or "string".
 
     Raises:
-        ValueError: No numbers, or such as the type does not hold.
+        ValueError: No numbers, or such as the type does not hold; no strings.
     """
+    if dtype == "string":
+        return _strings(name, given)
     try:
         array = np.asarray(given)
         with np.errstate(all="ignore"):
@@ -232,6 +246,17 @@ def cast(name: str, given, dtype: str) -> np.ndarray:
             f"{dtype} does not hold"
         )
     return made
+
+
+def _strings(name, given) -> np.ndarray:
+    array = np.asarray(given)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    if array.dtype.kind == "O" and all(isinstance(x, str) for x in array.ravel()):
+        array = array.astype(str)
+    if array.dtype.kind != "U":
+        raise ValueError(f"Input {name!r} must be an array of strings. Received: {array.dtype}")
+    return array
 
 
 def random_inputs(specs: list[InputSpec], count: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -5,7 +5,8 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable
 
-from keras_tesla.tflite import checks, combined_file, examples
+from keras_tesla.tflite import checks, combined_file, reference
+from keras_tesla.tflite import interface as interfaces
 from keras_tesla.tflite.bundle import Bundle, from_manifest
 from keras_tesla.tflite.converted import Converted, convert_percentage
 from keras_tesla.tflite.examples import Examples
@@ -15,6 +16,7 @@ from keras_tesla.tflite.files.header import Header, PercentageHeader
 from keras_tesla.tflite.finish import DraftFile, VerifiedFile, verify_and_measure
 from keras_tesla.tflite.graphs import align, flatbuffer, merge
 from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
+from keras_tesla.tflite.interface import Interface
 from keras_tesla.tflite.settings import Settings
 from keras_tesla.training.tesla import TESLA
 from keras_tesla.version import __version__
@@ -38,13 +40,15 @@ def export(
     validation_data=None,
     labels: list[str] | None = None,
     normalization: dict | None = None,
+    tolerance: float | None = None,
+    input_shapes: dict | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
     """Writes a trained model as .tflite files whose cost is chosen by a percentage.
 
     Every percentage of every file is run in LiteRT, by the Interpreter with and without XNNPACK and
     by CompiledModel, and compared with Keras before the file gets its name: float32 outputs must
-    agree within 1e-5 of the largest output.
+    agree within `tolerance`.
 
     Args:
         tesla: The trained model, on the TensorFlow backend.
@@ -58,8 +62,9 @@ def export(
         batch_size: Int, the fixed batch size of the files.
         inputs: {input name: array `(examples, ...)`}, or one array for a model with one input, on
             which files and Keras are compared. Default: the first of `representative_data`, else 16
-            random examples: standard normal floats and integers 0 and 1, or what a `Normalization`,
-            a `Rescaling` or a trained int8 range that reads an input says of it.
+            random examples: standard normal floats (from 0 to 1 where those give NaN) and integers
+            0 and 1, or what a layer that reads an input says of it: see
+            `keras_tesla.tflite.typical.guess`.
         overwrite: Bool, whether an export in the folder may be replaced.
         storage: For the modes with one file. `"shared"`: each weight once for all percentages.
             `"plain"`: the weights of each percentage, without operators that some delegates lack.
@@ -74,16 +79,24 @@ def export(
             of the outputs, for the manifest and the file's metadata.
         normalization: {input name: (mean, std)}, for the file's metadata: the network takes
             `(x - mean) / std`.
+        tolerance: Float, 0 < tolerance < 1: how far the outputs of a float32 file may be from those
+            of Keras, relative to the largest output (at least 1). Default: 1e-5, more for a deep
+            network or one of mixed precision. Give a larger one where rounding alone is more: where
+            large numbers nearly cancel out, as in the squared distance of two embeddings.
+        input_shapes: {input name: shape without the batch}, or the shape of the only input, for
+            inputs with dimensions that are not known.
         progress: Function that takes a line on each percentage that is done.
 
     Returns:
         A `Bundle`; the same is written as `manifest.json`.
 
     Warns:
-        UserWarning: A percentage that no step has trained, while others were trained.
+        UserWarning: A percentage that no step has trained, while others were trained; layers are
+            cut off because LiteRT has no lookups and strings.
 
     Raises:
-        ValueError: An invalid argument, or a percentage that `tesla` does not have.
+        ValueError: An invalid argument, or a percentage that `tesla` does not have; an input with a
+            dimension that is not known; a layer that draws random numbers.
         RuntimeError: Another backend than TensorFlow.
         VerificationError: The outputs of a file differ from those of Keras.
         OSError: The folder is a file, holds an export already, or cannot be written.
@@ -101,17 +114,23 @@ def export(
         validation_data=validation_data,
         labels=labels,
         normalization=normalization,
+        tolerance=tolerance,
+        input_shapes=input_shapes,
     )
-    percentages = checks.check_model(tesla, settings)
+    network = tesla.network
+    interface = interfaces.of(network, tesla.graph, settings.input_shapes)
+    percentages = checks.check_model(tesla, interface, settings)
     checks.warn_of_untrained(tesla, percentages)
-    chosen = examples.choose(examples.specs_of(tesla.graph), settings)
-    validation = checks.validation(tesla, settings)
+    chosen = reference.choose(network, interface, settings, percentages[0])
+    validation = checks.validation(tesla, interface, settings)
     with folder.whole(directory, overwrite) as temporary:
         converted = []
         for done, percentage in enumerate(percentages, 1):
-            converted.append(convert_percentage(tesla, percentage, settings, chosen))
+            made = convert_percentage(network, interface, percentage, settings, chosen)
+            converted.append(made)
             progress(f"{percentage} %: converted ({done}/{len(percentages)})")
-        files = _FileBuilder(tesla.network.name, settings, chosen).files(converted)
+        builder = _FileBuilder(network.name, settings, interface, chosen)
+        files = builder.files(converted)
         progress("verifying: every percentage is run and compared with Keras")
         verified = verify_and_measure(files, validation)
         for file in verified:
@@ -127,6 +146,7 @@ class _FileBuilder:
 
     name: str
     settings: Settings
+    interface: Interface
     examples: Examples
 
     def files(self, converted: list[Converted]) -> list[DraftFile]:
@@ -167,12 +187,13 @@ class _FileBuilder:
             quantization=self.settings.quantization,
             name=self.name,
             versions=_versions(),
-            **_interface(graphs[0]),
+            **self._ends(graphs[0]),
             percentages=tuple(
                 PercentageHeader(
                     each.percentage,
                     signature(each.percentage),
                     each.multiply_adds,
+                    each.not_counted,
                     _scales(graph, graph.inputs),
                     _scales(graph, graph.outputs),
                 )
@@ -180,24 +201,26 @@ class _FileBuilder:
             ),
         )
 
+    def _ends(self, graph: PercentageGraph) -> dict:
+        """The names, shapes and types of inputs and outputs."""
+        ends = {
+            side: {
+                name: {"shape": [int(n) for n in tensor.shape], "dtype": flatbuffer.dtype(tensor)}
+                for name, tensor in ((n, graph.subgraph.tensors[i]) for n, i in indices.items())
+            }
+            for side, indices in (("inputs", graph.inputs), ("outputs", graph.outputs))
+        }
+        for name, layer in self.interface.after.items():
+            ends["inputs"][name]["after"] = layer
+        return ends
+
     def _metadata(self, model) -> dict[str, bytes]:
         """The standard metadata of a model."""
-        settings, inputs = self.settings, self.examples.inputs
+        settings, inputs = self.settings, self.interface.of_file(self.examples.inputs)
         packed = standard.pack(
             model, self.name, __version__, inputs, settings.normalization, settings.labels
         )
         return {standard.ENTRY: packed}
-
-
-def _interface(graph: PercentageGraph) -> dict:
-    """The names, shapes and types of inputs and outputs."""
-    return {
-        side: {
-            name: {"shape": [int(n) for n in tensor.shape], "dtype": flatbuffer.dtype(tensor)}
-            for name, tensor in ((n, graph.subgraph.tensors[i]) for n, i in indices.items())
-        }
-        for side, indices in (("inputs", graph.inputs), ("outputs", graph.outputs))
-    }
 
 
 def _scales(graph: PercentageGraph, indices: dict[str, int]) -> dict:

@@ -92,8 +92,8 @@ class Model:
         lines = [
             f"{header['name']}: mode {header['mode']}, storage "
             f"{header['storage'] or 'one file each'}, {header['quantization'] or 'float32'}",
-            *(f"input  {n}: {s['dtype']} {s['shape']}" for n, s in header["inputs"].items()),
-            *(f"output {n}: {s['dtype']} {s['shape']}" for n, s in header["outputs"].items()),
+            *(f"input  {n}: {_described(s)}" for n, s in header["inputs"].items()),
+            *(f"output {n}: {_described(s)}" for n, s in header["outputs"].items()),
             f"{'%':>4} {'multiply-adds':>14} {'bytes':>11} {'accuracy':>9} {'latency, us':>12}",
         ]
         for entry in header["percentages"]:
@@ -102,6 +102,8 @@ class Model:
                 f"{entry['percentage']:>4} {entry['multiply_adds']:>14,} {entry['bytes']:>11,} "
                 f"{accuracy:>9} {1e6 * entry['latency']:>12.1f}"
             )
+        uncounted = header["percentages"][0].get("not_counted", [])
+        lines += [f"without the multiply-adds of {name!r}: not known" for name in uncounted]
         return "\n".join(lines)
 
     def _checked(self, inputs):
@@ -208,6 +210,11 @@ def _mapped(path):
             raise reading.FileError(f"{path!r} is empty.")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             yield content
+
+
+def _described(end: dict) -> str:
+    after = f", after layer {end['after']!r}" if "after" in end else ""
+    return f"{end['dtype']} {end['shape']}{after}"
 
 
 def load(path, threads: int = 1, cache_dir=None) -> Model:

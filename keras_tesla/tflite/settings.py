@@ -1,6 +1,7 @@
 """The options of a conversion and of an export, checked before anything is converted."""
 
 import dataclasses
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,6 +87,9 @@ class Settings(ConversionSettings):
         validation_data: Tuple (inputs, labels) or None, as the user gave it.
         labels: List of strings or None, names of the classes.
         normalization: {input name: (mean, std)} or None.
+        input_shapes: {input name: shape}, or a shape, or None, as the user gave it.
+        tolerance: Largest difference from Keras that is allowed, relative to the largest output (at
+            least 1); None for that of the network's type.
 
     Raises:
         ValueError: A value that is not allowed, or does not go with the others.
@@ -97,6 +101,8 @@ class Settings(ConversionSettings):
     validation_data: Any = None
     labels: list[str] | None = None
     normalization: Mapping | None = None
+    tolerance: float | None = None
+    input_shapes: Any = None
 
     def __post_init__(self):
         self._check_choice("mode", MODES)
@@ -118,6 +124,23 @@ class Settings(ConversionSettings):
             raise ValueError(
                 "`normalization` must be a dict {input name: (mean, std)}. Received: "
                 f"{self.normalization!r}"
+            )
+
+        if self.tolerance is not None:
+            self._check_tolerance(self.tolerance)
+
+    def _check_tolerance(self, value: Any):
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not 0 < value < 1:
+            raise ValueError(
+                "`tolerance` must be a number between 0 and 1, such as 1e-4: the largest "
+                f"difference from Keras, relative to the largest output. Received: {value!r}"
+            )
+        if self.quantization is not None:
+            raise ValueError(
+                "`tolerance` is for float32 files; a quantized one is compared by the deviation "
+                f"of its outputs. Received: tolerance={value!r} and "
+                f"quantization={self.quantization!r}"
             )
 
     @property

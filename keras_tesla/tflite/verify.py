@@ -1,6 +1,7 @@
 """Running an exported file and comparing it with Keras."""
 
 import dataclasses
+import math
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -9,8 +10,9 @@ from keras_tesla import graph
 from keras_tesla.tflite import compiled, examples, runtime
 from keras_tesla.tflite.graphs import integers
 
-# Largest difference, relative to the largest reference value (at least 1). A file computes in
-# float32; a network that computes in less in Keras differs by that type's rounding.
+# Largest difference, relative to the largest reference value (at least 1), in a network of a few
+# layers. A file computes in float32; a network that computes in less in Keras differs by that
+# type's rounding.
 _TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 # What quantization may cost: the root mean square of the differences over the standard deviation of
 # the outputs. A well calibrated network has .01 to .05; at .25 its answers differ.
@@ -33,7 +35,7 @@ class Expectation:
         allowed: Largest difference allowed, relative to the largest of `outputs` (at least 1).
         spread: Largest root mean square of the differences allowed, over the standard deviation of
             `outputs`; None where `allowed` decides, as in float32.
-        advice: What to do where the spread is larger: perhaps the inputs are not typical.
+        advice: What to do where the difference is larger.
     """
 
     what: str
@@ -46,9 +48,27 @@ class Expectation:
 
 
 def tolerance(model) -> float:
-    """Returns the relative difference allowed for a model: that of its coarsest layer."""
+    """Returns the relative difference allowed for a model.
+
+    It is that of its coarsest layer, and at least what float32 loses in a deep network: a sum of n
+    terms in another order differs by about `sqrt(n)` roundings of `u = 2^-24`, and the differences
+    of all layers add up to `u * sum_l sqrt(n_l)`.
+
+    Reference:
+        Higham: Accuracy and Stability of Numerical Algorithms, 2nd edition, 2002, section 2.8 (the
+        rule of thumb for random rounding errors).
+    """
     dtypes = {layer.compute_dtype for layer in model.layers}
-    return max(_TOLERANCE.get(dtype, 1e-5) for dtype in dtypes)
+    of_type = max(_TOLERANCE.get(dtype, 1e-5) for dtype in dtypes)
+    kernels = [tuple(w.shape) for w in model.weights if len(w.shape) > 1]
+    return max(of_type, 2.0**-24 * sum(math.sqrt(_terms(shape)) for shape in kernels))
+
+
+def _terms(kernel):
+    """The terms of a dot product with a kernel."""
+    # With depth multiplier 1, a depthwise convolution has its channels on the axis before the last.
+    outputs = kernel[-2] if kernel[-1] == 1 and len(kernel) > 2 else kernel[-1]
+    return math.prod(kernel) // max(1, outputs)
 
 
 def example_inputs(model, count: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -197,14 +217,14 @@ def _difference(expectation, got, runner):
     worst = 0.0
     for name, reference in expectation.outputs.items():
         difference = np.max(np.abs(got[name].astype("float64") - reference), initial=0.0)
-        limit = expectation.allowed * max(1.0, np.max(np.abs(reference), initial=0.0))
-        measured = difference
+        largest = np.max(np.abs(reference), initial=0.0)
+        measured, limit = difference, expectation.allowed * max(1.0, largest)
+        unit = f" where the largest output is {largest:.3g}"
         if expectation.spread is not None:
             measured, limit = _spread(got[name], reference), expectation.spread
+            unit = " of a standard deviation"
         if not measured <= limit:  # also when it is NaN
-            quantized = expectation.spread is not None
-            unit = " of a standard deviation" if quantized else ""
-            advice = f"{expectation.advice}. " if quantized and expectation.advice else ""
+            advice = f"{expectation.advice}. " if expectation.advice else ""
             raise VerificationError(
                 f"{expectation.what}: output {name!r} of {runner} differs from Keras by "
                 f"{measured:.3g}{unit}, more than {limit:.3g}. {advice}Nothing was written."

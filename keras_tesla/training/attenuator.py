@@ -170,7 +170,7 @@ class SharedPart:
     def _again(self, group, values, state, percentage=None):
         """Runs a group's calls again; with a percentage its weights' gradients are attenuated."""
         made = {t.index for step in group.steps for t in step.call.output_tensors}
-        inputs = {i: (_fixed(x), width) for i, (x, width) in values.items() if i not in made}
+        inputs = {i: (_fixed(x), computed) for i, (x, computed) in values.items() if i not in made}
         lent = list(state)
         for variable in _unique(group.steps):
             if variable.trainable:
@@ -223,23 +223,23 @@ class SharedPart:
         read = {t.index for step in steps for t in step.call.input_tensors}
         for number, group in enumerate(self._groups):
             for index in group.ends & read:
-                value, width = values[index]
+                value, computed = values[index]
                 factor = None
                 if group.direct:
-                    factor = self._at_end(live.plan, index, value, width, group.narrowest)
+                    factor = self._at_end(live.plan, index, value, computed, group.narrowest)
                 if self._is_one_group:
                     value = Attenuated([factor])([value])
                 else:
                     second, _ = values[number, index]
                     value = Attenuated([None, factor])([value, second])
-                values[index] = value, width
+                values[index] = value, computed
         return {i: v for i, v in values.items() if not isinstance(i, tuple)}
 
-    def _at_end(self, plan, index, value, width, narrowest):
+    def _at_end(self, plan, index, value, computed, narrowest):
         """S of a tensor at which the percentages part."""
         layout = plan.layouts[index]
         factor = self._attenuator.of_channels(plan.percentage, narrowest)
-        factor = factor if width is None else factor[width.indices()]
+        factor = factor if computed is None else factor[computed.indices()]
         shape = [1] * len(value.shape)
         shape[layout.axis] = -1
         return np.tile(factor, layout.repeats).reshape(shape)

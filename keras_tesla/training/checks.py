@@ -5,8 +5,8 @@ import inspect
 import keras
 
 from keras_tesla import cloning
-from keras_tesla.graph import Graph
-from keras_tesla.kinds.registry import kind_of
+from keras_tesla.graph import Graph, trials
+from keras_tesla.kinds.registry import inherited_kind_of, kind_of
 from keras_tesla.layers import IDPBatchNormalization, IDPDense, IncompleteDotProduct
 from keras_tesla.narrowing.plan import layouts
 from keras_tesla.quantization.ranges import ActivationRange
@@ -18,7 +18,8 @@ def check_graph(graph: Graph):
     Raises:
         ValueError: If there is no IDP layer, one is hidden inside another layer, an `IDPDense`
             would leave out positions instead of channels after a `Flatten`, Keras has quantized a
-            layer, or a layer to be narrowed computes something else once made from its config.
+            layer, a layer to be narrowed computes something else once made from its config, or an
+            unknown one depends on the percentage.
     """
     check_not_quantized(graph.layers)
     for layer in graph.layers:
@@ -35,6 +36,16 @@ def check_graph(graph: Graph):
                 f"{hidden.name!r}, which narrowing cannot see there"
                 + (f": {why}" if why else "")
                 + ". Use the IDP layer directly; IDPDense takes inputs of any rank."
+            )
+    for call in graph.first_calls.values():
+        layer = call.operation
+        known = cloning.is_stock(layer) or inherited_kind_of(layer).depends
+        if not known and trials.reads_percentage(call):
+            raise ValueError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) reads `current_percentage()`, and "
+                "nothing says that it does: all percentages would share its result. Say it with "
+                "`keras_tesla.register_kind` and a `Kind` that has `depends = True` and whose "
+                "`narrow` gives the layer for a percentage."
             )
     if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
         raise ValueError(

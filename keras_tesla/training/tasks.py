@@ -74,6 +74,11 @@ class Tasks:
     def view(self, percentage) -> PercentageView:
         """Returns the network at a percentage, with losses and metrics of its own."""
         checks.check_not_quantized(self.graph.layers)  # a plan has the weights from before
+        if percentage in self.views and (changed := self.views[percentage].live.changed()):
+            raise ValueError(
+                f"{changed} got another argument, such as an activation, after the percentages "
+                "were made. Call `tesla.compile(..)` again: they then compute what the layers do."
+            )
         if percentage not in self.views:
             view = PercentageView(self.network, narrow(self.graph, percentage))
             if self._compiled is not None:

@@ -366,8 +366,20 @@ class TESLA(
             ValueError: If the percentage is invalid, or a layer has no statistics or private
                 numbers for it.
         """
+        return self._view(percentage).predict(*args, **kwargs)
+
+    def predict_on_batch(self, x, percentage=None):
+        """Returns the predictions for a batch, as `predict` does.
+
+        Args:
+            x: As in Keras.
+            percentage: As in `predict`.
+        """
+        return self._view(percentage).predict_on_batch(x)
+
+    def _view(self, percentage):
         percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
-        return self._tasks.view(percentage).predict(*args, **kwargs)
+        return self._tasks.view(percentage)
 
     def at(self, percentage):
         """Returns the network at a percentage as a plain Keras model with its own weights.

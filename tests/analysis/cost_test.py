@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_tesla import graph
-from keras_tesla.analysis.cost import multiply_adds
+from keras_tesla.analysis.cost import multiply_adds, not_counted
 from keras_tesla.extraction import extract
 from keras_tesla.kinds.registry import multiply_adds_of
 from keras_tesla.layers import IDPDense
@@ -162,6 +162,21 @@ def test_nested_models_count():
     inner = model_of((4,), layers.Dense(4))
     x = keras.Input((4,))
     assert multiply_adds(keras.Model(x, layers.Dense(2)(inner(inner(x))))) == 2 * 16 + 8
+
+
+class Own(layers.Layer):
+    def call(self, x):
+        return ops.matmul(x, ops.ones((4, 4)))
+
+
+def test_what_is_not_counted_is_named_once():
+    own = Own(name="own")
+    x = keras.Input((4,))
+    y = own(layers.Dense(4)(own(x)))
+    model = keras.Model(x, layers.Lambda(ops.tanh, name="lambda")(y))
+    assert not_counted(model) == ["own", "lambda"]
+    assert multiply_adds(model) == 4 * 4
+    assert not_counted(model_of((4,), layers.Dense(4), layers.ReLU())) == []
 
 
 @pytest.mark.parametrize(("percentage", "expected"), [(100, 6 * 10 + 10 * 4), (50, 6 * 5 + 5 * 4)])

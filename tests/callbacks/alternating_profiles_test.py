@@ -223,7 +223,7 @@ def test_many_runs_compile_once():
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_the_steps_of_an_optimizer_that_was_replaced_are_forgotten():
     tesla = compiled()
     sizes, optimizers = [], []
@@ -246,7 +246,7 @@ def test_the_steps_of_an_optimizer_that_was_replaced_are_forgotten():
         lambda tesla: setattr(tesla.network.layers[0], "trainable", False),
     ],
 )
-@pytest.mark.push
+@pytest.mark.slow
 def test_an_optimizer_that_would_train_otherwise_is_not_taken_again(change):
     tesla = compiled()
     used = []

@@ -64,7 +64,7 @@ def what_trains(tesla):
 
 @pytest.mark.parametrize("epoch", [0, 1])
 @pytest.mark.parametrize("name", CALLBACKS)
-@pytest.mark.push
+@pytest.mark.slow
 def test_everything_trains_again(name, epoch):
     tesla = compiled(of_ranges=name == "ranges")
     before = what_trains(tesla)
@@ -96,7 +96,7 @@ def test_a_new_run_on_a_checkpoint_begins_with_the_first_task(tmp_path):
     assert active == [(100,), (100,), PERCENTAGES, PERCENTAGES]
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_only_a_backup_goes_on_with_the_task(tmp_path):
     """The oracle is the uninterrupted run; bits are equal."""
 

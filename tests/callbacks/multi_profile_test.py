@@ -94,7 +94,7 @@ def changed(before, after, path):
 
 
 @pytest.mark.parametrize("jit_compile", [False, "auto"])
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_stage_changes_its_block_and_nothing_else(jit_compile):
     tesla = mlp(jit_compile=jit_compile)
     log = Log()
@@ -160,7 +160,7 @@ def test_channels_of_convolutions_and_behind_flatten():
 
 
 @pytest.mark.parametrize("make", [mlp, cnn])
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_later_range_leaves_the_earlier_one_as_it_is(make):
     tesla = make()
     x, _ = examples(shape=tesla.network.input_shape[1:])
@@ -238,7 +238,7 @@ def test_outputs_that_only_a_later_range_would_train_are_refused(make):
         fit(tesla, {30: 1, 100: 1})
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_ranges_of_the_parts_of_a_concatenation():
     """The second range changes nothing that the first one reads."""
     x = keras.Input((6,))

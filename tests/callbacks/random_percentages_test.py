@@ -129,7 +129,7 @@ def test_metrics_are_of_the_steps_of_their_epoch():
     assert seen == [[0.0, 0.0]] * 4
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_step_at_a_set_is_the_step_of_an_activated_set():
     """The oracle: the same sets activated by hand."""
     tesla, by_hand = compiled(run_eagerly=False), compiled(run_eagerly=False)

@@ -54,7 +54,7 @@ def run(tesla, stopping, values, epochs=None, callbacks=()):
 
 
 @pytest.mark.backend_free
-@pytest.mark.push
+@pytest.mark.slow
 def test_each_task_goes_on_until_its_value_stops_improving():
     tesla = compiled()
     stopping = kt.callbacks.TaskWiseEarlyStopping("val_p{percentage}_accuracy", patience=2)
@@ -97,7 +97,7 @@ class Weights(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("restore", [True, False])
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_task_hands_on_its_best_weights(restore):
     tesla = compiled(percentages=(100, 50))
     stopping = kt.callbacks.TaskWiseEarlyStopping(
@@ -114,7 +114,7 @@ def test_a_task_hands_on_its_best_weights(restore):
 
 
 @pytest.mark.parametrize("reset", [True, False])
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_task_starts_with_fresh_optimizer_slots(reset):
     tesla = compiled(percentages=(100, 50), optimizer=keras.optimizers.Adam(0.01))
     seen = []
@@ -222,7 +222,7 @@ class Poison(keras.callbacks.Callback):
         (0, True, 0),  # the first epoch of all: the weights that training began with
     ],
 )
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_loss_that_is_nan_leaves_the_last_good_weights(at, restore, left):
     tesla = compiled(percentages=(100, 50))
     stopping = kt.callbacks.TaskWiseEarlyStopping(
@@ -287,7 +287,7 @@ def test_the_same_callback_serves_a_second_fit():
 
 
 @pytest.mark.backend_free
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_line_for_each_task(capsys):
     stopping = kt.callbacks.TaskWiseEarlyStopping("val_loss", patience=1, verbose=1)
     run(compiled(percentages=(100, 50)), stopping, [1.0, 1.5, 0.5, 0.25, 0.25])
@@ -353,7 +353,7 @@ def test_untrained_random_tasks_are_named():
 
 
 @pytest.mark.filterwarnings("ignore:Training ended before")  # few tasks: not every percentage
-@pytest.mark.push
+@pytest.mark.slow
 def test_random_tasks_go_on_after_a_kill(tmp_path):
     def train(directory, epochs):
         tesla = compiled()
@@ -411,7 +411,7 @@ def test_probabilities_are_of_trained_percentages():
         ("val_p{percentage}_acc", True, r"no column 'val_p100_acc'. They have .*'val_p100_loss'"),
     ],
 )
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_monitor_that_is_not_in_the_logs(monitor, validates, message):
     tesla = compiled()
     x, y = examples()

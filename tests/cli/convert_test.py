@@ -103,3 +103,15 @@ def test_a_network_for_images_of_any_size_is_converted(run, tmp_path, report):
         assert [line.split()[1] for line in printed.splitlines() if line.split()[0] == "50"] == [
             "-"
         ]
+
+
+def test_layers_whose_multiply_adds_nobody_knows_are_named(run, tmp_path):
+    x = keras.Input((6,))
+    y = keras.layers.SpectralNormalization(keras.layers.Dense(6), name="spectral")(x)
+    y = keras.layers.Dense(2)(keras.layers.Dense(8, activation="relu")(y))
+    keras.Model(x, y).save(tmp_path / "model.keras")
+    output = tmp_path / "tesla.keras"
+    printed = run("convert", tmp_path / "model.keras", f"--output={output}", "--percentages=100,50")
+    assert "without the multiply-adds of spectral: not known" in printed
+    printed = run("export", f"--model={output}", f"--output_dir={tmp_path}/out")
+    assert "multiply-adds without these layers, of which nobody knows: spectral" in printed

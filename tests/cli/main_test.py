@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -160,6 +161,7 @@ def test_what_could_not_be_shared_is_one_line(make, tmp_path):
         for n in range(100)
     ]
     lines = list(export._summary(dataclasses.replace(bundle, unshared_weights=own)))
+    assert "accuracy" not in lines[0]  # no column without `--validation_data`
     assert lines[-1] == "not shared: 100 weights, 40,000 bytes: its values differ"
     own[0]["reason"] = "a long reason " * 10
     lines = list(export._summary(dataclasses.replace(bundle, unshared_weights=own)))
@@ -218,6 +220,38 @@ def test_export_compares_on_the_inputs_of_a_file(run, make, tmp_path):
     assert "`inputs` must be a dict with an array for each of ['x']. Received: ['y']" in said
     said = run("export", tesla, *flags, f"--validation_data={tmp_path}/typical.npy", wrong=True)
     assert "must be an .npz file. Received: one array, an .npy file" in said
+
+
+def test_the_tolerance_of_an_export_is_a_flag(run, make, tmp_path):
+    tesla, out = f"{tmp_path}/tesla.keras", f"--output_dir={tmp_path}/out"
+    kt.TESLA(kt.to_idp(make(), [100, 50])).save(tesla)
+    said = run("export", tesla, out, "--tolerance=1e-30", wrong=True)
+    assert "a larger `tolerance`; it was 1e-30" in said
+    run("export", tesla, out, "--tolerance=1e-3")
+
+
+@pytest.mark.filterwarnings("ignore:LiteRT has no lookups")
+def test_export_takes_open_dimensions_and_strings(run, tmp_path):
+    image = keras.Input((None, None, 3), name="image")
+    color = keras.Input((1,), dtype="string", name="color")
+    x = keras.layers.Conv2D(4, 3, activation="relu")(image)
+    looked_up = keras.layers.StringLookup(vocabulary=["r", "g"], output_mode="one_hot")(color)
+    x = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(x), looked_up])
+    x = kt.layers.IDPDense(2)(keras.layers.Dense(8)(x))
+    tesla, out = f"{tmp_path}/tesla.keras", tmp_path / "out"
+    kt.TESLA(keras.Model([image, color], x), [100, 50]).save(tesla)
+    np.savez(
+        tmp_path / "typical.npz", image=np.ones((2, 8, 6, 3)), color=np.array([["g"], ["other"]])
+    )
+    flags = (f"--output_dir={out}", "--overwrite")
+    run("export", tesla, *flags, "--input_shapes=image:8x6x3", f"--inputs={tmp_path}/typical.npz")
+    inputs = kt.tflite.read(out).inputs
+    assert {n: x["shape"] for n, x in inputs.items()} == {"image": [1, 8, 6, 3], "color": [1, 3]}
+    said = run("export", tesla, *flags, wrong=True)
+    assert "pass `input_shapes`" in said
+    for wrong in ("image:8xsix", "image"):
+        said = run("export", tesla, *flags, f"--input_shapes={wrong}", wrong=True)
+        assert f"such as image:224x224x3,ids:64. Received: {wrong}" in said
 
 
 def assert_compared_on(file, x):

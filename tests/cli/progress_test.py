@@ -2,10 +2,12 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 import keras_tesla as kt
 from keras_tesla_cli import progress
+from tests.helpers import examples
 from tests.tflite.measure import handmade
 
 pytestmark = pytest.mark.tensorflow
@@ -34,6 +36,17 @@ def test_an_export_names_each_percentage(run, make, tmp_path, monkeypatch):
     assert lines[:2] == ["100 %: converted (1/2)", "50 %: converted (2/2)"]
     assert lines[2].startswith("verifying")
     assert last.startswith("  %  multiply-adds")
+
+
+def test_training_names_each_step(run, make, tmp_path, monkeypatch):
+    kt.TESLA(kt.to_idp(make(), [100, 50]), [100, 50]).save(tmp_path / "m.keras")
+    x, y = examples(96)
+    np.savez(tmp_path / "xy.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    flags = (f"--data={tmp_path}/xy.npz", "--epochs=1", f"--output={tmp_path}/out.keras")
+    lines, last = shown(run("train", tmp_path / "m.keras", *flags))
+    assert lines == ["the first step takes longest ..", *(f"step {n}/3" for n in (1, 2, 3))]
+    assert last.startswith("epoch 1/1: ")
 
 
 def test_a_benchmark_names_each_round(run, tmp_path, monkeypatch):

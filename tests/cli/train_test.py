@@ -67,7 +67,35 @@ def test_it_trains_as_the_same_lines_of_python_do(run, here):
 
 
 def test_of_x_and_y_a_tenth_is_kept_apart(run, here):
-    assert "a tenth kept apart, 9 examples" in run("train", *FLAGS, "--data=xy.npz", "--epochs=1")
+    printed = run("train", *FLAGS, "--data=xy.npz", "--epochs=1")
+    assert "a tenth kept apart, 9 examples" in printed
+    # That tenth is not looked at before the end.
+    assert re.search(r"loss \d\.\d+, training 100 % 0\.\d+, 50 % 0\.\d+\n", printed)
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_statistics_are_those_of_the_trained_weights(run, here, measured):
+    """With a momentum of .999 few steps would leave them where they were."""
+    widths = [20, 20, 3]
+    stack = [
+        x
+        for n in widths
+        for x in (keras.layers.Dense(n), keras.layers.BatchNormalization(momentum=0.999))
+    ]
+    plain = keras.Sequential([keras.Input((6,)), *stack[:-1]])
+    kt.TESLA(kt.to_idp(plain, [100, 50]), [100, 50]).save("tesla.keras")
+    flags = ("--batch_size=64", "--data=test.npz", "--epochs=2", "--output=out.keras")
+    run("train", "tesla.keras", *flags, f"--recalibrate={measured}")
+    tesla = keras.saving.load_model("out.keras")
+    (normalization,) = (
+        x.name for x in tesla.network.layers if isinstance(x, kt.layers.IDPBatchNormalization)
+    )
+    for percentage in (100, 50):
+        small = tesla.at(percentage)
+        layer = small.get_layer(normalization)
+        read = keras.Model(small.inputs, layer.input).predict(X[:64], verbose=0)
+        close = np.allclose(layer.moving_mean, read.mean(0), atol=1e-4)  # float32, sums of 64
+        assert close == measured
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("name", CHAINS)
-@pytest.mark.push
+@pytest.mark.slow
 def test_stock_layers(name):
     shape, made = CHAINS[name]
     assert_same(chain(shape, *made()), normal(5, *shape, seed=9))

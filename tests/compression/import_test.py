@@ -63,7 +63,7 @@ assert tf.keras.layers.Dense is tf_keras.layers.Dense
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.push
+@pytest.mark.slow
 def test_tf_keras_stays_what_it_was(name):
     value, before, after = CASES[name]
     environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}

@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -48,6 +51,25 @@ def test_the_mnist_example_trains_exports_and_reports(trained):
     assert (out / "accuracy_over_cost.png").read_bytes().startswith(b"\x89PNG")
     assert "multiply-adds" in printed
     assert "task 100 % ends" in printed
+
+
+def test_on_a_terminal_all_of_it_fits_a_screen(tmp_path):
+    """24 lines of 80 columns, of which the installation and `make` take five."""
+    terminal, end = os.openpty()
+    subprocess.run(
+        [sys.executable, "examples/mnist_mlp.py", "--epochs=3", f"--output_dir={tmp_path}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=end,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    os.close(end)
+    printed = os.read(terminal, 1 << 16).decode()
+    lines = [line.rpartition("\x1b[K")[2].rstrip("\r") for line in printed.strip().split("\n")]
+    assert lines[0].startswith("epoch 3/3: loss")
+    assert len(lines) <= 24 - 5
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
 
 
 def test_the_export_tool_writes_what_the_example_wrote(trained, tmp_path):

@@ -287,6 +287,27 @@ def test_the_accuracy_is_shown_where_the_export_measured_it(
             assert browser.text("accuracy") == "98.7 %"
 
 
+def test_layers_that_are_not_counted_are_named_instead_of_a_share(
+    browser, exported, served, tmp_path
+):
+    folder = shutil.copytree(exported, tmp_path / "tflite")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    costs = {
+        entry["percentage"]: f"{entry['multiply_adds']:,}" for entry in manifest["percentages"]
+    }
+    for entry in manifest["percentages"]:
+        if entry["percentage"] > 10:
+            entry["not_counted"] = ["own", "lambda"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with served(folder) as url:
+        browser.open(url, width=1280, height=800)
+        assert browser.text("cost") == f"{costs[100]} without own, lambda"
+        set_percentage(browser, 50)
+        assert browser.text("cost") == f"{costs[50]} without own, lambda"
+        set_percentage(browser, 10)
+        assert browser.text("cost") == costs[10]
+
+
 def test_the_keyboard_reaches_the_buttons_and_the_slider(page):
     def press(key, code):
         for kind in ("keyDown", "keyUp"):

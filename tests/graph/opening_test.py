@@ -96,7 +96,7 @@ def test_a_weight_is_read_when_it_runs():
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-@pytest.mark.push
+@pytest.mark.slow
 def test_all_of_these_are_opened(make):
     model = make()
     variables = list(map(to_numpy, model.variables))
@@ -288,7 +288,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("make", WHOLE)
-@pytest.mark.push
+@pytest.mark.slow
 def test_stays_whole_and_right(make, assert_same_three_ways):
     block = make()
     x = keras.Input((5, 6))
@@ -304,6 +304,32 @@ def test_stays_whole_and_right(make, assert_same_three_ways):
     (row,) = [row for row in converted.conversion_report if row.name == block.name]
     assert re.search(f"^is not opened: .*{WHOLE[make]}", row.reason), row.reason
     assert row.became == type(block).__name__
+
+
+def test_training_that_is_fixed_where_the_layer_is_called():
+    x = keras.Input((5, 6))
+    block = Perceptron(8, 6, name="block")
+    model = keras.Model(x, layers.Dense(3)(block(x, training=True)))
+    assert closed(model) == {"block": "it is called with training=True, always"}
+
+
+def test_one_tensor_for_two_arguments(assert_same_three_ways):
+    class Cross(Own):
+        def build(self, queries_shape, values_shape):
+            self.dense.build(queries_shape)
+
+        def compute_output_shape(self, queries_shape, values_shape):
+            return values_shape
+
+        def call(self, queries, values):
+            return self.dense(queries) * values
+
+    x = keras.Input((5, 6))
+    y = layers.Dense(8)(x)
+    model = keras.Model(x, IDPDense(3)(Cross(name="cross")(y, y)))
+    assert closed(model) == {}
+    assert sum(n.startswith("cross_") for n in names(model)) == 2
+    assert_same_three_ways(randomize(model), normal(4, 5, 6), 50)
 
 
 def test_a_mask_keeps_a_layer_whole():

@@ -36,7 +36,7 @@ def test_mixed_precision(dtype, run_three_ways):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_quantized_stock_layer_in_between(check):
     x = image(0)
     model = randomized(keras.Model(x, IDPDense(3)(wide(0)(x))))

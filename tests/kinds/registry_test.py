@@ -174,7 +174,7 @@ def test_a_kind_that_does_not_name_all_weights_is_refused(weights):
 
 @pytest.mark.tensorflow
 @each_network
-@pytest.mark.push
+@pytest.mark.slow
 def test_it_is_exported(name, tmp_path):
     tesla = kt.TESLA(randomized(NETWORKS[name]()), PERCENTAGES)
     bundle = kt.tflite.export(tesla, tmp_path / "out")  # runs what it writes and compares
@@ -199,6 +199,41 @@ def test_what_depends_on_the_percentage_runs_at_each():
         with kt.percentage_scope(percentage):
             expected = to_numpy(model(inputs))
         np.testing.assert_allclose(to_numpy(outputs[f"p{percentage}"]), expected, rtol=1e-4)
+
+
+def test_what_depends_on_the_percentage_is_no_stock_layer_by_itself():
+    x = keras.Input((5,))
+    tesla = kt.TESLA(keras.Model(x, IDPDense(3)(Scheduled(name="own")(x))), PERCENTAGES)
+    with pytest.raises(ValueError, match="'own'.*does not say what it is at 50 %"):
+        tesla.at(50)
+
+
+class Unregistered(layers.Layer):
+    """Reads the percentage beside a layer that it holds."""
+
+    def __init__(self, inner=None, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def call(self, x):
+        x = x if self.inner is None else self.inner(x)
+        return x * (kt.current_percentage() / 100)
+
+
+class OfKnownShape(Unregistered):
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@pytest.mark.parametrize("cls", [Unregistered, OfKnownShape])
+@pytest.mark.parametrize("inner", [None, layers.Dense])
+def test_what_depends_on_the_percentage_must_be_registered(cls, inner):
+    """Else all percentages would share its result."""
+    x = keras.Input((5,))
+    own = cls(inner and inner(5), name="own")
+    model = keras.Model(x, IDPDense(3)(own(layers.Dense(5)(x))))
+    with pytest.raises(ValueError, match="'own'.*reads `current_percentage.*register_kind"):
+        kt.TESLA(model, PERCENTAGES)
 
 
 def test_a_subclass_is_not_registered_with_it(check):

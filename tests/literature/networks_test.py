@@ -51,7 +51,7 @@ def test_multiply_adds_go_almost_with_the_square():
     assert 0.25 < half / full < 0.28  # the first layer's inputs are complete
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_it_trains_and_every_percentage_is_defined():
     keras.utils.set_random_seed(0)
     model = literature.vgg16(

@@ -239,3 +239,10 @@ def test_at_a_percentage_that_was_not_trained_it_says_so():
     tesla = kt.TESLA(kt.quantization_aware(networks.mlp(), P), P)
     with pytest.raises(ValueError, match="no range at 30 % yet.*Train"):
         tesla.at(30)
+
+
+def test_a_dict_of_inputs_keeps_its_order():
+    inputs = {"b": keras.Input((4,), name="b"), "a": keras.Input((4,), name="a")}
+    both = layers.Concatenate()([inputs["b"], inputs["a"]])
+    copy = kt.quantization_aware(keras.Model(inputs, IDPDense(2)(both)), P)
+    assert list(copy.input) == ["b", "a"]

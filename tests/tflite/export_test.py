@@ -62,7 +62,7 @@ def multi():
 
 @pytest.mark.parametrize("build", [mlp, cnn, multi])
 @pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.push
+@pytest.mark.slow
 def test_every_file_computes_what_keras_computes(build, batch_size, tmp_path):
     tesla = build()
     bundle = kt.tflite.export(tesla, tmp_path / "out", batch_size=batch_size)
@@ -116,6 +116,33 @@ def test_the_manifest_says_what_was_written(tmp_path):
         assert 0 <= entry["max_abs_difference"] < 1e-5
     with pytest.raises(KeyError, match="30 % is not in this export"):
         bundle.path(30)
+
+
+class Mixed(layers.Layer):
+    """A layer of the user's: nobody knows what it multiplies."""
+
+    def call(self, x):
+        return keras.ops.matmul(x, keras.ops.ones((12, 12)))
+
+
+@pytest.mark.parametrize("mode", ["per_percentage", "percentage_input"])
+def test_header_and_manifest_name_the_layers_that_are_not_counted(mode, tmp_path):
+    x = keras.Input((7,), name="features")
+    y = Mixed(name="own")(layers.Dense(12, activation="relu")(x))
+    tesla = kt.TESLA(keras.Model(x, IDPDense(3, name="logits")(y)), [100, 50])
+    bundle = kt.tflite.export(tesla, tmp_path / "out", mode=mode)
+    assert [entry.not_counted for entry in bundle.entries] == [["own"], ["own"]]
+    assert [entry.multiply_adds for entry in bundle.entries] == [7 * 12 + 12 * 3, 7 * 12 + 6 * 3]
+    assert kt.tflite.read(tmp_path / "out") == bundle
+    model = kt.tflite.load(tmp_path / "out")
+    assert [entry["not_counted"] for entry in model.header["percentages"]] == [["own"], ["own"]]
+    assert "without the multiply-adds of 'own'" in model.describe()
+
+
+def test_where_all_layers_are_counted_the_manifest_has_no_such_key(tmp_path):
+    bundle = kt.tflite.export(mlp(), tmp_path / "out")
+    assert "not_counted" not in (tmp_path / "out" / "manifest.json").read_text()
+    assert "without the multiply-adds" not in kt.tflite.load(bundle.path(100)).describe()
 
 
 def test_a_part_of_the_percentages_and_own_inputs(tmp_path):
@@ -257,6 +284,21 @@ def test_names_and_structures_that_a_file_does_not_take(tmp_path):
         kt.tflite.export(tesla, tmp_path / "out")
 
 
+def test_rounding_of_large_numbers_that_cancel_out_needs_a_tolerance(tmp_path):
+    """Numbers around 1e4 have steps of 0.001, and each sum of them is right to some of these."""
+    tesla = kt.TESLA(keras.Sequential([keras.Input((64,)), IDPDense(8, name="y")]), [100])
+    random = np.random.default_rng(0)
+    kernel = random.standard_normal((64, 8))
+    tesla.network.layers[-1].kernel.assign(kernel - kernel.mean(axis=0))  # they cancel out
+    inputs = 1e4 + random.standard_normal((16, 64))
+    message = r"differs from Keras by 0\.\d+ where the largest .* `tolerance`; it was 1e-05"
+    with pytest.raises(kt.tflite.VerificationError, match=message):
+        kt.tflite.export(tesla, tmp_path / "out", inputs=inputs)
+    assert list(tmp_path.iterdir()) == []
+    bundle = kt.tflite.export(tesla, tmp_path / "out", inputs=inputs, tolerance=1e-2)
+    assert bundle[100].max_abs_difference > 1e-3
+
+
 def test_outputs_that_are_nan_are_not_verified(tmp_path):
     tesla = mlp()
     tesla.network.layers[-1].bias.assign([np.nan, 0, 0])
@@ -265,7 +307,7 @@ def test_outputs_that_are_nan_are_not_verified(tmp_path):
 
 
 @pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_kill_in_the_middle_leaves_no_half_export(existing, tmp_path):
     """A process that kills itself before its second file: the folder is as it was."""
     out = tmp_path / "out"

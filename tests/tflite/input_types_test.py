@@ -20,7 +20,7 @@ def network(dtype):
 
 @pytest.mark.parametrize("mode", ["signatures", "percentage_input"])
 @pytest.mark.parametrize("dtype", ["int64", "int32", "int16", "uint8"])
-@pytest.mark.push
+@pytest.mark.slow
 def test_integers_of_each_size_are_exported_and_loaded(dtype, mode, tmp_path):
     tesla = network(dtype)
     bundle = kt.tflite.export(tesla, tmp_path / "out", mode=mode)
@@ -36,13 +36,13 @@ def test_integers_of_each_size_are_exported_and_loaded(dtype, mode, tmp_path):
 
 def test_a_network_without_numbers_on_the_random_examples_names_inputs(tmp_path):
     inputs = keras.Input((8,))
-    x = keras.ops.log(inputs)
+    x = keras.ops.log(inputs - 1)
     tesla = kt.TESLA(keras.Model(inputs, kt.layers.IDPDense(3)(layers.Dense(8)(x))), [100, 50])
     with pytest.raises(
         ValueError, match="Keras itself gives NaN.*random examples.*pass typical `inputs`"
     ):
         kt.tflite.export(tesla, tmp_path / "out")
-    positive = np.random.default_rng(0).uniform(0.1, 1, (8, 8))
+    positive = np.random.default_rng(0).uniform(1.1, 2, (8, 8))
     kt.tflite.export(tesla, tmp_path / "out", inputs=positive)
 
 

@@ -72,7 +72,7 @@ def typical(tesla):
 
 @pytest.mark.parametrize("convolutions", [False, True])
 @pytest.mark.parametrize("name", REPLACED)
-@pytest.mark.push
+@pytest.mark.slow
 def test_they_are_exported_in_int8(name, convolutions, tmp_path):
     tesla = network(name, convolutions)
     x = typical(tesla)

@@ -9,7 +9,13 @@ import numpy as np
 from keras import layers
 
 import keras_tesla as kt
-from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
+from keras_tesla.layers import (
+    IDPBatchNormalization,
+    IDPConv1DTranspose,
+    IDPConv2D,
+    IDPConv2DTranspose,
+    IDPDense,
+)
 
 PERCENTAGES = (100, 70, 40, 10)
 
@@ -119,8 +125,32 @@ def unet(percentages=PERCENTAGES, width=48):
     return _tesla(kt.to_idp(model, percentages), percentages)
 
 
+def transposed(percentages=PERCENTAGES):
+    """Transposed convolutions: without a bias, with factors of the percentage, over a line."""
+    inputs = keras.Input((5, 5, 3), name="image")
+    x = layers.Conv2D(24, 3, activation="relu")(inputs)
+    x = IDPConv2DTranspose(24, 5, strides=2, padding="same", use_bias=False)(x)
+    x = layers.ReLU()(IDPBatchNormalization(percentages)(x))
+    x = IDPConv2DTranspose(24, 2, strides=2, activation="relu", profile="linear")(x)
+    x = IDPConv1DTranspose(24, 3, activation="relu", use_bias=False)(layers.Reshape((-1, 24))(x))
+    x = layers.GlobalAveragePooling1D()(x)
+    return _tesla(
+        keras.Model(inputs, IDPDense(5, name="logits")(x), name="transposed"), percentages
+    )
+
+
 ALL = {
-    f.__name__: f for f in (mlp, cnn, cnn_bn, private, residual, depthwise, two_inputs_two_outputs)
+    f.__name__: f
+    for f in (
+        mlp,
+        cnn,
+        cnn_bn,
+        private,
+        residual,
+        depthwise,
+        transposed,
+        two_inputs_two_outputs,
+    )
 }
 
 

@@ -19,7 +19,7 @@ import keras_tesla as kt
 from keras_tesla.tflite import convert, examples, runtime, standalone, verify
 from keras_tesla.tflite.files import reading
 from keras_tesla.tflite.graphs import flatbuffer
-from keras_tesla.tflite.graphs.flatbuffer import Op
+from keras_tesla.tflite.graphs.flatbuffer import Op, Subgraph, Type
 from keras_tesla.tflite.graphs.percentage_graph import PercentageGraph
 from tests.tflite import networks
 
@@ -140,13 +140,20 @@ def jobs(exports):
 
 @functools.cache
 def is_too_new(file) -> bool:
-    """Whether a file has a hybrid FULLY_CONNECTED with a scale for each channel.
+    """Whether the converter wrote a hybrid operator that tflite-runtime 2.14 refuses.
 
-    The converter has written that since TensorFlow 2.17; tflite-runtime 2.14 refuses it.
+    A FULLY_CONNECTED with a scale for each channel, since TensorFlow 2.17, or a TRANSPOSE_CONV.
     """
-    operator_codes = flatbuffer.unpack(pathlib.Path(file).read_bytes()).operatorCodes
-    dense = [c.version for c in operator_codes if c.builtinCode == Op.FULLY_CONNECTED]
-    return max(dense, default=0) >= 12
+    model = flatbuffer.unpack(pathlib.Path(file).read_bytes())
+    dense = [c.version for c in model.operatorCodes if c.builtinCode == Op.FULLY_CONNECTED]
+    graphs = [Subgraph(model, table) for table in model.subgraphs]
+    transposed = (
+        {graph.tensors[i].type for i in operator.inputs[1:3]}
+        for graph in graphs
+        for operator in graph.operators
+        if graph.op(operator) == Op.TRANSPOSE_CONV
+    )
+    return max(dense, default=0) >= 12 or {Type.INT8, Type.FLOAT32} in transposed
 
 
 @pytest.fixture(scope="module")

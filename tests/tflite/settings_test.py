@@ -80,6 +80,15 @@ def test_int8_takes_its_ranges_from_data_or_from_training(quantization, trained,
         ({"labels": []}, "`labels` must be a list of strings"),
         ({"labels": "ab"}, "`labels` must be a list of strings"),
         ({"normalization": (0, 1)}, "`normalization` must be a dict"),
+        ({"tolerance": 0}, "`tolerance` must be a number between 0 and 1, such as 1e-4"),
+        ({"tolerance": 1.0}, "`tolerance` must be a number between 0 and 1"),
+        ({"tolerance": float("nan")}, "relative to the largest output. Received: nan"),
+        ({"tolerance": True}, "Received: True"),
+        ({"tolerance": "1e-4"}, "Received: '1e-4'"),
+        (
+            {"tolerance": 1e-4, "quantization": "dynamic_range"},
+            "Received: tolerance=0.0001 and quantization='dynamic_range'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(given, message):

@@ -30,9 +30,52 @@ def test_without_such_a_layer_floats_are_standard_normal_and_integers_0_and_1():
     # The mean of 8000 draws lies within 5 / sqrt(8000).
     np.testing.assert_allclose([x.mean(), x.std()], [0, 1], atol=0.06)
     assert said == "standard normal floats"
-    x, said = drawn(read_by(layers.Embedding(2, 3), dtype="int32"))
+    x, said = drawn(read_by(lambda x: keras.ops.add(x, 1), dtype="int32"))
     assert set(np.unique(x)) == {0, 1}
     assert said == "integers 0 and 1"
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "float32"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Embedding(7, 3, name="reader"),
+        layers.CategoryEncoding(7, "multi_hot", name="reader"),
+        lambda x: keras.ops.one_hot(keras.ops.cast(x, "int32"), 7),
+        lambda x: layers.Embedding(7, 3, name="reader")(layers.Reshape((2, 1))(x)),
+        lambda x: keras.ops.add(
+            layers.Embedding(300, 3)(x), layers.Embedding(7, 3, name="reader")(x)
+        ),
+    ],
+)
+def test_integers_are_those_that_every_reader_takes(layer, dtype):
+    x, said = drawn(read_by(layer, dtype=dtype))
+    assert x.dtype == dtype
+    assert set(np.unique(x)) == set(range(7))
+    assert said.startswith("integers 0 to 6, as ")
+
+
+def test_integers_that_the_type_does_not_hold_are_not_drawn():
+    x, _ = drawn(read_by(layers.Embedding(1000, 3), dtype="uint8"))
+    assert x.max() == 255
+
+
+def test_a_discretization_gets_numbers_of_all_its_bins():
+    x, _ = drawn(read_by(layers.Discretization([10.0, 12.0, 20.0])))
+    assert set(np.digitize(x, [10, 12, 20]).ravel()) == {0, 1, 2, 3}
+
+
+@pytest.mark.tensorflow
+def test_lookups_get_words_of_their_vocabulary():
+    x, said = drawn(read_by(layers.StringLookup(vocabulary=["r", "g"], name="l"), dtype="string"))
+    assert set(np.unique(x)) == {"r", "g"}
+    assert said == "of the vocabulary of layer 'l'"
+    x, _ = drawn(read_by(layers.IntegerLookup(vocabulary=[40, 50]), dtype="int64"))
+    assert set(np.unique(x)) == {40, 50}
+    text = layers.TextVectorization(vocabulary=["one", "two"], output_sequence_length=4)
+    x, _ = drawn(read_by(text, shape=(1,), dtype="string"), count=50)
+    assert x.shape == (50, 1)
+    assert {word for line in x.ravel() for word in line.split()} == {"one", "two"}
 
 
 def test_a_normalization_gets_its_mean_and_variance():
@@ -120,7 +163,7 @@ def test_a_network_of_positive_numbers_is_exported_without_data(tmp_path):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_quantization_aware_network_gets_the_range_that_it_was_trained_on(tmp_path):
     """Standard normal numbers are all alike to a network of 0..255."""
     keras.utils.set_random_seed(3)

@@ -329,7 +329,7 @@ def test_channels_that_move_before_the_percentages_part(way, monkeypatch, gradie
 
 
 @pytest.mark.parametrize("way", WITH_XLA)
-@pytest.mark.push
+@pytest.mark.slow
 def test_parts_of_a_concatenation(way, monkeypatch, gradients):
     """Two percentages read 2 and 5 of the 10 channels of a, and 1 and 2 of the 5 of b."""
     keras.utils.set_random_seed(0)

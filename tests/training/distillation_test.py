@@ -493,7 +493,7 @@ def test_the_widest_learns_from_the_targets_alone():
         ("sigmoid", BINARY_LOGITS, "binary_crossentropy"),
     ],
 )
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_last_activation_changes_nothing(
     activation, with_logits, with_probabilities, jit_compile
 ):
@@ -516,7 +516,7 @@ def test_a_last_activation_changes_nothing(
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25])
-@pytest.mark.push
+@pytest.mark.slow
 def test_losses_on_targets_and_divergences_are_logged_apart(weight):
     x, y = examples()
     tesla = tesla_of(distillation=InPlaceDistillation(weight))

@@ -70,6 +70,7 @@ def check(report, cases):
     return results
 
 
+@pytest.mark.nightly
 def test_mirrored_replicas_train_as_one_device(tmp_path):
     report = tmp_path / "report.json"
     finish([start("mirrored", report, KERAS_BACKEND="tensorflow")])

@@ -117,7 +117,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("given", LOSSES)
-@pytest.mark.push
+@pytest.mark.slow
 def test_columns_of_several_outputs_are_those_of_keras(given):
     """Each in front a percentage's name, and none that is always zero."""
     targets = {"a": Y, "b": X[:, :1]} if given == "dict" else [Y, X[:, :1]]
@@ -222,6 +222,15 @@ def test_the_second_argument_of_predict_is_the_batch_size():
     )
 
 
+def test_predictions_on_a_batch_are_those_of_predict():
+    tesla = kt.TESLA(network(), [100, 50])
+    for percentage in (100, 50):
+        on_batch = tesla.predict_on_batch(X, percentage=percentage)
+        expected = tesla.at(percentage).predict_on_batch(X)
+        np.testing.assert_allclose(on_batch, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(tesla.predict_on_batch(X), tesla.predict_on_batch(X, 100))
+
+
 # Logs.
 
 
@@ -252,7 +261,7 @@ CALLBACKS = {
     ("column", "better"),
     [("accuracy", 1), ("loss", -1), ("distillation", -1)],
 )
-@pytest.mark.push
+@pytest.mark.slow
 def test_callbacks_know_which_way_a_column_gets_better(callback, column, better):
     tesla = kt.TESLA(network(), [100, 50], distillation="in_place")
     tesla.compile("sgd", LOSS, metrics=["accuracy"])
@@ -367,7 +376,7 @@ def test_a_loss_of_a_subclass_may_lack_the_argument_training():
 
 @pytest.mark.parametrize("jit_compile", ["auto", False])
 @pytest.mark.parametrize("freeze", ["tesla", "network"])
-@pytest.mark.push
+@pytest.mark.slow
 def test_a_frozen_model_is_evaluated_in_fit(freeze, jit_compile):
     tesla = kt.TESLA(network(), [100, 50])
     (tesla if freeze == "tesla" else tesla.network).trainable = False
@@ -468,7 +477,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("first", ["complete", "incomplete"])
-@pytest.mark.push
+@pytest.mark.slow
 def test_the_padding_of_a_sequence_is_not_taught(way, first):
     """By hand: the mean divergence of the steps that are there."""
     arguments = dict(WAYS[way])
@@ -571,6 +580,35 @@ def test_inputs_that_keras_refuses_are_refused(structure, given, message):
         tesla(given)
 
 
+@keras.saving.register_keras_serializable("habits")
+class SumOfWhatIsThere(layers.Layer):
+    def call(self, x, y=None):
+        return x if y is None else x + y
+
+    def compute_output_shape(self, shape, *_):
+        return shape
+
+
+def test_an_optional_input_is_to_be_passed():
+    a, b = keras.Input((6,), name="a"), keras.Input((6,), name="b", optional=True)
+    hidden = layers.Dense(8)(SumOfWhatIsThere()(a, b))
+    plain = keras.Model([a, b], kt.layers.IDPDense(3)(hidden))
+    tesla = kt.TESLA(plain, [100, 50])
+    tesla.compile("sgd", "mse")
+    expected = plain.predict([A, B], verbose=0)
+    np.testing.assert_allclose(tesla.predict([A, B], verbose=0), expected, rtol=1e-4, atol=1e-6)
+    without = keras.ops.convert_to_numpy(plain([A, None]))
+    zeros = tesla.predict([A, np.zeros_like(B)], verbose=0)  # they change nothing here
+    np.testing.assert_allclose(zeros, without, rtol=1e-4, atol=1e-6)
+    for use in (
+        lambda given: tesla(given),
+        lambda given: tesla.predict(given, verbose=0),
+        lambda given: tesla.fit(given, np.zeros((len(A), 3)), verbose=0),
+    ):
+        with pytest.raises(ValueError, match="Input 'b' is None.*such as zeros"):
+            use([A, None])
+
+
 def test_images_of_another_size_are_refused():
     x = keras.Input((8, 8, 3), name="image")
     y = kt.layers.IDPConv2D(4, 3)(layers.Conv2D(4, 3)(x))
@@ -590,6 +628,50 @@ def test_an_activation_of_none_is_refused():
         kt.TESLA(plain, [100, 50])
     plain.layers[1].activation = keras.activations.linear
     kt.TESLA(plain, [100, 50])
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_layer_that_is_changed_later_is_not_computed_as_before(used):
+    plain = network()
+    tesla = kt.TESLA(plain, [100, 50])
+    tesla.compile("sgd", LOSS)
+    if used:
+        tesla.predict(X, percentage=50, verbose=0)
+    plain.layers[1].activation = keras.activations.tanh
+    message = r"\['idp_dense.*\] got another argument.*`tesla.compile\(..\)`"
+    with pytest.raises(ValueError, match=message):
+        tesla(X)
+    with pytest.raises(ValueError, match=message):
+        tesla.predict(X, percentage=50, verbose=0)
+    tesla.compile("sgd", LOSS)
+    np.testing.assert_allclose(
+        tesla.predict(X, verbose=0), plain.predict(X, verbose=0), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        tesla.predict(X, percentage=50, verbose=0),
+        tesla.at(50).predict(X, verbose=0),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_files_of_weights_of_another_network_are_refused(tmp_path):
+    """Keras lays them out by the classes of the layers; a converted network takes the arrays."""
+    path = tmp_path / "plain.weights.h5"
+    keras.utils.set_random_seed(0)
+    plain = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(8, activation="relu"), layers.Dense(8), layers.Dense(3)]
+    )
+    plain.save_weights(path)
+    tesla = kt.TESLA(kt.to_idp(keras.models.clone_model(plain)), [100, 50])
+    for loading in (tesla, tesla.network):
+        with pytest.raises(ValueError, match="could not be loaded"):
+            loading.load_weights(path)
+    tesla.network.set_weights(plain.get_weights())
+    np.testing.assert_allclose(
+        tesla.predict(X, verbose=0), plain.predict(X, verbose=0), rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["sequential", "functional"])

@@ -19,7 +19,7 @@ def compiled(percentages=(100, 50, 9)):
     return tesla
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_the_bar_has_the_widest_and_the_narrowest_and_the_table_all(capsys):
     history = compiled().fit(X, Y, epochs=2, validation_data=(X, Y), verbose=1).history
     *_, last = capsys.readouterr().out.split("Epoch 2/2")
@@ -75,7 +75,7 @@ def test_messages_of_callbacks_begin_on_a_new_line(capsys):
 
 
 @pytest.mark.parametrize("callbacks", [None, [], keras.callbacks.TerminateOnNaN()])
-@pytest.mark.push
+@pytest.mark.slow
 def test_callbacks_in_every_form_keras_takes(callbacks, capsys):
     compiled().fit(X, Y, 4, 1, "auto", callbacks)
     assert capsys.readouterr().out.count("50 %") == 1

@@ -262,7 +262,7 @@ def test_dropout_drops_in_training_only():
     assert trained > 2 * first  # what is kept is multiplied by 10
 
 
-@pytest.mark.push
+@pytest.mark.slow
 def test_several_inputs_and_outputs_by_name():
     keras.utils.set_random_seed(0)
     a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
@@ -319,7 +319,7 @@ def test_masks_reach_the_loss():
 
 
 @pytest.mark.parametrize("build", [mlp, cnn])
-@pytest.mark.push
+@pytest.mark.slow
 def test_saving_and_loading_continues_exactly(build, tmp_path):
     tesla = build()
     shape = tesla.network.input_shape[1:]
@@ -337,7 +337,7 @@ def test_saving_and_loading_continues_exactly(build, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.push
+@pytest.mark.slow
 def test_mixed_precision_trains(policy):
     keras.config.set_dtype_policy(policy)
     try:

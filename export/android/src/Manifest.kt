@@ -23,6 +23,8 @@ class Manifest(json: String) {
      *
      * @property file name of the file that holds it
      * @property signature its signature in that file
+     * @property multiplyAdds of one example, without those of [notCounted]
+     * @property notCounted names of the layers whose multiply-adds nobody knows
      * @property latency seconds, measured on the exporting machine; null if it was not
      * @property standalone how it becomes a standalone file, see [OnePercentage]; null if it already is
      */
@@ -31,6 +33,7 @@ class Manifest(json: String) {
         val file: String,
         val signature: String,
         val multiplyAdds: Long,
+        val notCounted: List<String>,
         val accuracy: Double?,
         val latency: Double?,
         val standalone: Recipe?,
@@ -97,10 +100,7 @@ class Manifest(json: String) {
             mode = root.getString("mode")
             inputs = tensors(root.getJSONObject("inputs"))
             outputs = tensors(root.getJSONObject("outputs"))
-            labels =
-                root.orNull("labels", root::getJSONArray)?.let { names ->
-                    List(names.length()) { names.getString(it) }
-                }
+            labels = root.orNull("labels", root::getJSONArray)?.strings()
             nestedLayouts = root.getJSONArray("nested_layouts").objects().map(::nestedLayout)
             entries =
                 root
@@ -145,6 +145,7 @@ class Manifest(json: String) {
             json.getString("file"),
             json.getString("signature"),
             json.getLong("multiply_adds"),
+            json.orNull("not_counted", json::getJSONArray)?.strings() ?: emptyList(),
             json.orNull("accuracy", json::getDouble),
             json.orNull("latency", json::getDouble),
             json.orNull("standalone", json::getJSONObject)?.let(::recipe),
@@ -172,6 +173,8 @@ class Manifest(json: String) {
         )
 
     private fun JSONArray.objects() = List(length()) { getJSONObject(it) }
+
+    private fun JSONArray.strings() = List(length()) { getString(it) }
 
     private fun JSONArray.ints() = List(length()) { getInt(it) }
 

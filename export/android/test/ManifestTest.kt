@@ -18,6 +18,8 @@ fun manifestTests(runner: Runner, json: String) {
         assertEquals("model.tflite", entry.file)
         assertEquals("p50", entry.signature)
         assertEquals(2500L, entry.multiplyAdds)
+        assertEquals(listOf("own", "lambda"), entry.notCounted)
+        assertEquals(emptyList<String>(), manifest.entries[2].notCounted)
         assertEquals(0.96, entry.accuracy)
         assertEquals(0.000125, entry.latency)
         val recipe = entry.standalone!!

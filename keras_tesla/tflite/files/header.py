@@ -60,7 +60,8 @@ class PercentageHeader:
     Args:
         percentage: Int, 1..100.
         signature: Name of its signature.
-        multiply_adds: Of one example.
+        multiply_adds: Of one example, without those of `not_counted`.
+        not_counted: Names of the layers whose multiply-adds nobody knows.
         quantized_inputs: {name: {"scale": float, "zero_point": int}} of the int8 inputs: a stored
             integer q is the number scale * (q - zero_point).
         quantized_outputs: Likewise of the outputs.
@@ -71,6 +72,7 @@ class PercentageHeader:
     percentage: int
     signature: str
     multiply_adds: int
+    not_counted: list[str] = dataclasses.field(default_factory=list)
     quantized_inputs: dict[str, dict] = dataclasses.field(default_factory=dict)
     quantized_outputs: dict[str, dict] = dataclasses.field(default_factory=dict)
     measures: Measures = Measures()
@@ -80,7 +82,7 @@ class PercentageHeader:
         """Returns it as a dict for JSON."""
         values = dataclasses.asdict(self)
         values |= values.pop("measures")
-        optional = ("standalone", "quantized_inputs", "quantized_outputs")
+        optional = ("standalone", "not_counted", "quantized_inputs", "quantized_outputs")
         return {key: value for key, value in values.items() if key not in optional or value}
 
     def _filled_in_later(self):

@@ -15,7 +15,6 @@ import math
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_tesla.tflite.graphs import leading_blocks
 from keras_tesla.tflite.graphs.flatbuffer import Op, Subgraph, Type
 from keras_tesla.tflite.graphs.leading_blocks import LeadingBlock, Weight
 
@@ -35,20 +34,22 @@ def is_worth_it(subgraph: Subgraph, weight: Weight, block: LeadingBlock, whole: 
     if _PART * weight.value.size <= whole.value.size:
         return False
     shape = weight.value.shape
-    depthwise = weight.op == Op.DEPTHWISE_CONV_2D
-    multiply_adds = math.prod(shape[1:-1] if depthwise else shape[1:])
+    terms = math.prod(shape[1:-1] if weight.op == Op.DEPTHWISE_CONV_2D else shape[1:])
     computed = subgraph.tensors[weight.operator.outputs[0]].shape
+    if weight.op == Op.TRANSPOSE_CONV:  # each position of the input is multiplied once
+        computed = [*subgraph.tensors[weight.input].shape[:-1], shape[0]]
     multiplied = math.prod(subgraph.tensors[_cheapest(subgraph, weight.operator)].shape)
     once = multiplied <= len(block.scale)  # each channel at one position only: negligible
-    return once or multiply_adds * math.prod(computed) >= _MULTIPLY_ADDS * multiplied
+    return once or terms * math.prod(computed) >= _MULTIPLY_ADDS * multiplied
 
 
-def put_after(subgraph: Subgraph, operator, scale: np.ndarray):
-    """Multiplies the channels after an operator by `scale` and divides its bias by it."""
-    old = leading_blocks.bias(subgraph, operator)
+def put_after(subgraph: Subgraph, weight: Weight, scale: np.ndarray):
+    """Multiplies the channels after an operator with a weight by `scale`, and divides its bias."""
+    operator = weight.operator
+    old = weight.bias_value(subgraph)
     if old is not None:
         divided = (old / scale).astype("float32")
-        operator.inputs[2] = subgraph.add_tensor("bias", divided.shape, Type.FLOAT32, divided)
+        weight.set_bias(subgraph.add_tensor("bias", divided.shape, Type.FLOAT32, divided))
     options = schema.MulOptionsT()
     target = _cheapest(subgraph, operator)
     if not _commutes(operator):

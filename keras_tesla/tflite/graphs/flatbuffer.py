@@ -269,6 +269,11 @@ class Subgraph:
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, name)
         self.operators.insert(len(self.operators) if at is None else at, operator)
 
+    def raise_version(self, operator, least: int):
+        """Makes the version of an operator at least `least`, for an input that it lacked."""
+        code = self.model.operatorCodes[operator.opcodeIndex]
+        operator.opcodeIndex = self._code(self.op(operator), max(code.version, least))
+
     def add_reshape(self, x: int, y: int, at: int):
         """Adds a RESHAPE of a tensor to the shape of another one."""
         shape = np.array(self.tensors[y].shape, np.int32)

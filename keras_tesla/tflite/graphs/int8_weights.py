@@ -56,14 +56,13 @@ def rescale(
     tensor = subgraph.tensors[weight.tensor]
     values = np.moveaxis(np.asarray(subgraph.array(weight.tensor)), axis, 0)
     tensor.quantization = scales(whole.quantization, channels, factors)
-    operator = weight.operator
-    if len(operator.inputs) < 3 or operator.inputs[2] < 0:
+    if weight.bias is None:
         return
     bias = np.zeros(outputs) if bias is None else bias.astype("float64")
-    _widen_empty_channels(tensor.quantization, values, subgraph.tensors[operator.inputs[0]], bias)
-    scale = _bias_scale(subgraph, operator)
+    _widen_empty_channels(tensor.quantization, values, subgraph.tensors[weight.input], bias)
+    scale = _bias_scale(subgraph, weight)
     quantized = np.clip(np.round(bias / scale), -(2**31), 2**31 - 1).astype(np.int32)
-    operator.inputs[2] = _int32_bias(subgraph, quantized, scale)
+    weight.set_bias(_int32_bias(subgraph, quantized, scale))
 
 
 def _widen_empty_channels(quantization, values, x, bias):
@@ -78,13 +77,14 @@ def _widen_empty_channels(quantization, values, x, bias):
         quantization.scale = np.where(empty, widened, quantization.scale).astype("float32")
 
 
-def zero_bias(subgraph: Subgraph, operator, outputs: int) -> int:
+def zero_bias(subgraph: Subgraph, weight: Weight, outputs: int) -> int:
     """Adds a bias of zeros for an operator with an int8 weight and returns its tensor."""
-    return _int32_bias(subgraph, np.zeros(outputs, np.int32), _bias_scale(subgraph, operator))
+    return _int32_bias(subgraph, np.zeros(outputs, np.int32), _bias_scale(subgraph, weight))
 
 
-def _bias_scale(subgraph, operator):
-    x, w = (np.asarray(subgraph.tensors[t].quantization.scale) for t in operator.inputs[:2])
+def _bias_scale(subgraph, weight):
+    operands = (weight.input, weight.operator.inputs[1])
+    x, w = (np.asarray(subgraph.tensors[t].quantization.scale) for t in operands)
     return x.astype("float64") * w.astype("float64")
 
 

@@ -17,11 +17,13 @@ import numpy as np
 from keras_tesla.channels import Selection
 from keras_tesla.tflite.graphs.flatbuffer import Op, Subgraph
 
-# {operator: place of its weight among the inputs}
-WEIGHT_INPUT = {
-    Op.FULLY_CONNECTED: 1,
-    Op.CONV_2D: 1,
-    Op.DEPTHWISE_CONV_2D: 1,
+_WEIGHT = 1  # its place among an operator's inputs
+# {operator: places of its input and of its bias among the inputs}
+_OPERANDS = {
+    Op.FULLY_CONNECTED: (0, 2),
+    Op.CONV_2D: (0, 2),
+    Op.DEPTHWISE_CONV_2D: (0, 2),
+    Op.TRANSPOSE_CONV: (2, 3),  # the first one is the shape of its output
 }
 # Two float32 roundings: of the folded kernel at the percentage and of the one it is compared with.
 _ROUNDING = 2.0**-21
@@ -43,6 +45,25 @@ class Weight:
     op: int
     tensor: int
     value: np.ndarray
+
+    @property
+    def input(self) -> int:
+        """Index of the tensor that it is multiplied with."""
+        return self.operator.inputs[_OPERANDS[self.op][0]]
+
+    @property
+    def bias(self) -> int | None:
+        """Index of the bias's tensor, None if the operator has none."""
+        inputs, place = self.operator.inputs, _OPERANDS[self.op][1]
+        return None if len(inputs) <= place or inputs[place] < 0 else inputs[place]
+
+    def set_bias(self, tensor: int):
+        """Gives the operator a bias: the index of its tensor."""
+        self.operator.inputs[_OPERANDS[self.op][1] :] = [tensor]
+
+    def bias_value(self, subgraph: Subgraph) -> np.ndarray | None:
+        """Returns the numbers of the bias, None if there is none."""
+        return None if self.bias is None else subgraph.array(self.bias)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +89,8 @@ def weights(subgraph: Subgraph) -> list[Weight]:
     found = []
     for operator in subgraph.operators:
         op = subgraph.op(operator)
-        if op in WEIGHT_INPUT:
-            tensor = operator.inputs[WEIGHT_INPUT[op]]
+        if op in _OPERANDS:
+            tensor = operator.inputs[_WEIGHT]
             value = subgraph.array(tensor)
             if value is not None:
                 found.append(Weight(operator, op, tensor, value))
@@ -117,13 +138,6 @@ def find(
                 break
         found.append(block)
     return found
-
-
-def bias(subgraph: Subgraph, operator) -> np.ndarray | None:
-    """Returns the bias of an operator with a weight, None if it has none."""
-    if len(operator.inputs) < 3 or operator.inputs[2] < 0:
-        return None
-    return subgraph.array(operator.inputs[2])
 
 
 def _leading_block(whole, weight, place, chosen):

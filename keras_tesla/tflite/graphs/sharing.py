@@ -15,7 +15,7 @@ from keras_tesla.tflite.graphs.nested import NestedLayout
 from keras_tesla.tflite.graphs.percentage_graph import NestedWeight, PercentageGraph
 
 _NO_BLOCK = "it is not the leading block of the weight at the highest percentage"
-_SLOW_FACTOR = "multiplying by a factor for each channel after it would take too much time"
+_SLOW_FACTOR = "a factor per channel would be slow"
 _DESCRIPTION = 400  # bytes of a nested weight's tensor, its description and its DENSIFY, about
 
 
@@ -76,7 +76,7 @@ def share_weights(
             elif whole[block.whole_index].value.dtype == np.int8 or factor.is_worth_it(
                 graph.subgraph, weight, block, whole[block.whole_index]
             ):
-                bias = leading_blocks.bias(float_graph.subgraph, before.operator)
+                bias = before.bias_value(float_graph.subgraph)
                 use = _Use(graph, _with_one_reader(graph.subgraph, weight), block, bias)
                 uses[block.whole_index].append(use)
             else:
@@ -127,7 +127,7 @@ def _share_directly(uses, source: Subgraph, whole: Weight):
         subgraph.set_value(use.weight.tensor, _cut(whole.value, use))
         if whole.value.dtype == np.float32:
             if use.block.scale is not None:
-                factor.put_after(subgraph, use.weight.operator, use.block.scale)
+                factor.put_after(subgraph, use.weight, use.block.scale)
         else:
             whole_tensor = source.tensors[whole.tensor]
             int8_weights.rescale(
@@ -214,18 +214,21 @@ def _saves(layout: NestedLayout) -> bool:
 
 def _unshare_bias(use: _Use):
     """Gives an operator a bias with an unshared address; see `PercentageGraph.unshared`."""
-    subgraph, operator = use.graph.subgraph, use.weight.operator
-    if len(operator.inputs) < 3 or operator.inputs[2] < 0:
-        depthwise = use.weight.op == Op.DEPTHWISE_CONV_2D
-        outputs = use.weight.value.shape[-1 if depthwise else 0]
-        if subgraph.tensors[operator.inputs[1]].type == Type.INT8:
-            made = int8_weights.zero_bias(subgraph, operator, outputs)
+    subgraph, weight = use.graph.subgraph, use.weight
+    made = weight.bias
+    if made is None:
+        depthwise = weight.op == Op.DEPTHWISE_CONV_2D
+        outputs = weight.value.shape[-1 if depthwise else 0]
+        if subgraph.tensors[weight.operator.inputs[1]].type == Type.INT8:
+            made = int8_weights.zero_bias(subgraph, weight, outputs)
         else:
             made = subgraph.add_tensor(
                 "bias", (outputs,), Type.FLOAT32, np.zeros(outputs, "float32")
             )
-        operator.inputs = [*operator.inputs[:2], made]
-    use.graph.unshared.add(operator.inputs[2])
+        weight.set_bias(made)
+        if weight.op == Op.TRANSPOSE_CONV:
+            subgraph.raise_version(weight.operator, 3)  # the first one with a bias
+    use.graph.unshared.add(made)
 
 
 def _as_convolution(subgraph: Subgraph, weight: Weight, positions: int):

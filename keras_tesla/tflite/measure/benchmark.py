@@ -259,6 +259,8 @@ def _job(name, file, content, about, entry, scratch) -> _Job:
         "batch_size": next(iter(inputs.values()))["shape"][0],
     }
     same = {key: entry[key] for key in ("percentage", "bytes", "multiply_adds", "accuracy")}
+    if entry.get("not_counted"):
+        same["multiply_adds"] = None
     return _Job(call, known | same)
 
 

@@ -20,7 +20,7 @@ class Measurement:
         file: Name of the file.
         file_bytes: Its size.
         bytes: Size of a file of this percentage only.
-        multiply_adds: Of one example.
+        multiply_adds: Of one example; None if those of a layer are not known.
         accuracy: 0..1, as written into the file by the export, or None.
         batch_size: Examples of one call.
         latency: {"min", "mean", "median", "p90", "p99"}: seconds of one call.
@@ -39,7 +39,7 @@ class Measurement:
     file: str
     file_bytes: int
     bytes: int
-    multiply_adds: int
+    multiply_adds: int | None
     accuracy: float | None
     batch_size: int
     latency: dict[str, float]

@@ -24,7 +24,7 @@ COLUMNS = (
     ("memory KiB", lambda m: _or_none(m.memory, lambda b: f"{b / 1024:,.0f}")),
     ("standalone B", lambda m: f"{m.bytes:,}"),
     ("file bytes", lambda m: f"{m.file_bytes:,}"),
-    ("multiply-adds", lambda m: f"{m.multiply_adds:,}"),
+    ("multiply-adds", lambda m: _or_none(m.multiply_adds, lambda n: f"{n:,}")),
 )
 
 

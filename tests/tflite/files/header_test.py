@@ -72,6 +72,11 @@ def test_the_text_is_the_json_of_format_1():
     }
 
 
+def test_layers_that_are_not_counted_are_named():
+    entry = dataclasses.replace(header().percentages[0], not_counted=["own"])
+    assert entry.values()["not_counted"] == ["own"]
+
+
 def test_a_file_of_one_percentage_has_no_recipe():
     values = header(standalone=None, layouts=None).values()
     assert "nested_layouts" not in values

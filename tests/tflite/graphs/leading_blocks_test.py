@@ -1,5 +1,7 @@
 """Finding what the weights of two percentages have in common."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,20 @@ def test_a_factor_for_each_output_channel_is_found():
     narrow = (whole[:4, ..., :5] * factor[:, None, None, None]).astype("float32")
     block = found(whole, narrow, Op.CONV_2D)
     np.testing.assert_allclose(block.scale, factor, rtol=1e-6)  # of float32 products
+
+
+def test_operands_of_a_transposed_convolution_come_after_the_shape_of_its_output():
+    transposed = types.SimpleNamespace(inputs=[7, 1, 5])
+    kernel = Weight(transposed, Op.TRANSPOSE_CONV, 1, np.zeros((2, 3, 3, 4), "float32"))
+    assert (kernel.input, kernel.bias) == (5, None)
+    kernel.set_bias(9)
+    assert transposed.inputs == [7, 1, 5, 9]
+    assert kernel.bias == 9
+    dense = types.SimpleNamespace(inputs=[5, 1, -1])
+    kernel = Weight(dense, Op.FULLY_CONNECTED, 1, np.zeros((2, 4), "float32"))
+    assert (kernel.input, kernel.bias) == (5, None)
+    kernel.set_bias(9)
+    assert dense.inputs == [5, 1, 9]
 
 
 @pytest.mark.parametrize("factor", [-1.0, 0.0])

@@ -81,7 +81,7 @@ def result(**changes):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.push
+@pytest.mark.slow
 def test_every_percentage_of_an_export_is_measured(mode, exports):
     bundle = exports(mode)
     for delegate in ("xnnpack", "none"):
@@ -149,6 +149,12 @@ def test_the_figures_are_those_of_all_calls_of_all_rounds(tmp_path, asked):
     assert m.load == 2  # the median of 1, 2, 3
     assert m.memory == 3000  # the largest
     assert (m.accuracy, m.bytes, m.multiply_adds, m.batch_size) == (0.9, 1000, 400, 1)
+
+
+def test_multiply_adds_are_unknown_where_those_of_a_layer_are(tmp_path, asked):
+    path = file(tmp_path, handmade.products([100], not_counted=["own"]))
+    (m,) = benchmark(path, runs=1, rounds=1).measurements
+    assert m.multiply_adds is None
 
 
 def test_memory_is_unknown_where_the_system_does_not_tell_it(tmp_path, monkeypatch):

@@ -1,0 +1,32 @@
+"""How far a file may be from Keras."""
+
+import math
+
+import keras
+import pytest
+from keras import layers
+
+import keras_tesla as kt
+from keras_tesla.tflite import verify
+
+pytestmark = pytest.mark.tensorflow
+
+
+def test_a_few_layers_may_differ_by_1e_5():
+    assert verify.tolerance(kt.literature.mlp()) == 1e-5
+
+
+def test_a_deep_network_may_differ_by_the_rounding_of_its_sums():
+    stack = [
+        keras.Input((8, 8, 64)),
+        *(layers.Conv2D(64, 3, padding="same") for _ in range(10)),
+        *(layers.DepthwiseConv2D(3, padding="same") for _ in range(10)),
+        layers.BatchNormalization(),  # no sums
+    ]
+    sums = 10 * math.sqrt(3 * 3 * 64) + 10 * math.sqrt(3 * 3)
+    assert verify.tolerance(keras.Sequential(stack)) == pytest.approx(sums / 2**24)
+
+
+def test_mixed_precision_may_differ_by_its_own_rounding():
+    with_half = keras.Sequential([keras.Input((4,)), layers.Dense(2, dtype="mixed_bfloat16")])
+    assert verify.tolerance(with_half) == 0.1
