@@ -189,6 +189,7 @@ class _Reading:
     def __init__(self, graph):
         self.groups = _Groups()
         self.uses: dict[int, _Use] = {}  # by the id of the layer
+        self._of_positions: set[int] = set()  # ids of layers that mix positions in some call
         incomplete = any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers)
         self._cut = IncompleteDotProduct if incomplete else object
         # Where a layout is known there is an order, and only there.
@@ -228,6 +229,9 @@ class _Reading:
         if not inputs:  # a weight that is an operand itself
             return self._operand(call, inputs, outputs)
         if kind.projects and len(inputs) == 1:
+            rank = len(call.output_tensors[0].shape)
+            if outputs[0].axis != kind.channel_axis(layer, rank):
+                return self._mix_positions(call, inputs, outputs)
             return self._project(call, inputs, outputs)
         order = self._hand_on(call, inputs, outputs)
         self._use(layer, order, order)
@@ -248,8 +252,20 @@ class _Reading:
         writes = known.writes if known else _Order((self.groups.new(outputs[0].count),), 1)
         if not _is_narrowed(call, inputs, outputs):
             self.groups.fix(writes)
+        if id(layer) in self._of_positions:
+            self.groups.fix(order)
+            self.groups.fix(writes)
         self._use(layer, order, writes)
         return writes
+
+    def _mix_positions(self, call, inputs, outputs):
+        """A layer along another axis than that of the channels: its kernel is not permuted."""
+        self._of_positions.add(id(call.operation))
+        known = self.uses.get(id(call.operation))
+        if known:
+            self.groups.fix(known.reads)
+            self.groups.fix(known.writes)
+        return self._hand_on(call, inputs, outputs)
 
     def _operand(self, call, inputs, outputs):
         if outputs[0] is None or not _is_narrowed(call, inputs, outputs):

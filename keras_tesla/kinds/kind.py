@@ -205,7 +205,7 @@ class Kind:
         """Returns the multiply-adds of one example through a call; None: they are not known.
 
         Args:
-            call: The call, of full width: only its positions matter.
+            call: The call; of its shapes only the positions matter.
             weights: {path: weight} that the layer runs with, perhaps narrowed.
 
         Raises:

@@ -183,6 +183,40 @@ class _Dense(Projection):
     def channel_axis(self, layer, rank):
         return rank - 1
 
+    def layouts(self, call, inputs):
+        return (
+            list(inputs)
+            if self._mixes_positions(call, inputs[0])
+            else super().layouts(call, inputs)
+        )
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        if not self._mixes_positions(call, inputs[0]):
+            return super().widths(call, percentage, inputs, outputs, demand)
+        needed = None if is_regularized(call.operation) else demand[0]
+        return Widths([needed], [needed], list(inputs))
+
+    def narrow(self, call, percentage, widths):
+        if self._mixes_positions(call, widths.layouts[0]):
+            return None  # the kernel has no channels
+        return super().narrow(call, percentage, widths)
+
+    def stock(self, call, percentage, widths):
+        if self._mixes_positions(call, widths.layouts[0]):
+            widths = Widths([None], [None], [None])
+        return super().stock(call, percentage, widths)
+
+    def _mixes_positions(self, call, layout) -> bool:
+        """Whether the last axis is not that of the channels: then each of them is treated alike."""
+        layer = call.operation
+        return (
+            type(layer) is layers.Dense  # another may do more to its input
+            and layout is not None
+            and layout.axis != len(call.input_tensors[0].shape) - 1
+            and is_elementwise(layer.activation)
+            and layer.dtype_policy.quantization_mode is None
+        )
+
     def _arguments(self, channels):
         count = channels.count if channels.repeats > 1 else None
         return {**super()._arguments(channels), "input_channels": count}
