@@ -28,7 +28,7 @@ class _Indexing(Kind):
         if layout is None or keys is None:
             return [None]
         place, (batch, *_) = _place(keys, layout.axis), keys
-        if batch != slice(None):
+        if layout.axis != 0 and batch != slice(None):  # on axis 0: of a weight, which has no batch
             return [None]  # a part of the batch, or a new axis before it
         axis = sum(not isinstance(k, int) for k in keys[:place])
         if keys[place] == slice(None):
@@ -100,7 +100,7 @@ class _Split(Kind):
         (layout,), (x,) = inputs, call.input_tensors
         axis = _axis(call)
         unknown = super().layouts(call, inputs)
-        if layout is None or axis == 0:
+        if layout is None or (axis == 0 and layout.axis != 0):
             return unknown
         if axis != layout.axis:
             return [layout for _ in unknown]

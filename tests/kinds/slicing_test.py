@@ -77,6 +77,32 @@ def test_parts_go_through_a_slice(check):
     assert (width(extracted, "branch_6"), width(extracted, "branch_4")) == (2, 2)
 
 
+class Own(layers.Layer):
+    """Slices of weights, which have no batch."""
+
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=(16,), name="gamma")
+        self.shift = self.add_weight(shape=(8,), name="shift")
+
+    def call(self, x):
+        first, second = ops.split(self.gamma, 2)
+        return (
+            x * first[None, None] + second + self.gamma[..., 4:12] - self.shift[None, None, None, :]
+        )
+
+
+def test_slices_of_weights(check):
+    model = through(Own())
+    assert width(check(model)) == 4
+    x = image(2)
+    model = randomized(keras.Model(x, layers.Conv2D(3, 1)(Own()(wide(2)(x)))))
+    x = inputs_of(model)
+    # Float32 sums in another order.
+    np.testing.assert_allclose(
+        to_numpy(kt.order_channels(model)(x)), to_numpy(model(x)), rtol=1e-4, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("name", ["gated", "halves", "every second"])
 def test_gradients(name, check_gradients):
     check_gradients(through(SLICES[name][0]))
