@@ -90,9 +90,10 @@ def to_idp(
     what no layer reads. After a concatenation it reads the first channels of each part, so that no
     branch and no skip connection is lost (`input_parts`). A `BatchNormalization` after an
     incomplete layer becomes an `IDPBatchNormalization`, all of whose statistics start at those of
-    the model. Layers that work channel by channel are narrowed as they are: depthwise convolutions,
-    group normalization, activations, pooling, merges. All others read and compute all of their
-    channels, which is always right and saves nothing. The report says which layer is which.
+    the model. Layers that work channel by channel, or group by group, are narrowed as they are:
+    depthwise and grouped convolutions, group normalization, activations, pooling, merges. All
+    others read and compute all of their channels, which is always right and saves nothing. The
+    report says which layer is which.
 
     At 100 % the copy computes what the model does, up to rounding. If the profile is not all ones,
     the kernels are divided by its coefficients to keep this true.

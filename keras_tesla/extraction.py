@@ -49,7 +49,9 @@ def extract(
     def make(step):
         operation, narrowed = step.call.operation, step.narrowed
         if not isinstance(operation, keras.Layer):
-            return cloning.operation_like(operation)
+            if narrowed is None:
+                return cloning.operation_like(operation)
+            return cloning.rebuilt(narrowed.cls, narrowed.config)
         if narrowed is None:
             if inherited_kind_of(operation).depends:
                 raise ValueError(

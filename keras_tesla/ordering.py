@@ -37,8 +37,8 @@ def order_channels(model):
     them are permuted together, through activations, batch normalizations, depthwise convolutions,
     pooling, `Flatten`, merges and layers called twice. Channels that are added together are ordered
     together; each part of a concatenation is ordered separately. Inputs and outputs of the model,
-    and what a layer reads or writes that is not understood (a grouped convolution, or your own
-    before `register_kind`), keep their order.
+    and what a layer reads or writes whose places matter or that is not understood (a convolution
+    with groups of several channels, or your own layer before `register_kind`), keep their order.
 
     Lower percentages leave out different channels than before: fine-tune, or at least `recalibrate`
     the batch normalizations.
@@ -189,6 +189,7 @@ class _Reading:
     def __init__(self, graph):
         self.groups = _Groups()
         self.uses: dict[int, _Use] = {}  # by the id of the layer
+        self._of_positions: set[int] = set()  # ids of layers that mix positions in some call
         incomplete = any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers)
         self._cut = IncompleteDotProduct if incomplete else object
         # Where a layout is known there is an order, and only there.
@@ -216,6 +217,8 @@ class _Reading:
     def _order(self, call, inputs, outputs) -> _Order | None:
         """Returns the order of the outputs; None if the channels of the inputs keep theirs."""
         layer, kind = call.operation, kind_of(call.operation)
+        if not kind.in_any_order(call):
+            return None
         if kind.joins(call, outputs):
             orders = [self._orders[t.index] for t in call.input_tensors]
             return _Order(sum((x.groups * x.repeats for x in orders if x is not None), ()), 1)
@@ -226,6 +229,9 @@ class _Reading:
         if not inputs:  # a weight that is an operand itself
             return self._operand(call, inputs, outputs)
         if kind.projects and len(inputs) == 1:
+            rank = len(call.output_tensors[0].shape)
+            if outputs[0].axis != kind.channel_axis(layer, rank):
+                return self._mix_positions(call, inputs, outputs)
             return self._project(call, inputs, outputs)
         order = self._hand_on(call, inputs, outputs)
         self._use(layer, order, order)
@@ -246,8 +252,20 @@ class _Reading:
         writes = known.writes if known else _Order((self.groups.new(outputs[0].count),), 1)
         if not _is_narrowed(call, inputs, outputs):
             self.groups.fix(writes)
+        if id(layer) in self._of_positions:
+            self.groups.fix(order)
+            self.groups.fix(writes)
         self._use(layer, order, writes)
         return writes
+
+    def _mix_positions(self, call, inputs, outputs):
+        """A layer along another axis than that of the channels: its kernel is not permuted."""
+        self._of_positions.add(id(call.operation))
+        known = self.uses.get(id(call.operation))
+        if known:
+            self.groups.fix(known.reads)
+            self.groups.fix(known.writes)
+        return self._hand_on(call, inputs, outputs)
 
     def _operand(self, call, inputs, outputs):
         if outputs[0] is None or not _is_narrowed(call, inputs, outputs):
@@ -269,6 +287,8 @@ class _Reading:
                 self.groups.fix(order)
             else:
                 same.append(order)
+        if sum(self.groups.sizes[group] for group in same[0].groups) != outputs[0].count:
+            return None  # a slice of the channels
         for order in same[1:]:
             self.groups.unite(same[0], order)
         return dataclasses.replace(same[0], repeats=outputs[0].repeats)

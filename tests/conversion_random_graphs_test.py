@@ -67,7 +67,8 @@ class RandomGraph:
         arguments["padding"] = "same"
         if self.rank == 1:
             padding = self.choose(["same", "causal"])
-            return layers.Conv1D(units, 2, **{**arguments, "padding": padding})(x)
+            groups = self.groups(x.shape[-1], units)
+            return layers.Conv1D(units, 2, groups=groups, **{**arguments, "padding": padding})(x)
         kind = self.choose(["conv", "conv", "grouped", "transposed", "separable", "depthwise"])
         if kind == "depthwise":
             return layers.DepthwiseConv2D(2, depth_multiplier=self.choose([1, 2]), **arguments)(x)
@@ -76,8 +77,14 @@ class RandomGraph:
             return layers.SeparableConv2D(units, 2, depth_multiplier=multiplier, **arguments)(x)
         if kind == "transposed":
             return layers.Conv2DTranspose(units, 2, **arguments)(x)
-        groups = 2 if kind == "grouped" and x.shape[-1] % 2 == units % 2 == 0 else 1
+        if kind == "grouped":  # also with a filter, or two, for each channel
+            units = self.choose([units, x.shape[-1], 2 * x.shape[-1]])
+        groups = self.groups(x.shape[-1], units) if kind == "grouped" else 1
         return layers.Conv2D(units, self.choose([1, 3]), groups=groups, **arguments)(x)
+
+    def groups(self, channels, filters):
+        both = [n for n in range(1, channels + 1) if channels % n == filters % n == 0]
+        return self.choose(both)
 
     def node(self, kind):
         # Mostly the last tensor, so that graphs are deep; now and then an earlier one.
@@ -108,9 +115,14 @@ class RandomGraph:
         return self.channelwise(kind, a.shape[-1])(a)
 
     def operation(self, a):
-        """A function of keras.ops; positions and channels stay as many as they are."""
-        rank = len(a.shape)
+        """A function of keras.ops; positions stay as many as they are."""
+        rank, channels = len(a.shape), a.shape[-1]
+        numbers = np.linspace(-1, 2, channels).astype("float32")
         found = [
+            lambda: a * numbers,
+            lambda: ops.where(numbers > 0, a, -numbers),
+            lambda: layers.Rescaling(numbers.tolist(), offset=0.5)(a),
+            lambda: layers.UnitNormalization(axis=1)(a) if self.rank else a,
             lambda: ops.clip(-a, -1, 0.5),
             lambda: a / 2 - 1,
             lambda: ops.where(a > 0, a, 0.3),
@@ -127,6 +139,15 @@ class RandomGraph:
             ]
         if self.rank == 2 and a.shape[1] == a.shape[2]:
             found.append(lambda: ops.transpose(a, (0, 2, 1, 3)))
+        if channels > 4:
+            found += [
+                lambda: a[..., : channels - 2],
+                lambda: a[..., 2:],
+                lambda: a[..., ::2],
+                lambda: ops.split(a, [2, 4], axis=-1)[self.choose([0, 1, 2])],
+            ]
+        if channels % 2 == 0:
+            found.append(lambda: ops.multiply(*ops.split(a, 2, axis=-1)))
         return self.choose(found)()
 
     def again(self, kind, a):

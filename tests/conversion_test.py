@@ -473,7 +473,7 @@ def after(layer, rank=1):
             lambda: after(layers.TimeDistributed(layers.Dense(8), name="left")),
             "is not understood",
         ),
-        (lambda: after(layers.Conv1D(8, 1, groups=2, name="left")), "is grouped"),
+        (lambda: after(layers.Conv1D(8, 1, groups=2, name="left")), "in whole groups"),
         (lambda: after(layers.SeparableConv1D(8, 1, name="left")), "reads all of its channels"),
         (lambda: after(layers.UnitNormalization(name="left")), "is not understood"),
     ],

@@ -109,10 +109,11 @@ def _costs(graph, percentage, operations, uncounted):
     """
     costs = {key: np.zeros(3, "int64") for key in operations}
     stored = set()
-    for step in narrow(graph, percentage).steps:
+    plan = narrow(graph, percentage)
+    for step in plan.steps:
         layer, narrowed = step.call.operation, step.narrowed
         multiplied = None if narrowed is None else narrowed.weights()
-        count = multiply_adds_of(step.call, multiplied)
+        count = multiply_adds_of(plan.narrowed_call(step), multiplied)
         if count is None:
             uncounted.add(id(layer))
         costs[id(layer)][0] += count or 0

@@ -10,11 +10,13 @@ subclass may compute something else.
 from keras_tesla.channels import Channels, Selection
 from keras_tesla.kinds import (
     channelwise,
-    depthwise,
+    embedding,
+    grouped,
     merging,
     normalization,
     operations,
     projection,
+    slicing,
     weight,
     whole,
 )
@@ -23,8 +25,8 @@ from keras_tesla.kinds.registry import register_kind
 
 # Importing a family registers its kinds.
 _FAMILIES = (
-    *(channelwise, depthwise, merging, normalization, operations, projection),
-    *(weight, whole),
+    *(channelwise, embedding, grouped, merging, normalization, operations, projection),
+    *(slicing, weight, whole),
 )
 
 __all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Selection", "Widths", "register_kind"]

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+import keras
+import numpy as np
 from keras import layers
 
 from keras_tesla.cloning import config_of
@@ -38,14 +40,46 @@ class _Dropout(Channelwise):
 register(_Dropout(), layers.Dropout, layers.AlphaDropout)
 
 
-class _ScalarRescaling(Channelwise):
+class _Rescaling(Channelwise):
+    """By numbers, or by one for each channel, which are on the last axis then."""
+
     def layouts(self, call, inputs):
-        layer = call.operation
-        scalars = all(isinstance(v, (int, float)) for v in (layer.scale, layer.offset))
-        return [inputs[0] if scalars else None]
+        layout, (x,) = inputs[0], call.input_tensors
+        shapes = {np.shape(v) for v in _factors(call.operation).values()} - {()}
+        last = layout and layout.repeats == 1 and layout.axis == len(x.shape) - 1
+        # In the format "channels_first" Keras lays the scale along another axis than the offset.
+        last = last and keras.config.image_data_format() == "channels_last"
+        return [layout if not shapes or (last and shapes == {(layout.count,)}) else None]
+
+    def narrow(self, call, percentage, widths):
+        width, factors = widths.outputs[0], _factors(call.operation)
+        if width is None or not any(map(np.ndim, factors.values())):
+            return None
+        places = width.indices()
+        cut = {n: np.asarray(v)[places].tolist() for n, v in factors.items() if np.ndim(v)}
+        return Narrowed(type(call.operation), {**config_of(call.operation), **cut}, dict, {})
+
+    def in_any_order(self, call):
+        return not any(map(np.ndim, _factors(call.operation).values()))
 
 
-register(_ScalarRescaling(), layers.Rescaling)
+def _factors(layer):
+    return {"scale": layer.scale, "offset": layer.offset}
+
+
+register(_Rescaling(), layers.Rescaling)
+
+
+class _LayerScale(Channelwise):
+    """A trained factor for each channel, in the ConvNeXt of keras.applications."""
+
+    weight_axes: Mapping[str, Axes] = {"gamma": (None, 0)}
+
+    def config(self, call, widths):
+        return {**config_of(call.operation), "projection_dim": len(widths.outputs[0])}
+
+
+register(_LayerScale(), "applications.LayerScale")
 
 
 class _Spatial(Channelwise):

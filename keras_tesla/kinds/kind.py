@@ -100,6 +100,10 @@ class Kind:
     takes_repeats = False
     unit = "by channel"
 
+    def of(self, layer) -> "Kind":
+        """Returns the kind of a layer of the class, where its arguments make it another."""
+        return self
+
     # How channels pass through a call.
 
     def channel_axis(self, layer, rank: int) -> int | None:
@@ -157,6 +161,17 @@ class Kind:
         """Returns the config of the narrowed layer; here that of the layer."""
         return config_of(call.operation)
 
+    def arguments(self, call, widths: Widths, args, kwargs):
+        """Returns what to call the narrowed layer or operation on.
+
+        Args:
+            call: The call.
+            widths: What it computes and reads.
+            args: Its positional arguments, with what it reads of each tensor.
+            kwargs: Its keyword arguments, likewise.
+        """
+        return args, kwargs
+
     # What a layer costs.
 
     def weights(self, layer) -> dict[str, Any]:
@@ -190,7 +205,7 @@ class Kind:
         """Returns the multiply-adds of one example through a call; None: they are not known.
 
         Args:
-            call: The call, of full width: only its positions matter.
+            call: The call; of its shapes only the positions matter.
             weights: {path: weight} that the layer runs with, perhaps narrowed.
 
         Raises:
@@ -208,6 +223,13 @@ class Kind:
         axes = [(weight, *self.weight_axes[path]) for path, weight in self.weights(layer).items()]
         known = {id(weight) for weight, *_ in axes}
         return axes if all(id(v) in known for v in layer.weights) else None
+
+    def in_any_order(self, call) -> bool:
+        """Whether channels that are permuted before a call may be so after it.
+
+        If not, there is something in the call that belongs to their places, such as an array.
+        """
+        return True
 
     def joins(self, call, outputs: list[Channels | None]) -> bool:
         """Whether the channels of the output are those of the inputs, one after the other."""

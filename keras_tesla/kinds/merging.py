@@ -1,20 +1,16 @@
 """Layers and operations that combine several tensors."""
 
 import dataclasses
+import math
 
 import keras
 from keras import layers
 
 from keras_tesla.channels import Channels, Selection, common_parts
 from keras_tesla.graph import Tensor
+from keras_tesla.kinds.constants import arrays_of, cut, size_on
 from keras_tesla.kinds.kind import Kind, Widths, is_regularized
 from keras_tesla.kinds.registry import register
-
-
-def _has_arrays(call) -> bool:
-    """Whether constants are merged, which have channels that no layout tells; a number has none."""
-    leaves = keras.tree.flatten((call.args, call.kwargs))
-    return not all(isinstance(x, (Tensor, int, float, type(None))) for x in leaves)
 
 
 def _same(layouts):
@@ -27,14 +23,14 @@ class _Broadcast(Kind):
     """Several inputs with equal channels, combined number by number.
 
     A tensor of one channel goes with each channel of the others. An operand of fewer axes, such as
-    a weight, lies along the last ones, as in NumPy.
+    a weight, lies along the last ones, as in NumPy. An array is cut like the tensors.
     """
 
     def layouts(self, call, inputs):
         aligned = _aligned(call, inputs)
         wide = _wide(call, aligned)
         found = [layout for layout, w in zip(aligned, wide, strict=True) if w]
-        return [_same(found) if len(set(found)) == 1 and not _has_arrays(call) else None]
+        return [_same(found) if len(set(found)) == 1 and _arrays_fit(call, found[0]) else None]
 
     def widths(self, call, percentage, inputs, outputs, demand):
         if outputs[0] is None or is_regularized(call.operation):
@@ -45,6 +41,41 @@ class _Broadcast(Kind):
             [demand[0] if w else None for w in wide],
             [layout if w else None for layout, w in zip(inputs, wide, strict=True)],
         )
+
+    def arguments(self, call, widths, args, kwargs):
+        width, rank = widths.outputs[0], len(call.output_tensors[0].shape)
+        if width is None or not arrays_of(call):
+            return args, kwargs
+        aligned = _aligned(call, widths.layouts)
+        layout = next(layout for layout in aligned if layout is not None)
+
+        def narrowed(given, x):
+            number = isinstance(given, (Tensor, int, float, type(None)))
+            return x if number else cut(x, layout, width, rank)
+
+        return keras.tree.map_structure(narrowed, (call.args, call.kwargs), (args, kwargs))
+
+    def in_any_order(self, call):
+        return all(math.prod(x.shape) == 1 for x in arrays_of(call) or [])
+
+
+def _arrays_fit(call, layout) -> bool:
+    """Whether the arrays of a merge have the channels of a layout, or one number for all."""
+    arrays, (y,) = arrays_of(call), call.output_tensors
+    if not arrays:
+        return arrays is not None
+    ranks = [len(x.shape) for x in call.input_tensors]
+    if isinstance(call.operation, keras.Layer) and any(len(x.shape) != max(ranks) for x in arrays):
+        return False  # a layer such as Add puts missing axes elsewhere
+    count = layout and layout.repeats * layout.count
+    return (
+        layout is not None
+        and y.shape[layout.axis] == count
+        and all(
+            len(x.shape) <= max(ranks) and size_on(x, layout.axis, max(ranks)) in (1, count)
+            for x in arrays
+        )
+    )
 
 
 def _aligned(call, inputs) -> list[Channels | None]:
@@ -69,12 +100,7 @@ def _wide(call, aligned) -> list[bool]:
     if len(axes) != 1:
         return [True] * len(aligned)
     (axis,) = axes
-    return [_size(x, axis, len(y.shape)) != 1 for x in call.input_tensors]
-
-
-def _size(x, axis, rank):
-    missing = rank - len(x.shape)
-    return x.shape[axis - missing] if axis >= missing else 1
+    return [size_on(x, axis, len(y.shape)) != 1 for x in call.input_tensors]
 
 
 register(
@@ -97,7 +123,7 @@ class _Concatenate(Kind):
     def layouts(self, call, inputs):
         (y,) = call.output_tensors
         axis = call.operation.axis % len(y.shape)
-        if any(v is None for v in inputs) or _has_arrays(call):
+        if any(v is None for v in inputs) or arrays_of(call) != []:
             return [None]
         if all(v.axis == axis for v in inputs):
             parts = sum((v.parts * v.repeats for v in inputs), ())
@@ -122,6 +148,17 @@ class _Concatenate(Kind):
             computed += [(c + a, c + b) for c in copies for a, b in reads[-1].runs]
             start = copies.stop
         return Widths([Selection.of(computed)], reads, list(inputs))
+
+    def arguments(self, call, widths, args, kwargs):
+        if Selection() not in widths.inputs:
+            return args, kwargs
+        args = tuple(_reached(x) for x in args)
+        return args, {name: _reached(x) for name, x in kwargs.items()}
+
+
+def _reached(argument):
+    """A list without the tensors that are not needed."""
+    return [x for x in argument if x is not None] if isinstance(argument, list) else argument
 
 
 register(_Concatenate(), layers.Concatenate)

@@ -46,10 +46,11 @@ class _AlongAxes(Channelwise):
     """Works along axes, of which that of the channels may not be one."""
 
     def layouts(self, call, inputs):
-        layout, (x,) = inputs[0], call.input_tensors[:1]
+        layout, (x, *others) = inputs[0], call.input_tensors  # others: a mask, of any shape
         axes = self.axes(call, len(x.shape))
         # Not that of the batch either: nothing here needs it.
         free = layout is not None and axes is not None and not axes & {0, layout.axis}
+        free = free and not others
         return [self.moved(call, layout, axes) if free and _is_plain(call) else None]
 
     def axes(self, call, rank) -> set[int] | None:
@@ -64,7 +65,11 @@ class _AlongAxes(Channelwise):
         return layout
 
 
-register(_AlongAxes(), "Cumprod", "Cumsum", "Flip", "LogSoftmax", "Normalize", "Softmax", "Sort")
+register(
+    _AlongAxes(),
+    *("Cumprod", "Cumsum", "Flip", "LogSoftmax", "Normalize", "Softmax", "Sort"),
+    *(layers.Softmax, layers.UnitNormalization),
+)
 
 
 class _Roll(_AlongAxes):
@@ -153,41 +158,6 @@ class _RepeatVector(Channelwise):
 
 
 register(_RepeatVector(), layers.RepeatVector)
-
-
-class _Indexing(Channelwise):
-    """`x[..]` of positions: all channels stay."""
-
-    def layouts(self, call, inputs):
-        layout, (x, key) = inputs[0], call.args
-        keys = key if isinstance(key, (tuple, list)) else [key]
-        if layout is None or not all(_is_index(k) for k in keys):
-            return [None]
-        named = sum(k is not None and k is not Ellipsis for k in keys)
-        rest = [slice(None)] * (len(x.shape) - named)
-        where = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
-        keys = [*keys[:where], *rest, *keys[where + 1 :]]
-        axes = [axis for axis, k in enumerate(k for k in keys if k is not None)]
-        read, written = iter(axes), 0
-        for k in keys:
-            axis = None if k is None else next(read)
-            if axis in (0, layout.axis) and k != slice(None):
-                return [None]
-            if axis == layout.axis:
-                return [dataclasses.replace(layout, axis=written)]
-            if axis == 0 and written:
-                return [None]  # a new axis is the first
-            written += not isinstance(k, int)
-        return [None]
-
-
-def _is_index(k) -> bool:
-    if isinstance(k, slice):
-        return all(isinstance(x, (int, type(None))) for x in (k.start, k.stop, k.step))
-    return k is None or k is Ellipsis or (isinstance(k, int) and not isinstance(k, bool))
-
-
-register(_Indexing(), "GetItem")
 
 
 class _Images(Channelwise):

@@ -11,6 +11,7 @@ from keras import layers, ops
 from keras_tesla.channels import Channels, pick
 from keras_tesla.cloning import config_of
 from keras_tesla.kinds.activations import is_elementwise
+from keras_tesla.kinds.grouped import GROUPED
 from keras_tesla.kinds.kind import (
     Axes,
     Kind,
@@ -20,7 +21,7 @@ from keras_tesla.kinds.kind import (
     positions,
     with_room_for_bias,
 )
-from keras_tesla.kinds.registry import kind_of, register
+from keras_tesla.kinds.registry import register, registered
 from keras_tesla.layers import (
     IDPConv1D,
     IDPConv1DTranspose,
@@ -59,6 +60,9 @@ class Projection(Kind):
         self._stock = stock
         self._kernels = [path for path in self.weight_axes if path != "bias"]
         self._outputs_axis: Any = self.weight_axes[self._kernels[-1]][1]
+
+    def of(self, layer):
+        return GROUPED if getattr(layer, "groups", 1) > 1 and not self.depends else self
 
     def layouts(self, call, inputs):
         (y,) = call.output_tensors
@@ -136,8 +140,6 @@ class Projection(Kind):
             return "has quantized weights"
         if getattr(layer, "lora_enabled", False):
             return "has LoRA weights; merge them into the kernel first"
-        if getattr(layer, "groups", 1) > 1:
-            return "is grouped: its groups read different channels"
         return None
 
     def make_incomplete(self, layer, channels, percentages, profile, trainable_profile):
@@ -180,6 +182,40 @@ class _Dense(Projection):
 
     def channel_axis(self, layer, rank):
         return rank - 1
+
+    def layouts(self, call, inputs):
+        return (
+            list(inputs)
+            if self._mixes_positions(call, inputs[0])
+            else super().layouts(call, inputs)
+        )
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        if not self._mixes_positions(call, inputs[0]):
+            return super().widths(call, percentage, inputs, outputs, demand)
+        needed = None if is_regularized(call.operation) else demand[0]
+        return Widths([needed], [needed], list(inputs))
+
+    def narrow(self, call, percentage, widths):
+        if self._mixes_positions(call, widths.layouts[0]):
+            return None  # the kernel has no channels
+        return super().narrow(call, percentage, widths)
+
+    def stock(self, call, percentage, widths):
+        if self._mixes_positions(call, widths.layouts[0]):
+            widths = Widths([None], [None], [None])
+        return super().stock(call, percentage, widths)
+
+    def _mixes_positions(self, call, layout) -> bool:
+        """Whether the last axis is not that of the channels: then each of them is treated alike."""
+        layer = call.operation
+        return (
+            type(layer) is layers.Dense  # another may do more to its input
+            and layout is not None
+            and layout.axis != len(call.input_tensors[0].shape) - 1
+            and is_elementwise(layer.activation)
+            and layer.dtype_policy.quantization_mode is None
+        )
 
     def _arguments(self, channels):
         count = channels.count if channels.repeats > 1 else None
@@ -232,7 +268,7 @@ class _PerRange(Kind):
 
     def _chosen(self, call, percentage):
         layer = call.operation.layer_at(percentage)
-        kind: Any = kind_of(layer)  # a Projection
+        kind: Any = registered()[type(layer)]  # a Projection, also with groups
         return kind, dataclasses.replace(call, operation=layer)
 
     def layouts(self, call, inputs):
@@ -253,7 +289,7 @@ class _PerRange(Kind):
 
     def weights(self, layer):
         complete = layer.layer_at(100)
-        return kind_of(complete).weights(complete)
+        return registered()[type(complete)].weights(complete)
 
     def multiply_adds(self, call, weights):
         kind, chosen = self._chosen(call, 100)

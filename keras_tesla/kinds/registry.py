@@ -18,8 +18,8 @@ def register(kind: Kind, *classes: type | str):
 
     Args:
         kind: The kind.
-        *classes: Layer classes; a string for an operation class such as that of `x + y`, which has
-            no other public name.
+        *classes: Layer classes; a string for a class of Keras without a public name: `"Add"` for
+            the operation `x + y`, `"applications.LayerScale"` for a layer of keras.applications.
     """
     _KINDS.update(dict.fromkeys(classes, kind))
     know(classes, narrowed=not isinstance(kind, Whole))
@@ -103,11 +103,16 @@ def register_kind(cls, kind=None, *, like=None):
 
 def kind_of(operation) -> Kind:
     """Returns the kind of a layer or operation of a graph; of a subclass of a known class, none."""
-    if isinstance(operation, keras.Layer):
-        return _KINDS.get(type(operation), _UNKNOWN)
-    cls = type(operation)
-    of_keras = cls.__module__.split(".")[0] == "keras"
-    return _KINDS.get(cls.__name__, _UNKNOWN) if of_keras else _UNKNOWN
+    return _KINDS.get(_key(type(operation)), _UNKNOWN).of(operation)
+
+
+def _key(cls) -> type | str:
+    """Returns what a class is registered under, if it is."""
+    if cls.__module__.split(".")[0] != "keras":
+        return cls
+    if not issubclass(cls, keras.Layer):
+        return cls.__name__
+    return f"applications.{cls.__name__}" if ".applications." in cls.__module__ else cls
 
 
 def inherited_kind_of(operation) -> Kind:
@@ -119,7 +124,7 @@ def inherited_kind_of(operation) -> Kind:
     if not isinstance(operation, keras.Layer):
         return kind_of(operation)
     found = (_KINDS[cls] for cls in type(operation).__mro__ if cls in _KINDS)
-    return next(found, _UNKNOWN)
+    return next(found, _UNKNOWN).of(operation)
 
 
 def multiply_adds_of(call, weights=None) -> int | None:

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_tesla.channels import Selection
 from keras_tesla.graph import evaluate, filled, tensors
+from keras_tesla.kinds.registry import kind_of
 from keras_tesla.narrowing.plan import Plan, Step
 
 
@@ -75,11 +76,6 @@ def _fitted(value, tensor, name):
     return value
 
 
-def _reached(argument):
-    """A list without the tensors that are not needed."""
-    return [x for x in argument if x is not None] if isinstance(argument, list) else argument
-
-
 def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
     """Runs some steps of a plan.
 
@@ -107,9 +103,7 @@ def run(plan: Plan, values: dict, steps: list[Step], call_step, take) -> dict:
 
     def compute(call, args, kwargs):
         step = step_of[id(call)]
-        if Selection() in step.widths.inputs:  # a concatenation of which some inputs are not read
-            args = tuple(_reached(x) for x in args)
-            kwargs = {name: _reached(x) for name, x in kwargs.items()}
+        args, kwargs = kind_of(call.operation).arguments(call, step.widths, args, kwargs)
         outputs = keras.tree.flatten(call_step(step, args, kwargs))
         return zip(outputs, step.widths.outputs, strict=True)
 

@@ -136,6 +136,8 @@ def _take_masked(x, layout, have, want):
 def _unallocated_layer(step: Step, narrowed: Narrowed):
     """Builds the layer of a step without giving its variables a value."""
     layer = rebuilt(narrowed.cls, narrowed.config)
+    if not isinstance(layer, keras.Layer):
+        return layer  # an operation
     args, kwargs = step.input_shapes()
     with keras.StatelessScope(initialize_variables=False):
         names = inspect.signature(layer.build).parameters

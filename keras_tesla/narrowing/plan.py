@@ -71,6 +71,20 @@ class Plan:
     widths: dict[int, Selection | None]
     layouts: dict[int, Channels | None]
 
+    def narrowed_call(self, step: Step) -> Call:
+        """Returns a step's call with the shapes of what is computed as its outputs."""
+
+        def resized(tensor):
+            layout, width = self.layouts[tensor.index], self.widths[tensor.index]
+            if layout is None or width is None:
+                return tensor
+            shape = list(tensor.shape)
+            shape[layout.axis] = layout.repeats * len(width)
+            return dataclasses.replace(tensor, shape=tuple(shape))
+
+        outputs = keras.tree.map_structure(resized, step.call.outputs)
+        return dataclasses.replace(step.call, outputs=outputs)
+
     def selections(self) -> dict[tuple, Selection]:
         """Returns {key: channels} of all channels that a call reads, filters or computes.
 

@@ -142,10 +142,14 @@ FAKE_QUANTIZED: dict[type, Any] = {
 class _FakeQuantized(Kind):
     """The kind of a stock class, for its twin with a rounded kernel."""
 
-    def __init__(self, stock: type):
+    def __init__(self, stock: type, kind: Kind):
         self._stock = stock
-        self._kind = registered()[stock]
-        self.weight_axes = self._kind.weight_axes
+        self._kind = kind
+        self.weight_axes = kind.weight_axes
+
+    def of(self, layer):
+        kind = self._kind.of(layer)
+        return self if kind is self._kind else _FakeQuantized(self._stock, kind)
 
     def layouts(self, call, inputs):
         return self._kind.layouts(call, inputs)
@@ -182,4 +186,5 @@ class _FakeQuantized(Kind):
 
 for _cls, _twin in FAKE_QUANTIZED.items():
     _incomplete = issubclass(_cls, IncompleteDotProduct)
-    register(registered()[_cls] if _incomplete else _FakeQuantized(_cls), _twin)
+    _kind = registered()[_cls]
+    register(_kind if _incomplete else _FakeQuantized(_cls, _kind), _twin)

@@ -285,7 +285,8 @@ def test_a_nested_model_is_counted_at_the_sizes_that_it_is_called_on():
 def test_the_selection_before_a_masked_layer_is_left_out():
     """A stock layer that passes on the mask; `TESLA.predict` takes a slice instead."""
     x = keras.Input((5,), dtype="int32")
-    y = IDPDense(2, name="layer")(layers.Embedding(7, 6, mask_zero=True)(x))
+    y = layers.LayerNormalization()(layers.Embedding(7, 6, mask_zero=True)(x))
+    y = IDPDense(2, name="layer")(y)
     tesla = TESLA(keras.Model(x, y), [100, 50])
     blocks = blocks_of(text_of(tesla))
     assert blocks["Multiply-adds"]["layer"] == [5 * 6 * 2, 5 * 3 * 2]

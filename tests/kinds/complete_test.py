@@ -56,6 +56,8 @@ class Twice(layers.Layer):
         return keras.KerasTensor(x.shape, x.dtype), keras.KerasTensor(x.shape, x.dtype)
 
 
+VARIABLE = keras.Variable(np.linspace(1, 2, 8).astype("float32"))
+
 TRAPS = {
     "Softmax": lambda: through(layers.Softmax()),
     "PReLU of one slope": lambda: through(layers.PReLU(shared_axes=[1, 2, 3])),
@@ -77,32 +79,29 @@ TRAPS = {
     "two outputs": lambda: through(lambda x: Twice()(x)[1]),
     "PReLU as activation": lambda: through(layers.Activation(layers.PReLU(shared_axes=[1, 2]))),
     "Dropout with noise shape": lambda: through(layers.Dropout(0.5, noise_shape=(3, 1, 1, 8))),
-    "Rescaling with an array": lambda: through(layers.Rescaling(np.linspace(1, 2, 8).tolist())),
     "statistics of rows": lambda: through(layers.BatchNormalization(axis=1)),
     "pooling over channels": lambda: through(
         layers.GlobalAveragePooling2D(data_format="channels_first", keepdims=True)
     ),
     "reshape of channels": lambda: through(layers.Reshape((36 * 2, 4)), rank=2),
-    "slice of channels": lambda: through(lambda x: x[..., :6]),
     "reversed channels": lambda: through(lambda x: ops.flip(x, axis=-1)),
     "transpose": lambda: through(lambda x: ops.transpose(x, (0, 1, 3, 2))),
-    "array operand": lambda: through(lambda x: x * np.linspace(1, 2, 8).astype("float32")),
     "sum over channels": lambda: through(lambda x: x - ops.mean(x, axis=-1, keepdims=True)),
     "softmax over channels": lambda: through(ops.softmax),
     "mean over everything": lambda: through(lambda x: x * ops.mean(x)),
     "sorted channels": lambda: through(ops.sort),
-    "padded channels": lambda: through(
-        lambda x: ops.pad(x, [(0, 0), (0, 0), (0, 0), (1, 0)])[..., :8]
-    ),
+    "padded channels": lambda: through(lambda x: ops.pad(x, [(0, 0), (0, 0), (0, 0), (1, 0)])),
     "rolled channels": lambda: through(lambda x: ops.roll(x, 1, axis=-1)),
     "rolled flat": lambda: through(lambda x: ops.roll(x, 1)),
     "clipped by an array": lambda: through(
         lambda x: ops.clip(x, np.linspace(-1, 0, 8).astype("float32"), 1)
     ),
-    "one channel": lambda: through(lambda x: x[..., 3:4] + x[..., 1:2] * np.ones(8, "float32")),
-    "minimum of an array": lambda: through(
-        lambda x: ops.where(x > 0, x, np.linspace(-1, 0, 8).astype("float32"))
+    "variable operand": lambda: through(lambda x: x * VARIABLE),
+    "array of more axes": lambda: through(lambda x: ops.sum(x * np.ones((2, 1, 1, 1, 8)), 0)),
+    "array that makes channels": lambda: through(
+        lambda x: ops.sum(x, -1, keepdims=True) * np.linspace(1, 2, 8).astype("float32")
     ),
+    "Rescaling of more axes": lambda: through(layers.Rescaling(np.ones((6, 8)).tolist())),
     "broadcast of ranks": lambda: merging(
         lambda a, b: layers.Add()([a, layers.GlobalMaxPooling2D()(b)])
     ),

@@ -26,13 +26,15 @@ NARROWED = [
     *"Conv3DTranspose DepthwiseConv1D DepthwiseConv2D".split(),
     *"Activation Add AlphaDropout Average Concatenate Dropout ELU Flatten".split(),
     *"GaussianDropout GaussianNoise GroupNormalization Identity LeakyReLU Maximum".split(),
-    *"Minimum Multiply ReLU Rescaling Reshape SeparableConv1D Subtract".split(),
+    *"Minimum Multiply ReLU Rescaling Reshape SeparableConv1D Softmax".split(),
+    *"Subtract UnitNormalization".split(),
+    "Embedding",
 ]
 
 # They stay, and read and compute all of their channels, because of the reason.
 WHOLE = {
     "mixes the channels": """
-        Dot LayerNormalization RMSNormalization Softmax UnitNormalization
+        Dot LayerNormalization RMSNormalization
     """.split(),
     "mixes the channels of queries and keys; its weights lie in sub-layers": """
         AdditiveAttention Attention GroupQueryAttention MultiHeadAttention
@@ -49,7 +51,7 @@ WHOLE = {
         TorchModuleWrapper Wrapper
     """.split(),
     "is the first layer, or prepares what the first layer reads": [
-        *"CategoryEncoding Discretization Embedding HashedCrossing Hashing InputLayer".split(),
+        *"CategoryEncoding Discretization HashedCrossing Hashing InputLayer".split(),
         *"IntegerLookup MelSpectrogram Normalization ReversibleEmbedding STFTSpectrogram".split(),
         *"StringLookup TextVectorization".split(),
     ],

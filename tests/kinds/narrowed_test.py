@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import sys
 
 import keras
 import numpy as np
@@ -38,6 +39,13 @@ def flattened():
     return keras.Model(x, IDPDense(3, input_channels=8)(layers.Flatten()(wide(2)(x))))
 
 
+def looked_up(**arguments):
+    x = image(1)
+    ids = ops.cast(ops.clip(2 * ops.abs(x[..., 0]), 0, 4), "int32")
+    y = layers.Embedding(5, 8, name="wide", **arguments)(ids)
+    return keras.Model(x, IDPDense(3, profile="linear")(layers.ReLU()(y)))
+
+
 class Own(layers.Layer):
     """Weights of its own as operands, of fewer axes than the images and of as many."""
 
@@ -51,6 +59,10 @@ class Own(layers.Layer):
 
 
 PRIVATE = {"percentages": [100, 50, 25, 1], "private_bias": True, "private_profile": True}
+
+EIGHT = np.linspace(1, 2, 8).astype("float32")
+# It has no public name.
+LayerScale = vars(sys.modules[keras.applications.ConvNeXtTiny.__module__])["LayerScale"]
 
 # For each kind with a rule: functions that return a model in which it narrows `wide` to 4 of 8.
 NARROWED = {
@@ -75,7 +87,15 @@ NARROWED = {
         *(lambda a=a: through(layers.Activation(a)) for a in ("tanh", "gelu")),
         lambda: through(layers.Activation(layers.LeakyReLU(0.3))),
     ],
-    layers.Rescaling: [lambda: through(layers.Rescaling(2.0, offset=-1))],
+    layers.Rescaling: [
+        lambda: through(layers.Rescaling(2.0, offset=-1)),
+        lambda: through(layers.Rescaling(EIGHT.tolist(), offset=-1)),
+        lambda: through(layers.Rescaling(np.float32(2), offset=EIGHT)),
+    ],
+    "applications.LayerScale": [
+        lambda: through(LayerScale(0.5, 8)),
+        lambda: through(LayerScale(0.5, 8), rank=0),
+    ],
     **{
         getattr(layers, f"{kind}{rank}D"): [
             lambda kind=kind, rank=rank: through(getattr(layers, f"{kind}{rank}D")(), rank)
@@ -184,6 +204,14 @@ NARROWED = {
     layers.RepeatVector: [lambda: through(layers.RepeatVector(3), rank=0)],
     layers.Permute: [lambda: through(layers.Permute((2, 1, 3)))],
     layers.Flatten: [flattened],
+    **{
+        kind: [lambda kind=kind, axis=axis: through(kind(axis=axis)) for axis in (1, (1, -2))]
+        for kind in (layers.Softmax, layers.UnitNormalization)
+    },
+    layers.Embedding: [
+        looked_up,
+        lambda: looked_up(mask_zero=True),
+    ],
     layers.Reshape: [
         reshaped,
         lambda: through(layers.Reshape((9, 4, 8))),
@@ -242,6 +270,7 @@ WITH_ARGUMENTS = {
     "Transpose": lambda x: ops.transpose(x, (0, 2, 1, 3)),
     "Swapaxes": lambda x: ops.swapaxes(x, 1, -2),
     "GetItem": lambda x: x[:, None, 1, ..., ::2, :],
+    "Split": lambda x: ops.add(*ops.split(x, 2, axis=1)),
     "AveragePool": lambda x: ops.average_pool(x, (2, 2), (2, 2)),
     "MaxPool": lambda x: ops.max_pool(x, (2, 2), (2, 2)),
     "Resize": lambda x: ops.image.resize(x, (4, 5)),
@@ -355,12 +384,3 @@ def test_functions_of_the_backend_and_of_keras_ops_narrow(name, check):
 def test_activations_over_the_channels_do_not_narrow(name, check):
     assert width(check(through(layers.Activation(name), rank=0))) == 8
     assert width(check(projection(wide(0, activation=name)))) == 8
-
-
-@pytest.mark.parametrize("merge", [layers.Multiply, layers.Add, layers.Maximum])
-def test_merging_with_a_constant_does_not_narrow(merge, check):
-    """The constant has a number for each channel, which a slice of the other input would miss."""
-    inputs = keras.Input((6,))
-    y = layers.Dense(8, name="wide")(inputs)
-    merged = merge()([y, np.arange(1, 9, dtype="float32")[None]])
-    assert width(check(keras.Model(inputs, IDPDense(3)(merged)))) == 8

@@ -22,13 +22,6 @@ def test_a_grouped_convolution_reads_a_part_of_each_group(check):
     assert extracted.get_layer("head").kernel.shape == (1, 1, 2, 4)
 
 
-def test_a_convolution_with_groups_stays_complete(check):
-    x = image(2)
-    y = layers.Conv2D(8, 1, groups=2, name="grouped")(wide(2)(x))
-    extracted = check(keras.Model(x, IDPConv2D(3, 1)(y)))
-    assert (width(extracted), width(extracted, "grouped")) == (8, 8)
-
-
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(dtype, run_three_ways):
     x = keras.Input((5,))

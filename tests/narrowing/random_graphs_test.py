@@ -4,12 +4,13 @@ import hypothesis
 import keras
 import numpy as np
 from hypothesis import strategies as st
-from keras import layers
+from keras import layers, ops
 
 from keras_tesla.layers import IDPBatchNormalization, IDPConv2D, IDPDense
 
 PROJECTIONS = ["plain", "incomplete"]
-CHANNELWISE = ["relu", "softmax", "dropout", "norm", "own_norm", "pool"]
+CHANNELWISE = ["relu", "softmax", "dropout", "norm", "own_norm", "pool", "grouped"]
+OPERATIONS = ["array", "slice", "split"]
 MERGES = ["add", "multiply", "operator", "concatenate", "concatenate_rows"]
 
 
@@ -28,7 +29,9 @@ class RandomModel:
         # The channels of an input are never narrowed: all builds on a layer that can be.
         self.tensors = [self.projection(self.x, 8)]
         for _ in range(size):
-            self.tensors.append(self.node(self.choose(PROJECTIONS + CHANNELWISE + MERGES)))
+            self.tensors.append(
+                self.node(self.choose(PROJECTIONS + CHANNELWISE + OPERATIONS + MERGES))
+            )
         # Now and then a tensor on the way is an output, too.
         extra = self.choose([None, None, None, *self.tensors])
         self.model = keras.Model(self.x, self.head() if extra is None else [self.head(), extra])
@@ -57,7 +60,9 @@ class RandomModel:
         if kind in PROJECTIONS:
             return self.projection(a, self.choose([8, 5, 4]), kind == "incomplete")
         if kind in CHANNELWISE:
-            return self.channelwise(kind)(a)
+            return self.channelwise(kind, a.shape[-1])(a)
+        if kind in OPERATIONS:
+            return self.operation(kind, a)
         if kind == "concatenate":
             return layers.Concatenate()([a, self.choose(self.tensors)])
         equal = [t for t in self.tensors if t.shape[-1] == a.shape[-1]]
@@ -72,7 +77,20 @@ class RandomModel:
             return layers.Cropping2D(((1, 2), (0, 0)))(layers.Concatenate(axis=1)([a, b]))
         return layers.Add()([a, b])
 
-    def channelwise(self, kind):
+    def operation(self, kind, a):
+        channels = a.shape[-1]
+        if kind == "slice" and channels > 4:
+            return self.choose([a[..., :4], a[..., 1:], a[..., 1::2], a[..., -4:]])
+        if kind == "split" and channels % 2 == 0:
+            first, second = ops.split(a, 2, axis=-1)
+            return self.choose([second, first * ops.sigmoid(second)])
+        return a * self.rng.normal(size=channels).astype("float32")
+
+    def channelwise(self, kind, channels):
+        if kind == "grouped" and self.images:
+            filters = channels * self.choose([1, 2])
+            groups = self.choose([n for n in range(1, channels + 1) if channels % n == 0])
+            return layers.Conv2D(filters, 2, groups=groups, padding="same")
         if kind == "own_norm" and self.percentage < 100:
             return IDPBatchNormalization([100, self.percentage])
         if kind == "pool" and self.images:

@@ -4,9 +4,11 @@ The weights are the same on every call. Biases, scales and moving statistics are
 ones would hide that one is lost.
 """
 
+import sys
+
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 import keras_tesla as kt
 from keras_tesla.layers import (
@@ -16,6 +18,9 @@ from keras_tesla.layers import (
     IDPConv2DTranspose,
     IDPDense,
 )
+
+# Of the ConvNeXt of keras.applications; it has no public name.
+LayerScale = vars(sys.modules[keras.applications.ConvNeXtTiny.__module__])["LayerScale"]
 
 PERCENTAGES = (100, 70, 40, 10)
 
@@ -63,6 +68,23 @@ def cnn_bn(percentages=PERCENTAGES):
     x = IDPBatchNormalization(percentages)(IDPConv2D(16, 3)(x))
     x = layers.GlobalAveragePooling2D()(x)
     return _tesla(keras.Model(inputs, IDPDense(5, name="logits")(x), name="cnn_bn"), percentages)
+
+
+def grouped(percentages=PERCENTAGES):
+    """Blocks as in ConvNeXt and ResNeXt, an array as an operand, a gate of two halves, a slice."""
+    inputs = keras.Input((12, 12, 3), name="image")
+    x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
+    for _ in range(2):
+        y = layers.BatchNormalization()(layers.Conv2D(16, 3, groups=16, padding="same")(x))
+        y = layers.Dense(32, activation="gelu")(y)
+        y = layers.Conv2D(32, 3, groups=8, padding="same", activation="relu")(y)
+        y = layers.Dense(16)(y) * np.linspace(0.5, 1, 16).astype("float32")
+        x = x + LayerScale(0.5, 16)(y)
+    first, second = ops.split(x, 2, axis=-1)
+    x = layers.Conv2D(12, 1)(first * ops.sigmoid(second))[..., 2:]
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 1)(x))
+    model = keras.Model(inputs, layers.Dense(5, name="logits")(x), name="grouped")
+    return _tesla(kt.to_idp(model, percentages=percentages), percentages)
 
 
 def private(percentages=PERCENTAGES):

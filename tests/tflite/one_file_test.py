@@ -593,3 +593,19 @@ def test_quantization_that_destroys_the_network_is_refused(tmp_path):
             inputs=x,
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_arrays_and_slices_of_channels(tmp_path):
+    """A block as in ConvNeXt, a ResNeXt-like convolution, and a gate of two halves."""
+    tesla = networks.grouped(PERCENTAGES)
+    assert any(type(x).__name__ == "LayerScale" for x in tesla.at(50).layers)
+    bundle = kt.tflite.export(tesla, tmp_path / "out", mode="percentage_input")
+    made = runtime.interpreter(content(bundle))
+    inputs = verify.example_inputs(tesla.network, 5, seed=1)  # not those it was verified on
+    for percentage in PERCENTAGES:
+        (expected,) = keras_outputs(tesla, percentage, inputs).values()
+        (found,) = ask(made, inputs, percentage).values()
+        # Float32 sums in another order.
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    costs = [entry.multiply_adds for entry in bundle.entries]
+    assert costs[1] < 0.5 * costs[0]
