@@ -184,11 +184,9 @@ class _Dense(Projection):
         return rank - 1
 
     def layouts(self, call, inputs):
-        return (
-            list(inputs)
-            if self._mixes_positions(call, inputs[0])
-            else super().layouts(call, inputs)
-        )
+        if self._mixes_positions(call, inputs[0]):
+            return list(inputs)
+        return super().layouts(call, inputs)
 
     def widths(self, call, percentage, inputs, outputs, demand):
         if not self._mixes_positions(call, inputs[0]):
