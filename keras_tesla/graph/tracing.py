@@ -132,8 +132,11 @@ class _Tracing:
             return {key: self.in_place_of(value) for key, value in x.items()}
         if isinstance(x, list):
             return [self.in_place_of(value) for value in x]
-        if type(x) is tuple:
-            return tuple(self.in_place_of(value) for value in x)
+        if isinstance(x, set):
+            return {self.in_place_of(value) for value in x}
+        if isinstance(x, tuple):  # on TensorFlow of a class of its own
+            values = [self.in_place_of(value) for value in x]
+            return x._make(values) if hasattr(x, "_make") else tuple(values)
         return x
 
     def _weight(self, variable):

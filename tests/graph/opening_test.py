@@ -1,5 +1,6 @@
 """Which layers are opened, and which stay whole because something would be lost."""
 
+import collections
 import random
 import re
 
@@ -37,6 +38,50 @@ def test_the_graph_has_what_call_consists_of():
     assert all("training" not in c.kwargs for c in read.calls)
     assert read.is_opened
     assert not read.closed
+
+
+Pair = collections.namedtuple("Pair", ["first", "second"])
+HOLDERS = {
+    "list": list,
+    "tuple": tuple,
+    "named tuple": lambda x: Pair(*x),
+    "dict": lambda x: dict(enumerate(x)),
+    "in a dict": lambda x: {"all": [tuple(x)]},
+}
+
+
+def flat(structure):
+    """As `keras.tree.flatten`, which on TensorFlow takes the tuple of a layer for a leaf."""
+    if isinstance(structure, dict):
+        structure = list(structure.values())
+    if isinstance(structure, (list, tuple)):
+        return [x for part in structure for x in flat(part)]
+    return [structure]
+
+
+class Held(layers.Layer):
+    """A Dropout and a Dense layer, in an attribute of some structure."""
+
+    def __init__(self, hold, **kwargs):
+        super().__init__(**kwargs)
+        self.held = hold([layers.Dropout(0.5), layers.Dense(8)])
+
+    def build(self, shape):
+        for layer in flat(self.held):
+            layer.build(shape)
+
+    def call(self, x):
+        for layer in flat(self.held):
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
+def test_layers_in_any_structure(hold):
+    read = graph.read(tokens(Held(hold, name="held")))
+    assert not read.closed
+    assert [type(c.operation).__name__ for c in read.calls[1:3]] == ["Dropout", "Dense"]
+    assert read.calls[1].kwargs == {}  # `training` is that of the run
 
 
 class Twins(layers.Layer):
