@@ -89,10 +89,23 @@ def recalibrate(tesla, data, percentages, steps=None, batch_size=128):
     calibrated = _extended(tesla, percentages)
     if not any(isinstance(layer, IDPBatchNormalization) for layer in tesla.graph.layers):
         return calibrated
-    plans = [_by_batch_statistics(narrow(calibrated.graph, p)) for p in percentages]
-    for variable, value in _measure(calibrated.network, plans, data, steps, batch_size):
+    for variable, value in measured_statistics(calibrated, data, percentages, steps, batch_size):
         variable.assign(value)
     return calibrated
+
+
+def measured_statistics(tesla, data, percentages, steps, batch_size):
+    """Yields (variable, measured value) of the batch normalization statistics of a model.
+
+    Args:
+        tesla: A `TESLA` model with an `IDPBatchNormalization`. It is not changed.
+        data: As in `recalibrate`, likewise the others.
+        percentages: Those of the model's layers to measure at.
+        steps: Int or None.
+        batch_size: Int.
+    """
+    plans = [_by_batch_statistics(narrow(tesla.graph, p)) for p in percentages]
+    yield from _measure(tesla.network, plans, data, steps, batch_size)
 
 
 def _extended(tesla, percentages):

@@ -270,7 +270,8 @@ class _Reading:
     def _operand(self, call, inputs, outputs):
         if outputs[0] is None or not _is_narrowed(call, inputs, outputs):
             return None
-        order = _Order((self.groups.new(outputs[0].count),), 1)
+        known = self.uses.get(id(call.operation))  # the weight of a layer that is called twice
+        order = known.writes if known else _Order((self.groups.new(outputs[0].count),), 1)
         self._use(call.operation, None, order)
         return order
 

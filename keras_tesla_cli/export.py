@@ -65,7 +65,8 @@ flags.DEFINE_list(
 flags.DEFINE_float(
     "tolerance",
     None,
-    "Largest difference from Keras, relative to the largest output; default: 1e-5.",
+    "Largest difference from Keras, relative to the largest output; default: 1e-5, more for deep "
+    "networks and those of mixed precision.",
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(

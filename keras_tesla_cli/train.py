@@ -182,7 +182,7 @@ def _fit(tesla, splits):
     steps = math.ceil(len(splits["train"][0]) / FLAGS.batch_size)
 
     def say(epoch, logs):
-        measured = ", ".join(f"{p} % {_measured(f'{prefix}p{p}', logs):.4f}" for p in shown)
+        measured = ", ".join(f"{p} % {_figure(f'{prefix}p{p}', logs):.4f}" for p in shown)
         progress.clear()
         print(
             f"epoch {epoch + 1}/{FLAGS.epochs}: loss {logs['loss']:.4f}, {split} {measured}",
@@ -208,32 +208,29 @@ def _fit(tesla, splits):
         raise RuntimeError("The loss is not finite; nothing was written. Lower --learning_rate.")
 
 
-def _measured(column, logs):
+def _figure(column, logs):
     """The accuracy of a percentage, its loss if there is none."""
     return logs.get(f"{column}_accuracy", logs.get(f"{column}_loss"))
 
 
 def _recalibrate(tesla, x):
-    """Measures the statistics of `IDPBatchNormalization` layers, where there are some."""
+    """Measures the statistics of `IDPBatchNormalization` layers that are not frozen."""
     import numpy as np
 
-    import keras_tesla as kt
+    from keras_tesla.calibration import measured_statistics
+    from keras_tesla.layers import IDPBatchNormalization
 
-    layers = {
-        number: layer
-        for number, layer in enumerate(tesla.graph.layers)
-        if isinstance(layer, kt.layers.IDPBatchNormalization)
-    }
-    if not layers:
+    layers = [y for y in tesla.graph.layers if isinstance(y, IDPBatchNormalization)]
+    trained = {id(v) for layer in layers if layer.trainable for v in layer.variables}
+    if not trained:
         return
     progress.say("measuring the statistics of each percentage ..")
-    chosen = np.random.default_rng(FLAGS.seed).permutation(len(x))[:_MEASURED]
-    copy = kt.recalibrate(tesla, x[chosen], tesla.percentages, batch_size=FLAGS.batch_size)
-    for number, layer in layers.items():  # in place: the optimizer's state is kept
-        for p in tesla.percentages:
-            measured = copy.graph.layers[number].statistics(p)
-            for variable, value in zip(layer.statistics(p), measured, strict=True):
-                variable.assign(value)
+    chosen = x[np.random.default_rng(FLAGS.seed).permutation(len(x))[:_MEASURED]]
+    for variable, value in measured_statistics(
+        tesla, chosen, tesla.percentages, None, FLAGS.batch_size
+    ):
+        if id(variable) in trained:
+            variable.assign(value)
     progress.clear()
 
 

@@ -14,6 +14,7 @@ from keras_tesla.layers import (
     IDPSeparableConv2D,
 )
 from keras_tesla.ordering import order_channels
+from tests.composites import Scale
 
 pytestmark = pytest.mark.backend_free
 
@@ -276,6 +277,14 @@ def test_a_shared_layer():
     y = norm(shared(layers.ReLU()(norm(shared(first(x))))))  # its outputs are its inputs
     copy = ordered(keras.Model(x, IDPDense(2, name="head")(y)))
     assert_sorted(copy, "shared", "head")
+
+
+def test_a_shared_layer_with_a_weight_of_its_own():
+    """The weight meets the channels of two layers, which are then ordered alike."""
+    scale = Scale()
+    x = keras.Input((5,))
+    y = scale(layers.Dense(8)(x))
+    ordered(keras.Model(x, IDPDense(3)(scale(IDPDense(8)(y)))))  # computes the same
 
 
 def test_a_shared_layer_that_reads_an_input_keeps_its_rows():

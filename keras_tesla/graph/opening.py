@@ -1,6 +1,7 @@
 """Which layers are opened: read as the layers and operations that their `call` consists of."""
 
 import contextlib
+import hashlib
 import inspect
 import weakref
 
@@ -103,6 +104,18 @@ def check_same(first: Graph, second: Graph):
         raise Refused(
             "its `call` is not the same each time, or depends on `training` or on the percentage"
         )
+
+
+def check_variables(calls):
+    """Refuses calls with a variable among their arguments, of which a copy has none of its own.
+
+    Raises:
+        Refused: Naming it.
+    """
+    arguments = keras.tree.flatten([(call.args, call.kwargs) for call in calls])
+    for x in arguments:
+        if isinstance(x, keras.Variable):
+            raise Refused(f"it uses {x.path!r}, which is in no attribute of it, or by a method")
 
 
 def gains(calls) -> bool:
@@ -229,7 +242,7 @@ def _value(x):
     """What tells a constant from another one."""
     if isinstance(x, keras.Variable) or keras.ops.is_tensor(x) or hasattr(x, "tobytes"):
         array = trials.arrays([x])[0]
-        return "array", array.shape, array.tobytes()
+        return "array", array.shape, str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()
     with contextlib.suppress(AttributeError):
         return "object", x.__qualname__, id(x)
     return type(x).__name__, str(x)

@@ -265,8 +265,9 @@ class _Reader:
         Raises:
             Refused: If they cannot be read.
         """
-        if kwargs.get("training") is not None:
-            raise Refused(f"it is called with training={kwargs['training']}, always")
+        kwargs = dict(kwargs)
+        if kwargs.pop("training", None):  # False is a default; Keras replaces it in training
+            raise Refused("it is called with training=True, always")
         given = list({t.index: t for t in tensors((args, kwargs))}.values())
         opening.check(layer, any(t.index in self._masked for t in given))
         model = traced(layer, args, kwargs, training=False)
@@ -278,6 +279,7 @@ class _Reader:
         except Exception as error:  # such as an operation that takes no unknown dimension
             raise Refused(f"what it consists of cannot be read: {message(error)}") from error
         opening.check_same(*shallow)
+        opening.check_variables(calls)
         opening.check_numbers(layer, args, kwargs, calls, outputs)
         return calls, outputs
 

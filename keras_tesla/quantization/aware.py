@@ -219,7 +219,8 @@ class _Builder:
         if len(readers) != 1 or tensor.index in self._outputs:
             return False
         operation, reader = call.operation, readers[0].operation
-        if getattr(operation, "depth_multiplier", 1) > 1:
+        groups, filters = (getattr(operation, name, 1) for name in ("groups", "filters"))
+        if getattr(operation, "depth_multiplier", 1) > 1 or 1 < groups < filters:
             return False  # narrowed, it may compute more channels than are read: a slice is between
         if _LAYERS.get(type(reader)) == _NORMALIZES:
             # One scale for all channels does not take the factors of a normalization.

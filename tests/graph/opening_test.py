@@ -84,6 +84,26 @@ def test_layers_in_any_structure(hold):
     assert read.calls[1].kwargs == {}  # `training` is that of the run
 
 
+class ByDefault(layers.Layer):
+    """Keras writes the default of `training` into the model."""
+
+    def build(self, shape):
+        self.dropout, self.dense = layers.Dropout(0.5), layers.Dense(8)
+        self.dense.build(shape)
+
+    def call(self, x, training=False):
+        return self.dense(self.dropout(x, training=training))
+
+
+def test_a_default_of_training_is_not_fixed():
+    block = ByDefault(name="block")
+    model = tokens(block)
+    assert graph.read(model).is_opened
+    x = keras.Input((5, 6))
+    always = keras.Model(x, layers.Dense(3)(block(layers.Dense(8)(x), training=True)))
+    assert closed(always) == {"block": "it is called with training=True, always"}
+
+
 class Twins(layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -299,6 +319,21 @@ class ReadsNumbers(Own):
         return self.dense(x) * float(ops.stop_gradient(ops.sum(self.dense.kernel)))
 
 
+class Method(Own):
+    """A weight used by a method that was kept: a copy of the layer would use that of the layer."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.gamma = self.add_weight(shape=(8,), initializer="ones", name="gamma")
+        self.scaled = self._scaled
+
+    def _scaled(self, x):
+        return ops.multiply(x, self.gamma)
+
+    def call(self, x):
+        return self.scaled(self.dense(x))
+
+
 class OnlyEager(Own):
     """Something else on KerasTensors."""
 
@@ -326,6 +361,7 @@ WHOLE = {
     OwnMask: "has a `compute_mask` of its own",
     OwnDunderCall: "has a `__call__` of its own",
     ReadsNumbers: "fails on KerasTensors: ValueError.*opening_test.py",
+    Method: "uses '.*gamma', which is in no attribute",
     OnlyEager: "computes something else",
     Activity: "has an activity regularizer",
     Tied: "shares a weight with another layer",
