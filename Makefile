@@ -7,8 +7,8 @@ BIN := .venv/bin
 DEMO_INSTALLED := .venv/.demo_installed
 INSTALLED := .venv/.installed
 # The tests that hold on every Keras backend.
-PORTABLE := tests/layers tests/kinds tests/narrowing tests/training tests/callbacks \
-	tests/extraction_test.py tests/graph_test.py tests/names_test.py tests/conversion_test.py \
+PORTABLE := tests/layers tests/kinds tests/narrowing tests/training tests/callbacks tests/graph \
+	tests/functional_test.py tests/extraction_test.py tests/names_test.py tests/conversion_test.py \
 	tests/conversion_random_graphs_test.py tests/calibration_test.py tests/ordering_test.py \
 	tests/analysis/activation_maps_test.py tests/tflite/backend_test.py
 
