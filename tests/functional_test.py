@@ -150,6 +150,7 @@ def test_all_percentages_train_an_operand(gradients):
     assert tesla.at(50)(x).shape == (4, 5, 3)
 
 
+@pytest.mark.slow
 def test_a_step_at_two_percentages_sums_their_gradients(gradients):
     def make():
         return randomize(images(Scale(), incomplete_residual()))

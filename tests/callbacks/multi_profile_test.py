@@ -140,6 +140,7 @@ def cnn():
     return tesla
 
 
+@pytest.mark.slow
 def test_channels_of_convolutions_and_behind_flatten():
     tesla = cnn()
     log = Log()
@@ -198,6 +199,7 @@ def test_three_ranges():
     assert not kernel.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16"])
 def test_mixed_precision(policy):
     """Keras wraps the optimizer to scale the loss."""

@@ -143,7 +143,7 @@ def test_a_step_at_a_set_is_the_step_of_an_activated_set():
         np.testing.assert_allclose(ours, theirs, atol=1e-6)  # float32, other compiled programs
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_same_seed_draws_the_same_also_after_a_kill(tmp_path):
     whole, _ = run(compiled(), kt.callbacks.RandomPercentages(seed=3), epochs=4)
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.helpers import nightly_after
+
 pytestmark = [
     pytest.mark.tensorflow,
     pytest.mark.skipif(
@@ -62,7 +64,7 @@ assert tf.keras.layers.Dense is tf_keras.layers.Dense
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", nightly_after(1, CASES))
 @pytest.mark.slow
 def test_tf_keras_stays_what_it_was(name):
     value, before, after = CASES[name]

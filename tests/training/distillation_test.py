@@ -13,6 +13,7 @@ from keras_tesla.layers import IDPDense
 from keras_tesla.training import distillation
 from keras_tesla.training.distillation import InPlaceDistillation
 from keras_tesla.training.outputs import Output
+from tests.helpers import nightly_after
 
 losses = keras.losses
 LOGITS = losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -561,11 +562,14 @@ def test_without_distillation_the_logs_have_none():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "units", "loss", "said"),
-    [
-        (None, 4, LOGITS, "auto"),
-        ("sigmoid", 1, "binary_crossentropy", "auto"),
-        (None, 1, "mse", "mse"),
-    ],
+    nightly_after(
+        2,
+        [
+            (None, 4, LOGITS, "auto"),
+            (None, 1, "mse", "mse"),
+            ("sigmoid", 1, "binary_crossentropy", "auto"),
+        ],
+    ),
 )
 def test_a_taught_percentage_is_nearer_to_the_teacher(activation, units, loss, said):
     """Than one that the same steps at 100 % leave to itself: the teacher sharpens meanwhile."""
@@ -597,6 +601,7 @@ def two_outputs(structure, **arguments):
     return kt.TESLA(model, [100, 50], distillation="in_place", **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["dict", "list"])
 def test_a_step_of_two_outputs_with_weights_of_both_kinds(structure):
     """SGD moves the weights of the heads by the gradient that NumPy finds."""
