@@ -101,6 +101,13 @@ def _of_build_config(model, names):
     else:
         found = config.get("shapes_dict", {})
         shapes = {name: found[f"{name}_shape"] for name in names if f"{name}_shape" in found}
+    tables = any(isinstance(x, keras.layers.Embedding) for x in graphs.inside(model))
+    if tables and model.compute_dtype in ("float16", "bfloat16"):
+        raise ValueError(
+            f"Model {model.name!r} has an Embedding, and computes in {model.compute_dtype}, which "
+            "rounds large ids. Say that its inputs are integers: "
+            "`keras_tesla.to_functional(model, keras.Input((20,), dtype='int32'))`."
+        )
     if not shapes:
         raise ValueError(
             f"The shapes of the inputs of {model.name!r} ({type(model).__name__}) are not known. "

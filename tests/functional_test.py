@@ -392,6 +392,31 @@ def test_what_cannot_be_read_is_named():
         kt.to_functional(model, keras.Input((5, 6)))
 
 
+class Words(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.table = layers.Embedding(1000, 8, dtype=self.dtype_policy)
+        self.last = layers.Dense(3, dtype=self.dtype_policy)
+
+    def call(self, ids):
+        return self.last(self.table(ids))
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_ids_are_not_rounded(policy):
+    """In bfloat16 there is no 999."""
+    model, ids = Words(dtype=policy), np.array([[3, 999]])
+    expected = to_numpy(model(ids)).astype("float32")
+    if policy == "mixed_bfloat16":
+        with pytest.raises(ValueError, match="Embedding.*rounds large ids.*dtype='int32'"):
+            kt.to_functional(model)
+        copy = kt.to_functional(model, keras.Input((2,), dtype="int32"))
+    else:
+        copy = kt.to_functional(model)
+    actual = to_numpy(copy(ids)).astype("float32")
+    np.testing.assert_allclose(actual, expected, rtol=1e-2, atol=1e-3)  # of bfloat16
+
+
 def test_a_model_that_is_not_built():
     with pytest.raises(ValueError, match="Model 'net.*' is not built.*Call it once"):
         kt.to_functional(Net(3))
