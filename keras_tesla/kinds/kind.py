@@ -138,7 +138,8 @@ class Kind:
 
         Here: a layer of the same class and `config`, whose weights are cut as `weight_axes` says.
         """
-        layer, reads, width = call.operation, widths.inputs[0], widths.outputs[0]
+        layer, width = call.operation, widths.outputs[0]
+        reads = widths.inputs[0] if widths.inputs else None
         if width is None:
             return None
         self.check_weights(layer)

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-from keras import ops
-
-from keras_tesla.channels import Channels, pick
+from keras_tesla.channels import Channels
+from keras_tesla.cloning import config_of
 from keras_tesla.graph import Weight
-from keras_tesla.kinds.kind import Axes, Kind, Narrowed, Widths
+from keras_tesla.kinds.kind import Axes, Kind, Widths
 from keras_tesla.kinds.registry import register
 
 
@@ -22,17 +21,9 @@ class _Weight(Kind):
     def widths(self, call, percentage, inputs, outputs, demand):
         return Widths(list(demand), [], [])
 
-    def narrow(self, call, percentage, widths):
-        layer, width = call.operation, widths.outputs[0]
-        if width is None:
-            return None
-        config = {**layer.get_config(), "shape": (*layer.shape[:-1], len(width))}
-        return Narrowed(
-            Weight,
-            config,
-            lambda: {"value": pick(ops.convert_to_tensor(layer.value), width, -1)},
-            {},
-        )
+    def config(self, call, widths):
+        layer = call.operation
+        return {**config_of(layer), "shape": (*layer.shape[:-1], len(widths.outputs[0]))}
 
 
 register(_Weight(), Weight)

@@ -166,7 +166,8 @@ def _to_be_cut_off(graph: Graph) -> list[graphs.Call]:
         if getattr(call.operation, "trainable_variables", None):
             raise ValueError(
                 f"LiteRT has no form of layer {of!r}, and it comes after the trainable layer "
-                f"{call.operation.name!r}, so it cannot be cut off. Put it before all others."
+                f"{call.operation.name!r}, so it cannot be cut off. Put it before all "
+                "others, or end the model before it."
             )
         found[id(call)] = call
         for t in call.input_tensors:
@@ -203,7 +204,7 @@ def _without(graph: Graph, cut_off) -> tuple[Graph, dict[str, str]]:
             continue
         layer = made[index].operation.name
         of = sources[index]
-        alone = len(of) == 1 and sum(bool(of & sources[i]) for i in taken if i in made) == 1
+        alone = len(of) == 1 and sum(bool(of & sources[i]) for i in taken) == 1
         name = unique_name(names[next(iter(of))] if alone else layer, used)
         named[index], after[name] = name, layer
     return Graph(list(taken.values()), graph.outputs, list(named.values()), rest), after

@@ -136,10 +136,9 @@ def guess(graph: Graph) -> dict[int, Numbers]:
 
 
 def _both(one: Numbers, other: Numbers) -> Numbers:
-    """What two readers take: the first says it, but for integers."""
-    if isinstance(one, Integers) and isinstance(other, Integers):
-        return min(one, other, key=lambda numbers: numbers.high)
-    return one
+    """What two readers take: the first says it, but for integers, of which no other may come."""
+    integers = [numbers for numbers in (one, other) if isinstance(numbers, Integers)]
+    return min(integers, key=lambda numbers: numbers.high, default=one)
 
 
 def _passes(operation) -> bool:

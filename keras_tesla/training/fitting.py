@@ -28,7 +28,7 @@ class Fitting(_Model):
         if not self.compiled:
             return super().fit(*args, **kwargs)  # Keras says what is missing
         optimizer, active = self.optimizer, self._tasks.active
-        self._tasks.activate(active)  # refuses layers that were changed since `compile`
+        self._tasks.check_layers()
         trains = trainability.of(self.network, self.graph.layers)
         monitors.set_modes(kwargs.get("callbacks"))  # `shown` passes all arguments by name
         self._untracked.validation_freq = kwargs.get("validation_freq", 1)

@@ -76,11 +76,13 @@ class Logs(_Model):
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """Takes a step on a batch, as `keras.Model.train_on_batch` does."""
+        self._tasks.check_layers()
         logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict=True)
         return self._in_order(logs, return_dict)
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """Evaluates a batch, as `keras.Model.test_on_batch` does."""
+        self._tasks.check_layers()
         logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
         return self._in_order(logs, return_dict)
 

@@ -71,14 +71,22 @@ class Tasks:
         for percentage in percentages:
             self.view(percentage)
 
+    def check_layers(self):
+        """Refuses layers that were changed since the views were made, which compute as before.
+
+        Once for each call from outside: every step asks for the views many times.
+        """
+        checks.check_not_quantized(self.graph.layers)  # a plan has the weights from before
+        changed = {name: None for view in self.views.values() for name in view.live.changed()}
+        if changed:
+            raise ValueError(
+                f"{list(changed)} got another argument, such as an activation, after the "
+                "percentages were made. Call `tesla.compile(..)` again: they then compute what the "
+                "layers do."
+            )
+
     def view(self, percentage) -> PercentageView:
         """Returns the network at a percentage, with losses and metrics of its own."""
-        checks.check_not_quantized(self.graph.layers)  # a plan has the weights from before
-        if percentage in self.views and (changed := self.views[percentage].live.changed()):
-            raise ValueError(
-                f"{changed} got another argument, such as an activation, after the percentages "
-                "were made. Call `tesla.compile(..)` again: they then compute what the layers do."
-            )
         if percentage not in self.views:
             view = PercentageView(self.network, narrow(self.graph, percentage))
             if self._compiled is not None:

@@ -279,6 +279,7 @@ class TESLA(
 
     def call(self, inputs, training=None):
         tasks = self._tasks
+        tasks.check_layers()
         known = tasks.shared_part(inputs, self.add_loss, training)
         return {f"p{p}": tasks.outputs(p, known[p], self.add_loss, training) for p in tasks.active}
 
@@ -338,9 +339,9 @@ class TESLA(
             **kwargs: What Keras passes to itself.
 
         Raises:
-            ValueError: If a percentage is invalid, or a layer has no statistics or private numbers
-                for it.
+            ValueError: If a percentage is invalid, or a layer lacks numbers for it or was changed.
         """
+        self._tasks.check_layers()
         active = self._tasks.active
         kwargs.update(return_dict=True, callbacks=callbacks, steps=steps)
         try:
@@ -379,6 +380,7 @@ class TESLA(
 
     def _view(self, percentage):
         percentage = self.percentages[0] if percentage is None else check_percentage(percentage)
+        self._tasks.check_layers()
         return self._tasks.view(percentage)
 
     def at(self, percentage):

@@ -214,6 +214,15 @@ def test_a_lookup_that_two_names_could_be_given_to_has_its_own(tmp_path):
     }
 
 
+def test_a_lookup_beside_its_own_input_has_its_own_name(tmp_path):
+    x = keras.Input((1,), dtype="int32", name="x")
+    found = layers.IntegerLookup(vocabulary=[5, 7], name="lookup")(x)
+    y = head(layers.Concatenate()([embedded(found), ops.cast(x, "float32")]))
+    with pytest.warns(UserWarning, match="'lookup' of 'lookup'"):
+        bundle = kt.tflite.export(tesla_of(x, y), tmp_path / "out")
+    assert set(bundle.inputs) == {"x", "lookup"}
+
+
 def test_a_lookup_after_a_trainable_layer_is_refused(tmp_path):
     x = keras.Input((4,))
     best = ops.cast(ops.argmax(layers.Dense(5, name="scores")(x), -1, keepdims=True), "int64")

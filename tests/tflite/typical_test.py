@@ -46,6 +46,10 @@ def test_without_such_a_layer_floats_are_standard_normal_and_integers_0_and_1():
         lambda x: keras.ops.add(
             layers.Embedding(300, 3)(x), layers.Embedding(7, 3, name="reader")(x)
         ),
+        lambda x: keras.ops.add(
+            layers.Reshape((2, 1))(layers.Rescaling(1 / 255)(x)),
+            layers.Embedding(7, 3, name="reader")(x),
+        ),
     ],
 )
 def test_integers_are_those_that_every_reader_takes(layer, dtype):

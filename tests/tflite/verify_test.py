@@ -27,6 +27,11 @@ def test_a_deep_network_may_differ_by_the_rounding_of_its_sums():
     assert verify.tolerance(keras.Sequential(stack)) == pytest.approx(sums / 2**24)
 
 
+def test_a_table_loses_nothing():
+    stack = [keras.Input((4,)), layers.Embedding(1_000_000, 4), layers.Flatten(), layers.Dense(2)]
+    assert verify.tolerance(keras.Sequential(stack)) == 1e-5
+
+
 def test_mixed_precision_may_differ_by_its_own_rounding():
     with_half = keras.Sequential([keras.Input((4,)), layers.Dense(2, dtype="mixed_bfloat16")])
     assert verify.tolerance(with_half) == 0.1

@@ -636,13 +636,23 @@ def test_a_layer_that_is_changed_later_is_not_computed_as_before(used):
     tesla = kt.TESLA(plain, [100, 50])
     tesla.compile("sgd", LOSS)
     if used:
+        tesla.fit(X, Y, verbose=0)
         tesla.predict(X, percentage=50, verbose=0)
     plain.layers[1].activation = keras.activations.tanh
     message = r"\['idp_dense.*\] got another argument.*`tesla.compile\(..\)`"
     with pytest.raises(ValueError, match=message):
         tesla(X)
-    with pytest.raises(ValueError, match=message):
-        tesla.predict(X, percentage=50, verbose=0)
+    weights = tesla.get_weights()
+    for use in (
+        lambda: tesla.predict(X, percentage=50, verbose=0),
+        lambda: tesla.fit(X, Y, verbose=0),
+        lambda: tesla.evaluate(X, Y, verbose=0),
+        lambda: tesla.train_on_batch(X, Y),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+    for before, after in zip(weights, tesla.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)  # no step was taken
     tesla.compile("sgd", LOSS)
     np.testing.assert_allclose(
         tesla.predict(X, verbose=0), plain.predict(X, verbose=0), rtol=1e-4, atol=1e-6
