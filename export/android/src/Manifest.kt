@@ -78,6 +78,9 @@ class Manifest(json: String) {
     )
 
     val mode: String
+
+    /** "shared" or "plain"; null if each percentage has a file of its own. */
+    val storage: String?
     val inputs: Map<String, Tensor>
     val outputs: Map<String, Tensor>
 
@@ -98,6 +101,7 @@ class Manifest(json: String) {
                     "again with the version of keras_tesla that this code comes from."
             }
             mode = root.getString("mode")
+            storage = root.orNull("storage", root::getString)
             inputs = tensors(root.getJSONObject("inputs"))
             outputs = tensors(root.getJSONObject("outputs"))
             labels = root.orNull("labels", root::getJSONArray)?.strings()

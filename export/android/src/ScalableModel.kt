@@ -146,11 +146,15 @@ class ScalableModel(
 
     companion object {
         private const val MANIFEST = "manifest.json"
+        private val CPU_ONLY = setOf(Accelerator.CPU, Accelerator.NONE)
 
         /**
          * Opens an export in the assets of the app.
          *
          * @param folder the folder of the export below the assets, "" if they are the folder
+         * @throws IllegalArgumentException if the options name another accelerator than the CPU and
+         *   the export has the storage "shared": a GPU computes wrong numbers with it, without an
+         *   error
          */
         fun fromAssets(
             assets: AssetManager,
@@ -161,20 +165,35 @@ class ScalableModel(
             val prefix = if (folder.isEmpty()) "" else "$folder/"
             val json = assets.open(prefix + MANIFEST).bufferedReader().use { it.readText() }
             return ScalableModel(
-                Manifest(json),
+                checked(Manifest(json), options),
                 { CompiledModel.create(assets, prefix + it, options, environment) },
             )
         }
 
-        /** Opens an export in a folder, one that was downloaded for example. */
+        /**
+         * Opens an export in a folder, one that was downloaded for example.
+         *
+         * @throws IllegalArgumentException as [fromAssets]
+         */
         fun fromFolder(
             folder: File,
             options: CompiledModel.Options = CompiledModel.Options(Accelerator.CPU),
             environment: Environment? = null,
         ) =
             ScalableModel(
-                Manifest(File(folder, MANIFEST).readText()),
+                checked(Manifest(File(folder, MANIFEST).readText()), options),
                 { CompiledModel.create(File(folder, it).path, options, environment) },
             )
+
+        private fun checked(manifest: Manifest, options: CompiledModel.Options): Manifest {
+            val others = options.accelerators - CPU_ONLY
+            require(manifest.storage != "shared" || others.isEmpty()) {
+                "This export stores each weight once for all percentages, which GPUs and NPUs " +
+                    "refuse or read wrongly without an error. Use Accelerator.CPU alone, an export " +
+                    "with mode=\"signatures\" and storage=\"plain\", or a standalone percentage " +
+                    "(OnePercentage). Received: storage \"shared\" and $others"
+            }
+            return manifest
+        }
     }
 }

@@ -1,6 +1,7 @@
 package kerastesla
 
 import android.content.res.AssetManager
+import com.google.ai.edge.litert.Accelerator
 import com.google.ai.edge.litert.CompiledModel
 import com.google.ai.edge.litert.Environment
 import java.io.File
@@ -118,6 +119,28 @@ fun scalableModelTests(runner: Runner) {
         assertEquals(true, compiled.closed)
         assertEquals(true, compiled.created.values.all { it.closed })
         model.close()
+    }
+    runner.test("weights that are stored once for all percentages stay on the CPU") {
+        val folder = createTempDirectory().toFile()
+        val manifest = File(folder, "manifest.json")
+        val openers =
+            listOf<(CompiledModel.Options) -> ScalableModel>(
+                { ScalableModel.fromAssets(AssetManager(folder), options = it) },
+                { ScalableModel.fromFolder(folder, it) },
+            )
+        for (open in openers) {
+            fun of(storage: String, vararg accelerators: Accelerator) {
+                manifest.writeText(ONE_FILE.replace("1, \"mode\"", "1, \"storage\": $storage, \"mode\""))
+                open(CompiledModel.Options(*accelerators))
+            }
+            val message = "Received: storage \"shared\" and "
+            assertRefuses("$message[GPU]") { of("\"shared\"", Accelerator.GPU, Accelerator.CPU) }
+            assertRefuses("$message[NPU]") { of("\"shared\"", Accelerator.NPU) }
+            of("\"shared\"", Accelerator.CPU)
+            of("\"plain\"", Accelerator.GPU, Accelerator.CPU)
+            of("null", Accelerator.NPU) // a file for each percentage
+        }
+        folder.deleteRecursively()
     }
     runner.test("an export is opened from the assets or from a folder") {
         model()
