@@ -38,6 +38,11 @@ class Channels:
             )
 
 
+# From so many runs on their pieces are gathered at once: each one in a graph of its own would let
+# it grow with the square of the depth of a DenseNet.
+_FEW_RUNS = 4
+
+
 def common_parts(layouts: Iterable[Channels]) -> tuple[int, ...]:
     """Returns the parts of channels that are read by several layouts of one count.
 
@@ -164,6 +169,8 @@ def pick(x, selection: Selection | None, axis: int = 0):
         return tf.sparse.concat(axis, [_slice(x, *run, axis) for run in selection.runs])
     if keras.backend.is_keras_tensor(x):
         return ops.concatenate([_slice(x, *run, axis) for run in selection.runs], axis)
+    if len(selection.runs) > _FEW_RUNS:
+        return _gather(x, selection.indices(), axis)
     # Split, not sliced: the gradient is one concatenation instead of a sum of padded slices.
     bounds = [bound for run in selection.runs for bound in run]
     return ops.concatenate(ops.split(x, bounds, axis)[1:-1:2], axis)
@@ -177,6 +184,8 @@ def put(x, entries, selection: Selection):
         entries: Tensor with an entry for each of `selection`.
         selection: Which entries of `x` they replace.
     """
+    if len(selection.runs) > _FEW_RUNS:
+        return ops.scatter_update(x, selection.indices()[:, None], entries)
     pieces, at, used = [], 0, 0
     for start, end in selection.runs:
         pieces += [x[at:start], entries[used : used + end - start]]
@@ -194,11 +203,38 @@ def _slice(x, start, end, axis):
             begin = tf.where(places, tf.constant(start, tf.int64), tf.zeros(rank, tf.int64))
             size = tf.where(places, tf.constant(end - start, tf.int64), x.dense_shape)
             return tf.sparse.slice(x, begin, size)
-        # The gradient of an index expression takes eight times as long there.
         begin, size = [0] * rank, [-1] * rank
         begin[axis], size[axis] = start, end - start
-        return tf.slice(x, begin, size)
+        around = [(0, 0)] * rank
+        around[axis] = start, x.shape[axis] - end
+
+        # TensorFlow's own gradient is an eighth of a graph's operations and computes the same.
+        @tf.custom_gradient
+        def sliced(x):
+            return tf.slice(x, begin, size), lambda gradient: tf.pad(gradient, around)
+
+        return sliced(x)
     return x[(*[slice(None)] * axis, slice(start, end))]
+
+
+def _gather(x, places, axis):
+    if keras.backend.backend() != "tensorflow":
+        return ops.take(x, places, axis)
+    import tensorflow as tf
+
+    # For each entry of x its place in the result; for those that are not taken, that of a zero.
+    back = np.full(x.shape[axis], len(places))
+    back[places] = np.arange(len(places))
+    behind = [(0, 0)] * len(x.shape)
+    behind[axis] = 0, 1
+
+    @tf.custom_gradient
+    def gathered(x):
+        return tf.gather(x, places, axis=axis), lambda gradient: tf.gather(
+            tf.pad(gradient, behind), back, axis=axis
+        )
+
+    return gathered(x)
 
 
 def is_sparse(x) -> bool:

@@ -292,23 +292,49 @@ def test_a_step_that_xla_compiles_is_not_sequential():
     assert not tesla.backward_is_sequential
 
 
-def _control_edges(blocks):
-    """The control edges in the graph of a step, which TensorFlow makes, places and runs."""
+def _plain(x):
+    return keras.layers.Conv2D(2, 1, activation="relu")(x)
+
+
+def _dense(x):
+    """As in a DenseNet: reads everything before it, of which a percentage reads many parts."""
+    y = keras.layers.Conv2D(3, 1)(keras.layers.BatchNormalization()(x))
+    return keras.layers.Concatenate()([x, y])
+
+
+def _graph_of_a_step(block, count):
     import tensorflow as tf
 
-    x = inputs = keras.Input((4, 4, 2))
-    for _ in range(blocks):
-        x = keras.layers.Conv2D(2, 1, activation="relu")(x)
+    inputs = keras.Input((4, 4, 2))
+    x = keras.layers.Conv2D(2, 1)(inputs)
+    for _ in range(count):
+        x = block(x)
     outputs = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
     tesla = compiled(kt.to_idp(keras.Model(inputs, outputs), PERCENTAGES))
     assert tesla.backward_is_sequential
     batch = tf.zeros((2, 4, 4, 2)), tf.zeros(2, "int32")
-    graph = tf.function(lambda: tesla.train_step(batch)).get_concrete_function().graph
-    return sum(len(operation.control_inputs) for operation in graph.get_operations())
+    return tf.function(lambda: tesla.train_step(batch)).get_concrete_function().graph
 
 
 @pytest.mark.tensorflow
 @pytest.mark.slow
-def test_the_graph_of_a_step_grows_linearly_with_the_network():
-    five, ten, twenty = map(_control_edges, (5, 10, 20))
+def test_control_edges_grow_linearly_with_the_network():
+    """TensorFlow makes, places and runs each of them."""
+
+    def edges(blocks):
+        graph = _graph_of_a_step(_plain, blocks)
+        return sum(len(operation.control_inputs) for operation in graph.get_operations())
+
+    five, ten, twenty = map(edges, (5, 10, 20))
     assert twenty - ten == 2 * (ten - five)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.nightly
+def test_operations_grow_linearly_with_a_densely_connected_network():
+    def operations(blocks):
+        return len(_graph_of_a_step(_dense, blocks).get_operations())
+
+    # From about six blocks on, a choice of channels is one operation whatever its parts.
+    six, twelve, twenty_four = map(operations, (6, 12, 24))
+    assert twenty_four - twelve <= 2.1 * (twelve - six)
