@@ -17,7 +17,8 @@ are no timings, so a busy machine changes nothing. What the output has already i
 
     python benchmarks/foreign_models.py --output=foreign_models.json [--models=unet,app_MobileNetV2]
 
-Models are the functions of `foreign_networks.py` and, as `app_NAME`, those of keras.applications.
+Models are the functions of `foreign_networks.py`, as `app_NAME` those of keras.applications, and as
+`hub_NAME`, where KerasHub is installed, the backbones of `hub_networks.py`.
 """
 
 import collections
@@ -30,6 +31,7 @@ import tempfile
 import warnings
 
 import foreign_networks  # the file next to this one
+import hub_networks  # likewise
 import keras
 import numpy as np
 from absl import app, flags, logging
@@ -60,7 +62,9 @@ APPLICATIONS = {
     "VGG19": 32,
     "Xception": 71,
 }
-MODELS = (*foreign_networks.NETWORKS, *(f"app_{name}" for name in APPLICATIONS))
+OWN = {**foreign_networks.NETWORKS, **hub_networks.NETWORKS}
+SHAPES = {**foreign_networks.INPUT_SHAPES, **hub_networks.INPUT_SHAPES}
+MODELS = (*OWN, *(f"app_{name}" for name in APPLICATIONS))
 _LEFT = 4  # kinds of layers that are named
 _LONGEST = 300  # characters of a message
 
@@ -74,8 +78,8 @@ _ONE = flags.DEFINE_string("one", None, "Runs this model here and prints its row
 def build(name):
     """Returns a network with weights, scales and statistics that are all random."""
     keras.utils.set_random_seed(0)
-    if name in foreign_networks.NETWORKS:
-        model = foreign_networks.NETWORKS[name]()
+    if name in OWN:
+        model = OWN[name]()
     else:
         application = name.removeprefix("app_")
         size = APPLICATIONS[application]
@@ -109,7 +113,7 @@ class Trial:
     """One network on its way through the library; each method is a step and gives its result."""
 
     def __init__(self, name):
-        self._shapes = foreign_networks.INPUT_SHAPES.get(name)
+        self._shapes = SHAPES.get(name)
         self._model = build(name)
 
     def to_idp(self):
@@ -233,6 +237,9 @@ def main(_):
         rows = {row["model"]: row for row in json.loads(output.read_text())["rows"]}
     for name in names:
         if name in rows and not _AGAIN.value:
+            continue
+        if name in hub_networks.NETWORKS and not hub_networks.INSTALLED:
+            print(name, "is left out: keras-hub is not installed.")
             continue
         rows[name] = run_apart(name)
         print(name, {k: v for k, v in rows[name].items() if k != "model"}, flush=True)

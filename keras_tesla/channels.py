@@ -213,7 +213,7 @@ def _slice(x, start, end, axis):
         def sliced(x):
             return tf.slice(x, begin, size), lambda gradient: tf.pad(gradient, around)
 
-        return sliced(x)
+        return sliced(tf.convert_to_tensor(x))  # of a variable: it would be one of the function
     return x[(*[slice(None)] * axis, slice(start, end))]
 
 
@@ -234,7 +234,7 @@ def _gather(x, places, axis):
             tf.pad(gradient, behind), back, axis=axis
         )
 
-    return gathered(x)
+    return gathered(tf.convert_to_tensor(x))  # likewise
 
 
 def is_sparse(x) -> bool:

@@ -98,12 +98,13 @@ def test_what_is_left_out_has_a_gradient_of_zero(channels, axis, gradients):
     x = np.arange(1, 40, dtype="float32").reshape((3, 13) if axis else (13, 3))
     variable, chosen = keras.Variable(x), selection(channels)
 
-    def loss():
-        return keras.ops.sum(pick(variable.value, chosen, axis) ** 2)
+    def loss(x):
+        return keras.ops.sum(pick(x, chosen, axis) ** 2)
 
-    (gradient,) = gradients(loss, [variable])
     kept = np.isin(np.arange(13), channels)
-    np.testing.assert_array_equal(gradient, 2 * x * (kept if axis else kept[:, None]))
+    for tensor in (lambda: variable.value, lambda: variable + 0):  # a variable of the backend, too
+        (gradient,) = gradients(lambda of=tensor: loss(of()), [variable])
+        np.testing.assert_array_equal(gradient, 2 * x * (kept if axis else kept[:, None]))
 
 
 @pytest.mark.parametrize("channels", [*_CHOICES, [0, 2, 4], [3, 4]])
