@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_tesla.channels import Channels, Selection, pick
 from keras_tesla.cloning import config_of
-from keras_tesla.graph import Call
+from keras_tesla.graph import Call, Tensor
 
 # The axis of the channels that are read and that of those that are computed.
 Axes = tuple[int | None, int | None]
@@ -44,7 +44,8 @@ class Narrowed:
         weights: Function returning {path of the weight, as in `weight_at`: tensor}. That of an
             incomplete layer also takes `private`, whether a private profile is folded into the
             kernel.
-        state: {path: full variable}: statistics to be written back in training.
+        state: {path: full variable}: statistics to be written back in training. What is not among
+            the weights, such as the state of a random seed, is lent whole.
     """
 
     cls: Any
@@ -90,7 +91,9 @@ class Kind:
         incomplete: The class that `to_idp` puts in the layer's place, or None.
         takes_repeats: Bool, whether a layer that `projects` can read channels that repeat on their
             axis.
+        takes_profile: Bool, whether the incomplete class has a profile.
         unit: What is left out, in the words of the conversion report.
+        further: What the incomplete layer leaves out besides channels, in these words.
     """
 
     weight_axes: Mapping[str, Axes] = {}
@@ -98,7 +101,9 @@ class Kind:
     projects = False
     incomplete: Any = None
     takes_repeats = False
+    takes_profile = True
     unit = "by channel"
+    further = ""
 
     def of(self, layer) -> "Kind":
         """Returns the kind of a layer of the class, where its arguments make it another."""
@@ -248,6 +253,10 @@ class Kind:
 
     # How the layer becomes incomplete, by `to_idp`.
 
+    def projected(self, call) -> list[Tensor]:
+        """Returns the tensors that a layer that `projects` makes its channels of."""
+        return call.input_tensors
+
     def why_complete(self, layer) -> str | None:
         """Returns why a layer of a kind with an incomplete class must stay as it is, or None."""
         return None
@@ -257,7 +266,8 @@ class Kind:
 
         Args:
             layer: The layer.
-            channels: `Channels` that it reads, for a kind that `projects`; else None.
+            channels: List of the `Channels` that it reads, of each of `projected`, for a kind that
+                `projects`; else None.
             percentages: Those that get numbers of their own.
             profile: Of the incomplete dot product.
             trainable_profile: Likewise.

@@ -148,7 +148,7 @@ class Projection(Kind):
             "profile": profile,
             "trainable_profile": trainable_profile,
             "percentages": percentages,  # those that `TESLA` trains if it is given no others
-            **self._arguments(channels),
+            **self._arguments(*channels),
         }
         return self.incomplete.from_config(config)
 
