@@ -323,9 +323,10 @@ class _Reading:
         reason = kind.why_complete(layer)
         if reason is not None:
             return reason
-        found: dict[int, list[Channels]] = {}  # by the place of a tensor in a call
+        found: dict[int, list[Channels]] = {}  # by the place among `projected`
         for call in calls:
-            for place, x in enumerate(kind.projected(call)):
+            for place, number in enumerate(kind.projected(call)):
+                x = call.input_tensors[number]
                 raw = x.index in self._raw
                 layout: Any = self._raw[x.index] if raw else self._where[x.index]
                 if raw and self._keep_inputs:

@@ -19,6 +19,9 @@ from keras_tesla.layers.attention import PROJECTIONS, projections
 
 # Config keys of an incomplete layer that its Keras class has not.
 _NOT_STOCK = ("query_parts", "value_parts", "key_parts", "percentages")
+# The tensors that are projected, and which of them each projection reads.
+_READ = ("query", "value", "key")
+_READS = {PROJECTIONS[name]: name for name in _READ} | {PROJECTIONS["gate"]: "query"}
 _SEED = "_dropout_layer.seed_generator.state"
 
 
@@ -65,8 +68,11 @@ class _MultiHeadAttention(Kind):
         return rank - 1
 
     def projected(self, call):
-        inputs, places = call.input_tensors, _places(call)
-        return [inputs[places[name]] for name in ("query", "value", "key")]
+        places = _places(call)
+        return [places[name] for name in _READ]
+
+    def read_by(self, path):
+        return _READ.index(_READS.get(path.split(".")[0], "query"))
 
     def layouts(self, call, inputs):
         y, *scores = call.output_tensors
@@ -86,7 +92,7 @@ class _MultiHeadAttention(Kind):
         if self.depends:
             places, active = _places(call), layer.reads(percentage)
             layer.check_key(places["key"] != places["value"])
-            for name in ("query", "value", "key"):
+            for name in _READ:
                 place = places[name]
                 shape = call.input_tensors[place].shape
                 reads[place] = active[name]
@@ -162,6 +168,24 @@ class _MultiHeadAttention(Kind):
         heads, size, _ = weights["_output_dense.kernel"].shape[:3]
         size += weights["_query_dense.kernel"].shape[-1]
         return product(layer, query, apart) * (projections + heads * queries * keys * size)
+
+    def order_inside(self, layer, calls):
+        if any(arguments_of(call).get("return_attention_scores") for call in calls):
+            return  # the heads are an axis of an output
+        of_projections = projections(layer)
+        output = ops.convert_to_numpy(of_projections["attention_output"].kernel)
+        groups = layer._key_dense.kernel.shape[1]
+        importance = np.abs(output).reshape(groups, -1).sum(1, dtype="float64")
+        order = np.argsort(-importance, stable=True)
+        for name, dense in of_projections.items():
+            reads_heads = name == "attention_output"
+            for variable, axis in ((dense._kernel, 0 if reads_heads else 1), (dense.bias, 0)):
+                if variable is None or (reads_heads and variable is dense.bias):
+                    continue
+                size = variable.shape[axis] // groups  # heads of a group
+                heads = (order[:, None] * size + np.arange(size)).ravel()
+                value = np.take(ops.convert_to_numpy(variable), heads, axis)
+                variable.assign(value)
 
     # How the layer becomes incomplete.
 

@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_tesla.channels import Channels, Selection, pick
 from keras_tesla.cloning import config_of
-from keras_tesla.graph import Call, Tensor
+from keras_tesla.graph import Call
 
 # The axis of the channels that are read and that of those that are computed.
 Axes = tuple[int | None, int | None]
@@ -108,6 +108,16 @@ class Kind:
     def of(self, layer) -> "Kind":
         """Returns the kind of a layer of the class, where its arguments make it another."""
         return self
+
+    # What a layer that `projects` reads.
+
+    def projected(self, call) -> list[int]:
+        """Returns the places among `input_tensors` of those that new channels are made of."""
+        return [0]
+
+    def read_by(self, path: str) -> int:
+        """Returns which of `projected` the weight at a path reads: its place there."""
+        return 0
 
     # How channels pass through a call.
 
@@ -241,21 +251,25 @@ class Kind:
         """Whether the channels of the output are those of the inputs, one after the other."""
         return False
 
-    def importance(self, layer) -> np.ndarray:
-        """Returns the L1 norm of the weights that read each channel, as they lie on the axis."""
+    def importance(self, layer, place: int = 0) -> np.ndarray:
+        """Returns the L1 norm of the weights that read each channel, as they lie on the axis.
+
+        Args:
+            layer: The layer.
+            place: Which of `projected` has the channels.
+        """
         norms = []
         for path, weight in self.weights(layer).items():
             axis = self.weight_axes[path][0]
-            if axis is not None:
+            if axis is not None and self.read_by(path) == place:
                 rows = np.moveaxis(np.abs(ops.convert_to_numpy(weight)), axis, 0)
                 norms.append(rows.reshape(len(rows), -1).sum(1, dtype="float64"))
         return np.sum(norms, axis=0)
 
-    # How the layer becomes incomplete, by `to_idp`.
+    def order_inside(self, layer, calls: list[Call]):
+        """Orders what only the layer itself sees, such as heads, the most important first."""
 
-    def projected(self, call) -> list[Tensor]:
-        """Returns the tensors that a layer that `projects` makes its channels of."""
-        return call.input_tensors
+    # How the layer becomes incomplete, by `to_idp`.
 
     def why_complete(self, layer) -> str | None:
         """Returns why a layer of a kind with an incomplete class must stay as it is, or None."""

@@ -234,7 +234,7 @@ class _Separable(Projection):
         "bias": (None, 0),
     }
 
-    def importance(self, layer):
+    def importance(self, layer, place=0):
         # One convolution computes the same: its kernel is the product of the two.
         depthwise, pointwise = (ops.convert_to_numpy(getattr(layer, n)) for n in self._kernels)
         pointwise = pointwise.reshape(*depthwise.shape[-2:], -1)

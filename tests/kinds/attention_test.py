@@ -11,8 +11,11 @@ import keras_tesla as kt
 from keras_tesla.analysis.cost import multiply_adds
 from keras_tesla.graph import read
 from keras_tesla.layers import IDPDense, IDPGroupQueryAttention, IDPMultiHeadAttention
+from keras_tesla.narrowing import executor
+from keras_tesla.narrowing.live import LivePlan
+from keras_tesla.narrowing.narrowest import narrowest_percentages
 from keras_tesla.narrowing.plan import narrow
-from tests.kinds.networks import image, width
+from tests.kinds.networks import image, inputs_of, randomized, width
 
 to_numpy = keras.ops.convert_to_numpy
 
@@ -23,11 +26,12 @@ ATTENTION = {
 each_attention = pytest.mark.parametrize("attention", ATTENTION.values(), ids=ATTENTION)
 
 
-def vit(attention, depth=2, normalization=layers.BatchNormalization):
+def vit(attention, depth=2, positions=True, normalization=layers.BatchNormalization):
     """A small vision transformer on 16 patches, with its usual residual sums."""
     inputs = keras.Input((16, 12))
     x = layers.Dense(32, name="embed")(inputs)
-    x = x + np.random.default_rng(0).normal(size=(16, 32)).astype("float32")
+    if positions:
+        x = x + np.random.default_rng(0).normal(size=(16, 32)).astype("float32")
     for i in range(depth):
         y = normalization()(x)
         x = layers.Add()([x, attention(name=f"attention_{i}")(y, y)])
@@ -51,13 +55,12 @@ def test_a_vision_transformer(attention, check):
     assert costs[25] < 0.15 * costs[100]
     small = check(model, 50)
     assert width(small, "embed") == 16
-    # All in all 32 numbers; in heads of 4, eight of queries and two of keys and values.
-    (q, kv), size = ((2, 2), 8) if attention is ATTENTION["multi_head"] else ((4, 1), 4)
+    kv = 2 if attention is ATTENTION["multi_head"] else 1
     assert shapes(small, "attention_1") == {
-        "query": (16, q, size),
-        "key": (16, kv, size),
-        "value": (16, kv, size),
-        "attention_output": (q, size, 16),
+        "query": (16, 2, 8),
+        "key": (16, kv, 8),
+        "value": (16, kv, 8),
+        "attention_output": (2, 8, 16),
     }
 
 
@@ -178,9 +181,6 @@ def test_attention_along_some_axes(axes, check):
 
 
 def test_dropout_draws_the_same_numbers_narrowed():
-    from keras_tesla.narrowing import executor
-    from keras_tesla.narrowing.live import LivePlan
-
     x = image(1)
     y = layers.Dense(8)(x)
     layer = IDPMultiHeadAttention(4, 3, dropout=0.5, seed=7)
@@ -276,3 +276,105 @@ def test_training():
     with kt.percentage_scope(50):
         expected = to_numpy(model(x))
     np.testing.assert_allclose(to_numpy(tesla.at(50)(x)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_attention_alone_can_be_trained():
+    """The percentages are those of the attention layer, and it counts as an incomplete one."""
+    model = kt.to_idp(attending(), percentages=(100, 40), skip=lambda x: x.name != "attention")
+    assert list(kt.TESLA(model).percentages) == [100, 40]
+
+
+def test_inside_of_another_layer_it_is_refused():
+    class Hidden(layers.Layer):
+        def __init__(self):
+            super().__init__(name="hidden")
+            self.attention = IDPMultiHeadAttention(2, 3)
+
+        def call(self, x):
+            return self.attention(x, x) if float(keras.ops.sum(x)) else x
+
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    x = keras.Input((6, 5))
+    hidden = Hidden()
+    hidden.attention.build((None, 6, 5), (None, 6, 5))
+    with pytest.raises(ValueError, match=r"'hidden'.*contains the IDP layer"):
+        kt.TESLA(keras.Model(x, IDPDense(3)(hidden(x))), percentages=(100, 50))
+
+
+def test_quantization_aware_training_is_refused():
+    model = kt.to_idp(attending(), percentages=(100, 50))
+    with pytest.raises(ValueError, match=r"'attention' \(IDPMultiHeadAttention\) has no int8 form"):
+        kt.quantization_aware(model, percentages=(100, 50))
+
+
+# The order of channels and heads.
+
+
+@each_attention
+@pytest.mark.parametrize("before", [True, False])
+def test_ordering_changes_no_output(attention, before):
+    model = randomized(vit(attention, 1, positions=False))  # an array keeps its channels in order
+    if not before:
+        model = kt.to_idp(model, percentages=(100, 50))
+    ordered = kt.order_channels(model)
+    x = inputs_of(model)
+    expected = to_numpy(model(x))
+    np.testing.assert_allclose(
+        to_numpy(ordered(x)), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+    )
+    if before and attention is ATTENTION["group_query"]:
+        return  # as many outputs as inputs: ordered once it is incomplete
+    old, new = (to_numpy(m.get_layer("embed").kernel) for m in (model, ordered))
+    assert (np.sort(old, 1) == np.sort(new, 1)).all()
+    assert (old != new).any()
+
+
+def test_channels_are_ordered_by_all_that_reads_them():
+    """The first ones are those with the largest weights in query, key and value."""
+    x = image(1)
+    a, b = (layers.Dense(n, name=f"in_{n}")(x) for n in (4, 6))
+    y = layers.MultiHeadAttention(2, 3, name="attention")(a, b)
+    model = randomized(keras.Model(x, layers.Dense(2, name="head")(y)))
+    ordered = kt.order_channels(model)
+    attention = ordered.get_layer("attention")
+
+    def norms(*kernels):
+        return sum(np.abs(to_numpy(kernel)).sum((1, 2)) for kernel in kernels)
+
+    of_value = norms(attention.key_dense.kernel, attention.value_dense.kernel)
+    for found in (norms(attention.query_dense.kernel), of_value):
+        assert (np.diff(found) <= 0).all()
+    heads = np.abs(to_numpy(attention.output_dense.kernel)).sum((1, 2))
+    assert (np.diff(heads) <= 0).all()
+    np.testing.assert_allclose(
+        to_numpy(ordered(inputs_of(model))), to_numpy(model(inputs_of(model))), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_heads_whose_scores_are_an_output_keep_their_order():
+    x = image(1)
+    y = layers.Dense(4)(x)
+    outputs = layers.MultiHeadAttention(4, 3)(y, y, return_attention_scores=True)
+    model = randomized(keras.Model(x, list(outputs)))
+    ordered = kt.order_channels(model)
+    for actual, expected in zip(ordered(inputs_of(model)), model(inputs_of(model)), strict=True):
+        np.testing.assert_allclose(to_numpy(actual), to_numpy(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_own_percentages_of_the_weights():
+    """Of each entry the narrowest percentage that reads it: by its own input, and by its head."""
+    x = image(1)
+    a, b, c = (layers.Dense(n)(x) for n in (8, 8, 4))
+    layer = IDPMultiHeadAttention(4, 3, query_parts=(8,), value_parts=(8, 4), key_parts=(8, 4))
+    y = layer(a, layers.Concatenate()([b, c]))
+    graph = read(keras.Model(x, IDPDense(3)(y)))
+    found = narrowest_percentages([narrow(graph, p) for p in (100, 50)])
+    rows = {"query": [4, 4], "value": [4, 4, 2, 2], "key": [4, 4, 2, 2]}
+    for name, counts in rows.items():
+        percentages = np.resize([50, 100], len(counts)).repeat(counts).tolist()
+        axes = found[id(getattr(layer, f"_{name}_dense").kernel)]
+        assert axes[0].tolist() == percentages
+        assert axes[1].tolist() == [50, 50, 100, 100]
+    assert found[id(layer._output_dense.kernel)][0].tolist() == [50, 50, 100, 100]
