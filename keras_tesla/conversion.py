@@ -111,7 +111,8 @@ def to_idp(
             that was called on floats of a known shape. It is not changed.
         percentages: Iterable of distinct ints, 1..100, that batch normalizations get statistics
             for: those to be trained and used. Must include 100.
-        profile: What the incomplete layers take as `profile`.
+        profile: What the incomplete layers take as `profile`. Those of attention have none, and
+            the report says so.
         trainable_profile: Bool, whether their coefficients are trained.
         skip: Names of layers to leave as they are, or a function `layer -> bool`. One that
             consists of others is not opened then.
@@ -151,7 +152,8 @@ def to_idp(
     graphs.check_class(model)
     skipped = _Skip(skip)
     model, graph = functional.opened(model, opens=lambda layer: not skipped(layer))
-    reading = _Reading(graph, skipped.ids(graph), input_complete)
+    weighed = trainable_profile or not isinstance(profile, profiles.AllOne)
+    reading = _Reading(graph, skipped.ids(graph), input_complete, weighed)
     if not reading.reads:
         raise ValueError(
             "No layer of the model could be made incomplete, so every percentage would be the same "
@@ -245,17 +247,19 @@ class _Reading:
         graph: The calls of the model.
         skipped: The ids of the layers to leave.
         input_complete: Bool, as in `to_idp`.
+        weighed: Bool, whether there is a profile other than all ones, or a trainable one.
 
     Attributes:
         became: {id of a layer: the incomplete class it becomes}.
-        reads: {id of such a layer with a kernel: the `Channels` that it reads}.
+        reads: {id of such a layer with a kernel: the `Channels` of each tensor that it reads}.
     """
 
-    def __init__(self, graph, skipped, input_complete):
+    def __init__(self, graph, skipped, input_complete, weighed):
         self.became: dict[int, Any] = {}
-        self.reads: dict[int, Channels] = {}
+        self.reads: dict[int, list[Channels]] = {}
         self._skipped = skipped
         self._keep_inputs = input_complete
+        self._weighed = weighed
         self._where = layouts(graph)
         self._closed = graph.closed
         self._makers = {t.index: call for call in graph.calls for t in call.output_tensors}
@@ -319,22 +323,25 @@ class _Reading:
         reason = kind.why_complete(layer)
         if reason is not None:
             return reason
-        found: list[Channels] = []
+        found: dict[int, list[Channels]] = {}  # by the place among `projected`
         for call in calls:
-            (x,) = call.input_tensors
-            raw = x.index in self._raw
-            layout: Any = self._raw[x.index] if raw else self._where[x.index]
-            if raw and self._keep_inputs:
-                return "reads the model's inputs, which are kept"
-            if layout is None:
-                return f"reads channels that could not be followed through {self._lost(x)}"
-            axis = kind.channel_axis(layer, len(x.shape))
-            if layout.axis != axis or (layout.repeats > 1 and not kind.takes_repeats):
-                return "reads along another axis than that of the channels"
-            found.append(layout)
-        if len({(layout.count, layout.repeats) for layout in found}) > 1:
+            for place, number in enumerate(kind.projected(call)):
+                x = call.input_tensors[number]
+                raw = x.index in self._raw
+                layout: Any = self._raw[x.index] if raw else self._where[x.index]
+                if raw and self._keep_inputs:
+                    return "reads the model's inputs, which are kept"
+                if layout is None:
+                    return f"reads channels that could not be followed through {self._lost(x)}"
+                axis = kind.channel_axis(layer, len(x.shape))
+                if layout.axis != axis or (layout.repeats > 1 and not kind.takes_repeats):
+                    return "reads along another axis than that of the channels"
+                found.setdefault(place, []).append(layout)
+        if any(len({(x.count, x.repeats) for x in same}) > 1 for same in found.values()):
             return "is called on inputs of different channels"
-        self.reads[id(layer)] = dataclasses.replace(layout, parts=common_parts(found))
+        self.reads[id(layer)] = [
+            dataclasses.replace(same[0], parts=common_parts(same)) for same in found.values()
+        ]
         return None
 
     def _lost(self, tensor) -> str:
@@ -353,9 +360,11 @@ class _Reading:
         layer, call = calls[0].operation, calls[0]
         kind = kind_of(layer)
         if id(layer) in self.reads:
-            reads = self.reads[id(layer)]
+            reads, *_ = self.reads[id(layer)]
             parts = f"each of the {len(reads.parts)} parts of " if len(reads.parts) > 1 else ""
-            return f"reads a part of {parts}its {reads.count} input channels"
+            further = f", uses a part of {kind.further}" if kind.further else ""
+            profile = "; has no profile" if self._weighed and not kind.takes_profile else ""
+            return f"reads a part of {parts}its {reads.count} input channels{further}{profile}"
         if id(layer) in self.became:
             return "has statistics for each percentage"
         if kind.incomplete is not None:

@@ -15,7 +15,7 @@ from keras import ops
 from keras_tesla import cloning, functional
 from keras_tesla import graph as graphs
 from keras_tesla.channels import Channels, Selection
-from keras_tesla.kinds.registry import kind_of
+from keras_tesla.kinds.registry import is_incomplete, kind_of
 from keras_tesla.layers import IncompleteDotProduct
 
 
@@ -36,7 +36,8 @@ def order_channels(model):
     What the model computes does not change, up to rounding: the outputs of a layer and what reads
     them are permuted together, through activations, batch normalizations, depthwise convolutions,
     pooling, `Flatten`, merges and layers called twice. Channels that are added together are ordered
-    together; each part of a concatenation is ordered separately. Inputs and outputs of the model,
+    together; each part of a concatenation is ordered separately. Heads of attention, or its groups
+    of heads, are ordered by the weights that read them. Inputs and outputs of the model,
     and what a layer reads or writes whose places matter or that is not understood (a convolution
     with groups of several channels, or your own layer before `register_kind`), keep their order.
 
@@ -79,10 +80,14 @@ def order_channels(model):
     ordered, pairs = cloning.clone(model, clone_layer)
     for old, new in pairs:
         cloning.copy_weights(old, new)
-    reading = _Reading(graphs.read(ordered))
+    graph = graphs.read(ordered)
+    reading = _Reading(graph)
     permutations = reading.permutations()
     for use in reading.uses.values():
         _permute(use, permutations)
+    for layer in graph.layers:
+        calls = [call for call in graph.calls if call.operation is layer]
+        kind_of(layer).order_inside(layer, calls)
     return ordered
 
 
@@ -128,12 +133,13 @@ class _Use:
 
     Args:
         layer: The layer.
-        reads: The order of its input; None: unknown, not to be permuted.
+        reads: The orders of the inputs that it projects, or of the one that it hands on; None:
+            unknown, not to be permuted.
         writes: The order of its output, which may be another.
     """
 
     layer: Any
-    reads: _Order | None
+    reads: list[_Order | None]
     writes: _Order | None
 
 
@@ -190,8 +196,7 @@ class _Reading:
         self.groups = _Groups()
         self.uses: dict[int, _Use] = {}  # by the id of the layer
         self._of_positions: set[int] = set()  # ids of layers that mix positions in some call
-        incomplete = any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers)
-        self._cut = IncompleteDotProduct if incomplete else object
+        self._incomplete = any(map(is_incomplete, graph.layers))
         # Where a layout is known there is an order, and only there.
         inputs = [t.index for t in graphs.tensors(graph.inputs)]
         self._layouts: dict[int, Channels | None] = dict.fromkeys(inputs)
@@ -212,7 +217,7 @@ class _Reading:
                 self.groups.fix(x)
         for tensor, layout in zip(call.output_tensors, outputs, strict=True):
             self._layouts[tensor.index] = layout
-            self._orders[tensor.index] = order or self._fixed(layout)
+            self._orders[tensor.index] = layout and (order or self._fixed(layout))
 
     def _order(self, call, inputs, outputs) -> _Order | None:
         """Returns the order of the outputs; None if the channels of the inputs keep theirs."""
@@ -228,34 +233,44 @@ class _Reading:
             return None
         if not inputs:  # a weight that is an operand itself
             return self._operand(call, inputs, outputs)
-        if kind.projects and len(inputs) == 1:
+        if kind.projects:
+            if outputs[0] is None:
+                return None
             rank = len(call.output_tensors[0].shape)
             if outputs[0].axis != kind.channel_axis(layer, rank):
                 return self._mix_positions(call, inputs, outputs)
             return self._project(call, inputs, outputs)
         order = self._hand_on(call, inputs, outputs)
-        self._use(layer, order, order)
+        self._use(layer, [order], order)
         return order
 
     def _project(self, call, inputs, outputs):
         """A layer with a kernel: permutes its rows, and its columns if nothing mixes them."""
-        layer, x = call.operation, call.input_tensors[0]
-        (layout,), order = inputs, self._orders[x.index]
-        if layout is not None:
-            reads = dataclasses.replace(layout, axis=outputs[0].axis)
-            if isinstance(layer, IncompleteDotProduct):
-                reads = layer.input_layout(x.shape)
-            if layout != reads:  # other channels than those of the layers before
-                self.groups.fix(order)
-                order = None
+        layer, kind = call.operation, kind_of(call.operation)
+        orders: list[_Order | None] = []
+        projected = kind.projected(call)
+        for number in projected:
+            layout, x = inputs[number], call.input_tensors[number]
+            order = self._orders[x.index]
+            if layout is not None:
+                reads = dataclasses.replace(layout, axis=kind.channel_axis(layer, len(x.shape)))
+                if isinstance(layer, IncompleteDotProduct):
+                    reads = layer.input_layout(x.shape)
+                if layout != reads:  # other channels than those of the layers before
+                    self.groups.fix(order)
+                    order = None
+            orders.append(order)
+        for number, x in enumerate(call.input_tensors):
+            if number not in projected:  # read whole, such as a mask
+                self.groups.fix(self._orders[x.index])
         known = self.uses.get(id(layer))
         writes = known.writes if known else _Order((self.groups.new(outputs[0].count),), 1)
         if not _is_narrowed(call, inputs, outputs):
             self.groups.fix(writes)
         if id(layer) in self._of_positions:
-            self.groups.fix(order)
-            self.groups.fix(writes)
-        self._use(layer, order, writes)
+            for order in (*orders, writes):
+                self.groups.fix(order)
+        self._use(layer, orders, writes)
         return writes
 
     def _mix_positions(self, call, inputs, outputs):
@@ -263,8 +278,8 @@ class _Reading:
         self._of_positions.add(id(call.operation))
         known = self.uses.get(id(call.operation))
         if known:
-            self.groups.fix(known.reads)
-            self.groups.fix(known.writes)
+            for order in (*known.reads, known.writes):
+                self.groups.fix(order)
         return self._hand_on(call, inputs, outputs)
 
     def _operand(self, call, inputs, outputs):
@@ -272,7 +287,7 @@ class _Reading:
             return None
         known = self.uses.get(id(call.operation))  # the weight of a layer that is called twice
         order = known.writes if known else _Order((self.groups.new(outputs[0].count),), 1)
-        self._use(call.operation, None, order)
+        self._use(call.operation, [None], order)
         return order
 
     def _hand_on(self, call, inputs, outputs):
@@ -297,8 +312,9 @@ class _Reading:
     def _use(self, layer, reads, writes):
         """Notes the orders of a layer's weights; a layer called twice has one for its calls."""
         known = self.uses.setdefault(id(layer), _Use(layer, reads, writes))
-        if known.reads is not reads:
-            self.groups.unite(known.reads, reads)
+        for before, now in zip(known.reads, reads, strict=True):
+            if before is not now:
+                self.groups.unite(before, now)
 
     def _fixed(self, layout):
         """Returns an order that is kept for a tensor of that layout."""
@@ -314,16 +330,18 @@ class _Reading:
         importance = [np.zeros(size) for size in groups.sizes]
         for use in self.uses.values():
             kind = kind_of(use.layer)
-            if use.reads is None or not (kind.projects and isinstance(use.layer, self._cut)):
+            cut = is_incomplete(use.layer) or not self._incomplete
+            if not (kind.projects and cut) or getattr(use.layer, "complete", False):
                 continue
-            if getattr(use.layer, "complete", False):
-                continue
-            norms = kind.importance(use.layer).reshape(use.reads.repeats, -1).sum(0)
-            start = 0
-            for group in use.reads.groups:
-                size = groups.sizes[group]
-                importance[groups.root(group)] += norms[start : start + size]
-                start += size
+            for place, reads in enumerate(use.reads):
+                if reads is None:
+                    continue
+                norms = kind.importance(use.layer, place).reshape(reads.repeats, -1).sum(0)
+                start = 0
+                for group in reads.groups:
+                    size = groups.sizes[group]
+                    importance[groups.root(group)] += norms[start : start + size]
+                    start += size
         by_root = {
             root: np.arange(groups.sizes[root])
             if groups.is_fixed(root)
@@ -336,13 +354,17 @@ class _Reading:
 def _is_narrowed(call, inputs, outputs):
     """Whether narrowing could compute only the first output channel: no channels are mixed."""
     first = [Selection.first(1)]
-    return kind_of(call.operation).widths(call, 100, inputs, outputs, first).outputs == first
+    # At 1 %: some layers compute as many channels as they read.
+    return kind_of(call.operation).widths(call, 1, inputs, outputs, first).outputs == first
 
 
 def _permute(use, permutations):
     """Permutes the weights of a layer."""
-    for variable, *axes in kind_of(use.layer).permuted(use.layer) or []:
-        for axis, order in zip(axes, (use.reads, use.writes), strict=True):
+    kind = kind_of(use.layer)
+    read_by = {id(weight): kind.read_by(path) for path, weight in kind.weights(use.layer).items()}
+    for variable, *axes in kind.permuted(use.layer) or []:
+        reads = use.reads[read_by.get(id(variable), 0)]
+        for axis, order in zip(axes, (reads, use.writes), strict=True):
             if axis is not None and order is not None:
                 places = _places(order, permutations, variable.shape[axis])
                 variable.assign(np.take(ops.convert_to_numpy(variable), places, axis))

@@ -98,7 +98,10 @@ def test_the_public_names_are_these():
         "IDPConv2DTranspose",
         "IDPConv3D",
         "IDPDense",
+        "IDPGroupQueryAttention",
+        "IDPMultiHeadAttention",
         "IDPSeparableConv2D",
+        "IncompleteAttention",
         "IncompleteDotProduct",
         "PerRange",
     ]

@@ -460,7 +460,7 @@ def after(layer, rank=1):
     [
         (lambda: after(layers.LSTM(8, name="left")), "is not understood"),
         (
-            lambda: after(lambda y: layers.MultiHeadAttention(2, 4, name="left")(y, y)),
+            lambda: after(lambda y: layers.Attention(name="left")([y, y])),
             "is not understood",
         ),
         (lambda: after(layers.LayerNormalization(name="left")), "is not understood"),

@@ -9,6 +9,7 @@ subclass may compute something else.
 
 from keras_tesla.channels import Channels, Selection
 from keras_tesla.kinds import (
+    attention,
     channelwise,
     embedding,
     grouped,
@@ -25,8 +26,8 @@ from keras_tesla.kinds.registry import register_kind
 
 # Importing a family registers its kinds.
 _FAMILIES = (
-    *(channelwise, embedding, grouped, merging, normalization, operations, projection),
-    *(slicing, weight, whole),
+    *(attention, channelwise, embedding, grouped, merging, normalization, operations),
+    *(projection, slicing, weight, whole),
 )
 
 __all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Selection", "Widths", "register_kind"]

@@ -44,7 +44,8 @@ class Narrowed:
         weights: Function returning {path of the weight, as in `weight_at`: tensor}. That of an
             incomplete layer also takes `private`, whether a private profile is folded into the
             kernel.
-        state: {path: full variable}: statistics to be written back in training.
+        state: {path: full variable}: statistics to be written back in training. What is not among
+            the weights, such as the state of a random seed, is lent whole.
     """
 
     cls: Any
@@ -90,7 +91,9 @@ class Kind:
         incomplete: The class that `to_idp` puts in the layer's place, or None.
         takes_repeats: Bool, whether a layer that `projects` can read channels that repeat on their
             axis.
+        takes_profile: Bool, whether the incomplete class has a profile.
         unit: What is left out, in the words of the conversion report.
+        further: What the incomplete layer leaves out besides channels, in these words.
     """
 
     weight_axes: Mapping[str, Axes] = {}
@@ -98,11 +101,23 @@ class Kind:
     projects = False
     incomplete: Any = None
     takes_repeats = False
+    takes_profile = True
     unit = "by channel"
+    further = ""
 
     def of(self, layer) -> "Kind":
         """Returns the kind of a layer of the class, where its arguments make it another."""
         return self
+
+    # What a layer that `projects` reads.
+
+    def projected(self, call) -> list[int]:
+        """Returns the places among `input_tensors` of those that new channels are made of."""
+        return [0]
+
+    def read_by(self, path: str) -> int:
+        """Returns which of `projected` the weight at a path reads: its place there."""
+        return 0
 
     # How channels pass through a call.
 
@@ -236,15 +251,23 @@ class Kind:
         """Whether the channels of the output are those of the inputs, one after the other."""
         return False
 
-    def importance(self, layer) -> np.ndarray:
-        """Returns the L1 norm of the weights that read each channel, as they lie on the axis."""
+    def importance(self, layer, place: int = 0) -> np.ndarray:
+        """Returns the L1 norm of the weights that read each channel, as they lie on the axis.
+
+        Args:
+            layer: The layer.
+            place: Which of `projected` has the channels.
+        """
         norms = []
         for path, weight in self.weights(layer).items():
             axis = self.weight_axes[path][0]
-            if axis is not None:
+            if axis is not None and self.read_by(path) == place:
                 rows = np.moveaxis(np.abs(ops.convert_to_numpy(weight)), axis, 0)
                 norms.append(rows.reshape(len(rows), -1).sum(1, dtype="float64"))
         return np.sum(norms, axis=0)
+
+    def order_inside(self, layer, calls: list[Call]):
+        """Orders what only the layer itself sees, such as heads, the most important first."""
 
     # How the layer becomes incomplete, by `to_idp`.
 
@@ -257,7 +280,8 @@ class Kind:
 
         Args:
             layer: The layer.
-            channels: `Channels` that it reads, for a kind that `projects`; else None.
+            channels: List of the `Channels` that it reads, of each of `projected`, for a kind that
+                `projects`; else None.
             percentages: Those that get numbers of their own.
             profile: Of the incomplete dot product.
             trainable_profile: Likewise.

@@ -148,7 +148,7 @@ class Projection(Kind):
             "profile": profile,
             "trainable_profile": trainable_profile,
             "percentages": percentages,  # those that `TESLA` trains if it is given no others
-            **self._arguments(channels),
+            **self._arguments(*channels),
         }
         return self.incomplete.from_config(config)
 
@@ -234,7 +234,7 @@ class _Separable(Projection):
         "bias": (None, 0),
     }
 
-    def importance(self, layer):
+    def importance(self, layer, place=0):
         # One convolution computes the same: its kernel is the product of the two.
         depthwise, pointwise = (ops.convert_to_numpy(getattr(layer, n)) for n in self._kernels)
         pointwise = pointwise.reshape(*depthwise.shape[-2:], -1)

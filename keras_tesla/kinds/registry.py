@@ -127,6 +127,12 @@ def inherited_kind_of(operation) -> Kind:
     return next(found, _UNKNOWN).of(operation)
 
 
+def is_incomplete(layer) -> bool:
+    """Whether the dot products of a layer are incomplete at a percentage."""
+    kind = inherited_kind_of(layer)
+    return kind.depends and kind.projects
+
+
 def multiply_adds_of(call, weights=None) -> int | None:
     """Returns the multiply-adds of one example through one call of a layer or operation.
 

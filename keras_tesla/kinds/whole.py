@@ -1,11 +1,10 @@
 """Layers and operations that are always computed whole, and what they cost.
 
-Attention, recurrent layers, general products: each output depends on all inputs, so nothing of them
-is left out. Their multiply-adds count.
+Attention without projections, recurrent layers, general products: each output depends on all
+inputs, so nothing of them is left out. Their multiply-adds count.
 """
 
 import dataclasses
-import inspect
 import math
 import string
 from typing import Any
@@ -14,47 +13,16 @@ import keras
 from keras import layers
 
 from keras_tesla.graph import Call, Tensor
+from keras_tesla.kinds.attention import arguments_of
 from keras_tesla.kinds.kind import Whole, product
 from keras_tesla.kinds.registry import multiply_adds_of, register
-
-
-def _arguments(call) -> dict[str, Any]:
-    """Returns the arguments of a call by name, with `Tensor` for each tensor."""
-    return inspect.signature(call.operation.call).bind(*call.args, **call.kwargs).arguments
-
-
-class _Attention(Whole):
-    """Of each query with each key, then of these scores with each value, in each head."""
-
-    def multiply_adds(self, call, weights):
-        if isinstance(call.operation, layers.GroupQueryAttention):
-            return self._projected(call, *[call.operation.head_dim] * 2)
-        return self._projected(call, call.operation.key_dim, call.operation.value_dim)
-
-    def _projected(self, call, key_width, value_width):
-        layer, given = call.operation, _arguments(call)
-        query, value = given["query"].shape, given["value"].shape
-        if len(query) != 3 or len(value) != 3:
-            return None  # over some of several axes
-        queries, keys = product(layer, query, query[1:2]), product(layer, value, value[1:2])
-        # By the weights: their layers are no public attributes of a GroupQueryAttention.
-        kernels = [v for v in layer.weights if v.name == "kernel"]
-        projections = sum(
-            math.prod(v.shape) * (keys if v.path.split("/")[-2] in ("key", "value") else queries)
-            for v in kernels
-        )
-        heads = getattr(layer, "num_query_heads", None) or layer.num_heads
-        return projections + heads * queries * keys * (key_width + value_width)
-
-
-register(_Attention(), layers.MultiHeadAttention, layers.GroupQueryAttention)
 
 
 class _DotProductAttention(Whole):
     """The same with one head and nothing projected."""
 
     def multiply_adds(self, call, weights):
-        inputs = _arguments(call)["inputs"]
+        inputs = arguments_of(call)["inputs"]
         query, value, key = inputs[0].shape, inputs[1].shape, inputs[-1].shape
         sizes = (query[1], value[1], key[-1] + value[-1])
         return product(call.operation, query, sizes)

@@ -85,7 +85,9 @@ class IncompleteDotProduct(_Layer):
         self.private_bias = private_bias
         self.private_profile = private_profile
         self.complete = complete
-        self.input_parts = None if input_parts is None else _checked_parts(input_parts)
+        self.input_parts = (
+            None if input_parts is None else checked_parts("input_parts", input_parts)
+        )
         self._check_private()
         self._private: dict = {}
         self.terms: Any = None
@@ -162,11 +164,7 @@ class IncompleteDotProduct(_Layer):
         """Returns which terms each dot product keeps at `percentage`: the first of each part."""
         if self.complete:
             return Selection.first(self.terms)
-        starts = np.cumsum((0, *self.parts)).tolist()
-        return Selection.of(
-            (start, start + active_terms(size, percentage))
-            for start, size in zip(starts, self.parts, strict=False)
-        )
+        return active_parts(self.parts, percentage)
 
     def active_terms(self, percentage: int) -> int:
         """Returns how many terms each dot product keeps at `percentage`."""
@@ -319,13 +317,32 @@ class IncompleteDotProduct(_Layer):
         }
 
 
-def _checked_parts(parts) -> tuple[int, ...]:
+def active_parts(parts, percentage: int) -> Selection:
+    """Returns which channels are read at `percentage`: the first of each part.
+
+    Args:
+        parts: Numbers of channels, of one part after the other.
+        percentage: Int, 1..100.
+    """
+    starts = np.cumsum((0, *parts)).tolist()
+    return Selection.of(
+        (start, start + active_terms(size, percentage))
+        for start, size in zip(starts, parts, strict=False)
+    )
+
+
+def checked_parts(name: str, parts) -> tuple[int, ...]:
+    """Returns the parts of channels that are given as the argument `name`.
+
+    Raises:
+        ValueError: If they are not an iterable of positive ints.
+    """
     if isinstance(parts, (str, dict)) or not isinstance(parts, Iterable) or not (parts := [*parts]):
         raise ValueError(
-            "`input_parts` must be None or the numbers of input channels of the tensors that were "
+            f"`{name}` must be None or the numbers of input channels of the tensors that were "
             f"concatenated, for example (64, 32). Received: {parts!r}"
         )
-    return tuple(check_integer("input_parts", part) for part in parts)
+    return tuple(check_integer(name, part) for part in parts)
 
 
 def _train(weight, mask):

@@ -101,6 +101,8 @@ class LivePlan:
             state = [(full, weight_at(layer, path)) for path, full in step.narrowed.state.items()]
             with keras.StatelessScope(lent) if lent else contextlib.nullcontext():
                 weights = step.narrowed.weights()
+                # Of a seed only the state, which no percentage cuts.
+                weights = {**step.narrowed.state, **weights}
                 lent = [(weight_at(layer, path), value_of(w)) for path, w in weights.items()]
         with keras.StatelessScope(state_mapping=lent, collect_losses=True) as scope:
             before = [scope.get_current_value(v) for _, v in state]

@@ -78,7 +78,8 @@ def _reads(step: Step, plan: Plan):
         if path not in narrowed.state:
             axes = kind.weight_axes.get(path, (None, None))
             weight = weight_at(running, path)
-            masks[id(weight)] = _masks(weight, extents, axes, running, step, plan)
+            reads = kind.projected(step.call)[kind.read_by(path)]
+            masks[id(weight)] = _masks(weight, extents, axes, running, step, plan, reads)
     if isinstance(running, IncompleteDotProduct) and running.trainable_profile:
         read = np.isin(np.arange(running.terms), running.active(plan.percentage).indices())
         masks[id(running.coefficients)] = [read]
@@ -88,15 +89,18 @@ def _reads(step: Step, plan: Plan):
             yield variable, masks.get(key) or [np.ones(size, bool) for size in variable.shape]
 
 
-def _masks(weight, extents, axes, layer, step, plan):
-    """For each axis of a weight which entries are in the narrowed one of the shape `extents`."""
+def _masks(weight, extents, axes, layer, step, plan, reads):
+    """For each axis of a weight which entries are in the narrowed one of the shape `extents`.
+
+    It reads the input of the place `reads`.
+    """
     masks = [np.arange(size) < extent for size, extent in zip(weight.shape, extents, strict=True)]
     widths = step.widths
     # After a Flatten the axis has the channels once for each position.
     positions = layer.positions if isinstance(layer, IDPDense) else 1
     output_layout = plan.layouts[step.call.output_tensors[0].index]
     # A weight that is an operand itself is called on nothing.
-    (read, read_layout) = (*widths.inputs, None)[0], (*widths.layouts, None)[0]
+    (read, read_layout) = (*widths.inputs, None)[reads], (*widths.layouts, None)[reads]
     for axis, channels, layout, repeats in [
         (axes[0], read, read_layout, positions),
         (axes[1], widths.outputs[0], output_layout, 1),

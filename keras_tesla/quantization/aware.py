@@ -5,6 +5,7 @@ from keras import layers
 
 from keras_tesla import cloning, functional
 from keras_tesla import graph as graphs
+from keras_tesla.kinds.registry import is_incomplete
 from keras_tesla.layers import IDPBatchNormalization, IncompleteDotProduct
 from keras_tesla.names import unique_name
 from keras_tesla.narrowing.plan import dependent
@@ -81,7 +82,7 @@ def quantization_aware(model, percentages=range(100, 0, -10), momentum=0.99):
     percentages = check_percentages(percentages)
     graphs.check_class(model)
     model, graph = functional.opened(model)
-    if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
+    if not any(map(is_incomplete, graph.layers)):
         raise ValueError(
             "The model has no incomplete layer (IDPDense, IDPConv2D and others), so every "
             "percentage would be the same network. Convert it with `keras_tesla.to_idp` first. "

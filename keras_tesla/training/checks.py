@@ -6,7 +6,7 @@ import keras
 
 from keras_tesla import cloning
 from keras_tesla.graph import Graph, trials
-from keras_tesla.kinds.registry import inherited_kind_of, kind_of
+from keras_tesla.kinds.registry import inherited_kind_of, is_incomplete, kind_of
 from keras_tesla.layers import IDPBatchNormalization, IDPDense, IncompleteDotProduct
 from keras_tesla.narrowing.plan import layouts
 from keras_tesla.quantization.ranges import ActivationRange
@@ -47,7 +47,7 @@ def check_graph(graph: Graph):
                 "`keras_tesla.register_kind` and a `Kind` that has `depends = True` and whose "
                 "`narrow` gives the layer for a percentage."
             )
-    if not any(isinstance(layer, IncompleteDotProduct) for layer in graph.layers):
+    if not any(map(is_incomplete, graph.layers)):
         raise ValueError(
             "The model has no incomplete layer (IDPDense, IDPConv2D and others), so every "
             "percentage would be the same network. Add one, or convert the model with "
@@ -169,4 +169,4 @@ def _is_stock(function):
 
 
 def _is_idp(layer):
-    return isinstance(layer, (IncompleteDotProduct, IDPBatchNormalization))
+    return is_incomplete(layer) or isinstance(layer, IDPBatchNormalization)

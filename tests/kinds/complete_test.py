@@ -67,6 +67,9 @@ TRAPS = {
     "Depthwise softmax": lambda: through(layers.DepthwiseConv2D(2, activation="softmax")),
     "UnitNormalization": lambda: through(layers.UnitNormalization()),
     "MultiHeadAttention": lambda: through(lambda x: layers.MultiHeadAttention(2, 4)(x, x), rank=1),
+    "GroupQueryAttention": lambda: through(
+        lambda x: layers.GroupQueryAttention(4, 4, 2)(x, x), rank=1
+    ),
     "LSTM": lambda: through(layers.LSTM(8), rank=1),
     "ActivityRegularization": lambda: through(layers.ActivityRegularization(l2=0.1)),
     "TimeDistributed": lambda: through(layers.TimeDistributed(layers.Dense(8)), rank=1),

@@ -14,7 +14,8 @@ def each_rank(*names):
 
 # `to_idp` puts a class of keras_tesla in their place.
 INCOMPLETE = """
-    BatchNormalization Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Dense SeparableConv2D
+    BatchNormalization Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Dense
+    GroupQueryAttention MultiHeadAttention SeparableConv2D
 """.split()
 
 # They stay, and compute only what is read.
@@ -36,9 +37,7 @@ WHOLE = {
     "mixes the channels": """
         Dot LayerNormalization RMSNormalization
     """.split(),
-    "mixes the channels of queries and keys; its weights lie in sub-layers": """
-        AdditiveAttention Attention GroupQueryAttention MultiHeadAttention
-    """.split(),
+    "mixes the channels of queries and keys": "AdditiveAttention Attention".split(),
     "is recurrent: what it writes it reads again": [
         *"Bidirectional GRU GRUCell LSTM LSTMCell RNN SimpleRNN SimpleRNNCell".split(),
         *each_rank("ConvLSTM"),

@@ -21,6 +21,8 @@ from keras_tesla.layers import (
     IDPConv2DTranspose,
     IDPConv3D,
     IDPDense,
+    IDPGroupQueryAttention,
+    IDPMultiHeadAttention,
     IDPSeparableConv2D,
     PerRange,
 )
@@ -56,6 +58,13 @@ class Own(layers.Layer):
 
     def call(self, x):
         return self.gamma * x + ops.maximum(self.shift, 1.0) - self.offset
+
+
+def attended(layer, **call):
+    """An attention layer to itself, before and after a layer of 8 channels."""
+    x = image(1)
+    y = wide(1, "other")(x)
+    return keras.Model(x, IDPDense(3)(layer(y, y, **call)))
 
 
 PRIVATE = {"percentages": [100, 50, 25, 1], "private_bias": True, "private_profile": True}
@@ -133,6 +142,18 @@ NARROWED = {
         lambda: projection(wide(0)),
         lambda: projection(wide(0, use_bias=False, activation="relu")),
         lambda: keras.Model(x := image(2), IDPConv2D(3, 1)(layers.Dense(8, name="wide")(x))),
+    ],
+    layers.MultiHeadAttention: [
+        lambda: attended(layers.MultiHeadAttention(2, 3, name="wide")),
+        lambda: attended(layers.MultiHeadAttention(2, 3, use_gate=True, dropout=0.3, name="wide")),
+    ],
+    IDPMultiHeadAttention: [
+        lambda: attended(IDPMultiHeadAttention(2, 3, name="wide")),
+        lambda: through(lambda x: IDPMultiHeadAttention(5, 3)(x, x), rank=1),
+    ],
+    IDPGroupQueryAttention: [
+        lambda: attended(IDPGroupQueryAttention(3, 4, 2, name="wide"), use_causal_mask=True),
+        lambda: through(lambda x: IDPGroupQueryAttention(3, 4, 2)(x, x), rank=1),
     ],
     IDPDense: [
         lambda: projection(IDPDense(8, name="wide", profile="linear")),
@@ -341,6 +362,8 @@ def test_every_kind_has_a_case():
     # Those with rounded kernels and their ranges: tests/quantization. What other tests register
     # in this process: kinds/registry_test.py.
     elsewhere = {*kernels.FAKE_QUANTIZED.values(), ActivationRange, *registry._TAUGHT}
+    # It returns as many channels as it reads, so only its incomplete form is narrowed.
+    elsewhere.add(layers.GroupQueryAttention)
     whole = {cls for cls, kind in registry.registered().items() if isinstance(kind, Whole)}
     assert set(NARROWED) == set(registry.registered()) - elsewhere - whole
 
