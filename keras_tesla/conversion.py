@@ -154,7 +154,7 @@ def to_idp(
     model, graph = functional.opened(model, opens=lambda layer: not skipped(layer))
     weighed = trainable_profile or not isinstance(profile, profiles.AllOne)
     reading = _Reading(graph, skipped.ids(graph), input_complete, weighed)
-    if not reading.reads:
+    if not reading.cuts:
         raise ValueError(
             "No layer of the model could be made incomplete, so every percentage would be the same "
             f"network.\n{reading.report()}"
@@ -251,12 +251,15 @@ class _Reading:
 
     Attributes:
         became: {id of a layer: the incomplete class it becomes}.
-        reads: {id of such a layer with a kernel: the `Channels` of each tensor that it reads}.
+        reads: {id of such a layer, unless it only follows: the `Channels` of each tensor that it
+            reads}.
+        cuts: Bool, whether a dot product becomes incomplete.
     """
 
     def __init__(self, graph, skipped, input_complete, weighed):
         self.became: dict[int, Any] = {}
         self.reads: dict[int, list[Channels]] = {}
+        self.cuts = False
         self._skipped = skipped
         self._keep_inputs = input_complete
         self._weighed = weighed
@@ -277,10 +280,11 @@ class _Reading:
         reasons = {}
         for key, of_layer in calls.items():
             kind = kind_of(of_layer[0].operation)
-            if kind.incomplete is not None and kind.projects:
+            if kind.incomplete is not None and (kind.projects or kind.reduces):
                 reasons[key] = self._why_complete(of_layer)
                 if reasons[key] is None:
                     self.became[key] = kind.incomplete
+                    self.cuts |= kind.projects
         depends = dependent(graph, self.became)
         self._rows = []
         for key, of_layer in calls.items():
@@ -289,7 +293,7 @@ class _Reading:
                 continue
             kind = kind_of(layer)
             varies = any(t.index in depends for c in of_layer for t in c.input_tensors)
-            follows = kind.incomplete is not None and not kind.projects
+            follows = kind.incomplete is not None and key not in reasons
             if follows and varies and key not in skipped:
                 self.became[key] = kind.incomplete
             reason = reasons.get(key) or self._reason(of_layer)

@@ -240,7 +240,10 @@ class _Reading:
             if outputs[0].axis != kind.channel_axis(layer, rank):
                 return self._mix_positions(call, inputs, outputs)
             return self._project(call, inputs, outputs)
-        order = self._hand_on(call, inputs, outputs)
+        if kind.reduces:
+            order = self._orders[call.input_tensors[0].index] if outputs[0] else None
+        else:
+            order = self._hand_on(call, inputs, outputs)
         self._use(layer, [order], order)
         return order
 

@@ -91,6 +91,7 @@ def test_the_public_names_are_these():
         "register_kind",
     ]
     assert kt.layers.__all__ == [
+        "ChannelStatistics",
         "IDPBatchNormalization",
         "IDPConv1D",
         "IDPConv1DTranspose",
@@ -99,7 +100,9 @@ def test_the_public_names_are_these():
         "IDPConv3D",
         "IDPDense",
         "IDPGroupQueryAttention",
+        "IDPLayerNormalization",
         "IDPMultiHeadAttention",
+        "IDPRMSNormalization",
         "IDPSeparableConv2D",
         "IncompleteAttention",
         "IncompleteDotProduct",

@@ -463,7 +463,7 @@ def after(layer, rank=1):
             lambda: after(lambda y: layers.Attention(name="left")([y, y])),
             "is not understood",
         ),
-        (lambda: after(layers.LayerNormalization(name="left")), "is not understood"),
+        (lambda: after(layers.LayerNormalization([1, 2], name="left")), "over several axes"),
         (
             lambda: after(layers.Lambda(lambda y: ops.flip(y, axis=-1), name="left")),
             "is not understood",

@@ -382,7 +382,7 @@ NOT_UNDERSTOOD = {
     "depth multiplier": lambda: layers.DepthwiseConv2D(1, depth_multiplier=2),
     "depthwise softmax": lambda: layers.DepthwiseConv2D(1, activation="softmax"),
     "PReLU of one slope": lambda: layers.PReLU(shared_axes=[1, 2, 3]),
-    "layer norm": lambda: layers.LayerNormalization(),
+    "norm of two axes": lambda: layers.LayerNormalization(axis=[1, 2]),
     "group norm": lambda: layers.GroupNormalization(2),
     "norm of an axis": lambda: layers.BatchNormalization(axis=1),
     "softmax": lambda: layers.Softmax(),
@@ -579,8 +579,8 @@ class RandomModel:
     def node(self, a):
         kind = self.choose(["project", "channelwise", "depthwise", "join", "again", "merge"])
         if kind == "channelwise":
-            strangers = [layers.LayerNormalization, layers.PReLU, layers.Softmax]
-            known = [layers.BatchNormalization, layers.ReLU]
+            strangers = [layers.UnitNormalization, layers.PReLU, layers.Softmax]
+            known = [layers.BatchNormalization, layers.LayerNormalization, layers.ReLU]
             return self.call(self.choose(known * 5 + strangers)(), a)
         if kind == "depthwise" and self.images:
             multiplier = self.choose([1, 1, 2])

@@ -10,6 +10,7 @@ subclass may compute something else.
 from keras_tesla.channels import Channels, Selection
 from keras_tesla.kinds import (
     attention,
+    channel_normalization,
     channelwise,
     embedding,
     grouped,
@@ -26,8 +27,8 @@ from keras_tesla.kinds.registry import register_kind
 
 # Importing a family registers its kinds.
 _FAMILIES = (
-    *(attention, channelwise, embedding, grouped, merging, normalization, operations),
-    *(projection, slicing, weight, whole),
+    *(attention, channel_normalization, channelwise, embedding, grouped, merging),
+    *(normalization, operations, projection, slicing, weight, whole),
 )
 
 __all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Selection", "Widths", "register_kind"]

@@ -88,6 +88,8 @@ class Kind:
             several numbers for each channel, as a pointwise kernel does.
         depends: Bool, whether the result differs between percentages even for equal inputs.
         projects: Bool, whether the layer makes new channels: each one from all that it reads.
+        reduces: Bool, whether the layer takes statistics of its channels and applies them to each.
+            In which order the channels are does not matter.
         incomplete: The class that `to_idp` puts in the layer's place, or None.
         takes_repeats: Bool, whether a layer that `projects` can read channels that repeat on their
             axis.
@@ -99,6 +101,7 @@ class Kind:
     weight_axes: Mapping[str, Axes] = {}
     depends = False
     projects = False
+    reduces = False
     incomplete: Any = None
     takes_repeats = False
     takes_profile = True

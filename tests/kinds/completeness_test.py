@@ -15,7 +15,7 @@ def each_rank(*names):
 # `to_idp` puts a class of keras_tesla in their place.
 INCOMPLETE = """
     BatchNormalization Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Dense
-    GroupQueryAttention MultiHeadAttention SeparableConv2D
+    GroupQueryAttention LayerNormalization MultiHeadAttention RMSNormalization SeparableConv2D
 """.split()
 
 # They stay, and compute only what is read.
@@ -34,9 +34,7 @@ NARROWED = [
 
 # They stay, and read and compute all of their channels, because of the reason.
 WHOLE = {
-    "mixes the channels": """
-        Dot LayerNormalization RMSNormalization
-    """.split(),
+    "mixes the channels": ["Dot"],
     "mixes the channels of queries and keys": "AdditiveAttention Attention".split(),
     "is recurrent: what it writes it reads again": [
         *"Bidirectional GRU GRUCell LSTM LSTMCell RNN SimpleRNN SimpleRNNCell".split(),
