@@ -217,7 +217,8 @@ class _Reading:
                 self.groups.fix(x)
         for tensor, layout in zip(call.output_tensors, outputs, strict=True):
             self._layouts[tensor.index] = layout
-            self._orders[tensor.index] = layout and (order or self._fixed(layout))
+            known = order if layout is not None else None
+            self._orders[tensor.index] = known or self._fixed(layout)
 
     def _order(self, call, inputs, outputs) -> _Order | None:
         """Returns the order of the outputs; None if the channels of the inputs keep theirs."""

@@ -146,9 +146,9 @@ class IncompleteAttention(_Layer):
 
     def _is_complete(self, percentage, groups):
         """Whether a call is that of the Keras class."""
-        reads = self.reads(percentage)
-        read_all = all(len(reads[name]) == sum(parts) for name, parts in self._parts.items())
-        return read_all and groups == self.groups
+        every_part = self._parts.values()
+        reads_all = all(len(active_parts(x, percentage)) == sum(x) for x in every_part)
+        return reads_all and groups == self.groups
 
     def call(
         self,

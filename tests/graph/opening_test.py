@@ -449,10 +449,10 @@ def test_nothing_to_gain():
     class Attention(layers.Layer):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
-            self.attention = layers.MultiHeadAttention(2, 4)
+            self.attention = layers.Attention()
 
         def call(self, x):
-            return self.attention(x, x)
+            return self.attention([x, x])
 
     model = tokens(Attention(name="block"))
     assert names(model) == ["wide", "block", "head"]

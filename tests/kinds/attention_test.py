@@ -378,3 +378,41 @@ def test_own_percentages_of_the_weights():
         assert axes[0].tolist() == percentages
         assert axes[1].tolist() == [50, 50, 100, 100]
     assert found[id(layer._output_dense.kernel)][0].tolist() == [50, 50, 100, 100]
+
+
+# In the layers of users.
+
+
+class Block(layers.Layer):
+    """A transformer block as people write it."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(4, units // 4, name="attention")
+        self.up = layers.Dense(2 * units, activation="gelu", name="up")
+        self.down = layers.Dense(units, name="down")
+
+    def call(self, x, attention_mask=None):
+        x = x + self.attention(x, x, attention_mask=attention_mask)
+        return x + self.down(self.up(x))
+
+
+def test_a_block_is_opened(check):
+    x = keras.Input((6, 5))
+    y = Block(8, name="block")(layers.Dense(8, name="wide")(x))
+    converted = kt.to_idp(keras.Model(x, layers.Dense(3)(y)), percentages=(100, 50))
+    assert IDPMultiHeadAttention in map(type, converted.layers)
+    small = check(converted)
+    assert width(small) == 4
+    (attention,) = (v for v in small.layers if isinstance(v, layers.MultiHeadAttention))
+    assert attention.num_heads == 2
+
+
+def test_a_mask_that_is_an_input_is_read_whole(check):
+    x, mask = keras.Input((6, 5)), keras.Input((6, 6))
+    y = layers.Dense(8, name="wide")(x)
+    allowed = mask > -1
+    y = layers.MultiHeadAttention(4, 2)(attention_mask=allowed, key=y, value=y, query=y)
+    converted = kt.to_idp(keras.Model([x, mask], layers.Dense(3)(y)), percentages=(100, 50))
+    assert width(check(converted)) == 4
+    kt.order_channels(converted)
