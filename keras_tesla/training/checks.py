@@ -7,7 +7,12 @@ import keras
 from keras_tesla import cloning
 from keras_tesla.graph import Graph, trials
 from keras_tesla.kinds.registry import inherited_kind_of, is_incomplete, kind_of
-from keras_tesla.layers import IDPBatchNormalization, IDPDense, IncompleteDotProduct
+from keras_tesla.layers import (
+    ChannelStatistics,
+    IDPBatchNormalization,
+    IDPDense,
+    IncompleteDotProduct,
+)
 from keras_tesla.narrowing.plan import layouts
 from keras_tesla.quantization.ranges import ActivationRange
 
@@ -169,4 +174,4 @@ def _is_stock(function):
 
 
 def _is_idp(layer):
-    return is_incomplete(layer) or isinstance(layer, IDPBatchNormalization)
+    return is_incomplete(layer) or isinstance(layer, (ChannelStatistics, IDPBatchNormalization))
