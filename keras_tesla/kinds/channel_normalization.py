@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 from keras import layers, ops
 
 from keras_tesla.channels import pick
@@ -31,8 +32,9 @@ class _ChannelNormalization(Kind):
         self._stock = stock
 
     def channel_axis(self, layer, rank):
-        axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
-        return axes[0] % rank if len(axes) == 1 else None
+        # Along another one Keras does not compute the same on all backends.
+        axes = np.ravel(layer.axis) % rank
+        return rank - 1 if axes.tolist() == [rank - 1] else None
 
     def layouts(self, call, inputs):
         (layout,), (x,) = inputs, call.input_tensors
@@ -68,7 +70,7 @@ class _ChannelNormalization(Kind):
         return Narrowed(cls, config, weights, {})
 
     def why_complete(self, layer):
-        if self.channel_axis(layer, 1) is None:
+        if np.size(layer.axis) > 1:
             return "normalizes over several axes"
         return "has the deprecated `rms_scaling`" if getattr(layer, "rms_scaling", 0) else None
 
@@ -88,10 +90,6 @@ class _LayerNormalization(_ChannelNormalization):
 
 class _RMSNormalization(_ChannelNormalization):
     weight_axes: Mapping[str, Axes] = {"scale": (None, 0)}
-
-    def channel_axis(self, layer, rank):
-        axis = super().channel_axis(layer, rank)
-        return axis if axis == rank - 1 else None  # Keras scales along the last axis
 
 
 for _kind, _stock, _incomplete in [

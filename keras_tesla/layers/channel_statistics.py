@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_tesla.channels import Selection, pick
@@ -15,7 +16,7 @@ _Layer: Any = keras.Layer if TYPE_CHECKING else object
 
 
 class ChannelStatistics(_Layer):
-    """Mix-in over a Keras normalization of one axis: statistics of a part of the channels.
+    """Mix-in over a Keras normalization of the last axis: statistics of a part of the channels.
 
     At percentage p the statistics are those of the first `active_terms(n, p)` of the n channels,
     and all channels are normalized by them. After a concatenation the channels can have parts, one
@@ -32,8 +33,7 @@ class ChannelStatistics(_Layer):
 
     def __init__(self, *args, percentages=None, input_parts=None, statistics_of=None, **kwargs):
         super().__init__(*args, **kwargs)
-        axis = self.axis if isinstance(self.axis, (list, tuple)) else [self.axis]
-        if len(axis) != 1:
+        if np.size(self.axis) != 1:
             raise ValueError(
                 f"{type(self).__name__} normalizes over one axis, that of the channels. "
                 f"Received: axis={self.axis}"
@@ -48,8 +48,14 @@ class ChannelStatistics(_Layer):
         self.parts: Any = None
 
     def build(self, input_shape):
+        rank, count = len(input_shape), input_shape[-1]
+        if np.ravel(self.axis)[0] % rank != rank - 1:
+            raise ValueError(
+                f"Layer {self.name!r} normalizes over the last axis. On another one Keras (3.15) "
+                "normalizes wrongly on PyTorch, and scales RMS normalization along the last. "
+                f"Received: axis={self.axis} of {rank} axes"
+            )
         super().build(input_shape)
-        count = input_shape[self.channel_axis]
         self.parts = self.input_parts or (count,)
         if sum(self.parts) != count:
             raise ValueError(
@@ -63,11 +69,6 @@ class ChannelStatistics(_Layer):
                 f"Received: {runs}"
             )
 
-    @property
-    def channel_axis(self) -> int:
-        """The axis of the channels, as it was given."""
-        return self.axis[0] if isinstance(self.axis, (list, tuple)) else self.axis
-
     def active(self, percentage: int) -> Selection:
         """Returns the channels whose statistics are taken at `percentage`."""
         return self.statistics_of or active_parts(self.parts, percentage)
@@ -79,18 +80,12 @@ class ChannelStatistics(_Layer):
         # In float32 at least, as the Keras class.
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         x = ops.cast(inputs, dtype)
-        y = self._normalized(x, pick(x, active, self.channel_axis))
+        y = self._normalized(x, pick(x, active, -1))
         return ops.cast(ops.cast(y, inputs.dtype), self.compute_dtype)
 
     def _normalized(self, x, chosen):
         """Returns `x` normalized by the statistics of `chosen`, the channels taken from it."""
         raise NotImplementedError
-
-    def _along_channels(self, weight, x):
-        """Returns a weight `(channels,)` in the dtype of `x`, with an axis for each of its axes."""
-        shape = [1] * len(x.shape)
-        shape[self.channel_axis] = -1
-        return ops.reshape(ops.cast(weight, x.dtype), shape)
 
     def get_config(self):
         runs = self.statistics_of and [list(run) for run in self.statistics_of.runs]

@@ -27,18 +27,18 @@ class IDPLayerNormalization(ChannelStatistics, keras.layers.LayerNormalization):
         statistics_of: None (default), or the channels whose statistics are taken at every
             percentage, as pairs (first, end). `TESLA.at` sets it where more channels are read than
             the statistics are taken of.
-        **kwargs: All arguments of `keras.layers.LayerNormalization`; `axis` is that of the
-            channels.
+        **kwargs: All arguments of `keras.layers.LayerNormalization`; `axis` is the last one.
 
     Input shape:
-        Any, float, with the channels on `axis`.
+        Any, float, with the channels on the last axis.
 
     Output shape:
         That of the input.
 
     Raises:
         ValueError: At construction: several axes, `rms_scaling`, invalid percentages. At build:
-            parts that do not sum up to the channels, or channels that there are not.
+            another axis than the last, parts that do not sum up to the channels, or channels that
+            there are not.
 
     Example:
 
@@ -62,10 +62,9 @@ class IDPLayerNormalization(ChannelStatistics, keras.layers.LayerNormalization):
         super().__init__(axis, **kwargs)
 
     def _normalized(self, x, chosen):
-        axis = self.channel_axis
-        mean = ops.mean(chosen, axis, keepdims=True)
-        variance = ops.var(chosen, axis, keepdims=True)
+        mean = ops.mean(chosen, -1, keepdims=True)
+        variance = ops.var(chosen, -1, keepdims=True)
         y = (x - mean) * ops.rsqrt(variance + self.epsilon)
         if self.gamma is not None:
-            y = y * self._along_channels(self.gamma, x)
-        return y if self.beta is None else y + self._along_channels(self.beta, x)
+            y = y * ops.cast(self.gamma, x.dtype)
+        return y if self.beta is None else y + ops.cast(self.beta, x.dtype)

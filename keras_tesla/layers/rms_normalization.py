@@ -22,8 +22,7 @@ class IDPRMSNormalization(ChannelStatistics, keras.layers.RMSNormalization):
         percentages: As in `IDPLayerNormalization`.
         input_parts: Likewise.
         statistics_of: Likewise.
-        **kwargs: All arguments of `keras.layers.RMSNormalization`; `axis` is that of the channels,
-            the last one.
+        **kwargs: All arguments of `keras.layers.RMSNormalization`; `axis` is the last one.
 
     Input shape:
         Any, float, with the channels on the last axis.
@@ -51,15 +50,6 @@ class IDPRMSNormalization(ChannelStatistics, keras.layers.RMSNormalization):
     def __init__(self, axis=-1, **kwargs):
         super().__init__(axis, **kwargs)
 
-    def build(self, input_shape):
-        rank = len(input_shape)
-        if self.channel_axis % rank != rank - 1:
-            raise ValueError(
-                f"Layer {self.name!r} normalizes over the last axis: Keras multiplies by the scale "
-                f"along that one, whatever `axis` is. Received: axis={self.axis} of {rank}"
-            )
-        super().build(input_shape)
-
     def _normalized(self, x, chosen):
-        square = ops.mean(ops.square(chosen), self.channel_axis, keepdims=True)
-        return x * ops.rsqrt(square + self.epsilon) * self._along_channels(self.scale, x)
+        square = ops.mean(ops.square(chosen), -1, keepdims=True)
+        return x * ops.rsqrt(square + self.epsilon) * ops.cast(self.scale, x.dtype)
