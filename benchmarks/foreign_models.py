@@ -179,9 +179,10 @@ class Trial:
         return [step.call for step in narrow(self._taken.graph, percentage).steps]
 
     def _counts(self, percentage):
-        for step in narrow(self._taken.graph, percentage).steps:
+        plan = narrow(self._taken.graph, percentage)
+        for step in plan.steps:
             weights = None if step.narrowed is None else step.narrowed.weights()
-            yield multiply_adds_of(step.call, weights) or 0
+            yield multiply_adds_of(plan.narrowed_call(step), weights) or 0
 
 
 # {step: what must have come before}
