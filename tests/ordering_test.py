@@ -371,9 +371,9 @@ class Mine(layers.Dense):
 
 
 @keras.saving.register_keras_serializable("ordering_test")
-class MyReLU(layers.Layer):
+class Reversed(layers.Layer):
     def call(self, x):
-        return keras.ops.relu(x)
+        return keras.ops.flip(x, axis=-1)
 
 
 NOT_UNDERSTOOD = {
@@ -389,7 +389,7 @@ NOT_UNDERSTOOD = {
     "permute": lambda: layers.Permute((3, 1, 2)),
     "reshape": lambda: layers.Reshape((4, 8, 4)),
     "subclass": lambda: Mine(8),
-    "own": lambda: MyReLU(),
+    "own": lambda: Reversed(),
     "lambda": lambda: layers.Lambda(lambda x: my_activation(x)),
     "dense with positions": lambda: IDPDense(4, input_channels=2),
 }

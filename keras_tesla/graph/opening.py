@@ -30,8 +30,10 @@ def know(classes, narrowed: bool):
 
 
 def is_composite(layer) -> bool:
-    """Whether a layer is one of the user's that consists of others, or has weights of its own."""
-    return is_own(layer) and (bool(layer.variables) or any(True for _ in inside(layer)))
+    """Whether a layer is one of the user's, or runs an activation that is."""
+    if type(layer) is keras.layers.Activation:
+        return inspect.isfunction(layer.activation) and not _is_keras(layer.activation)
+    return is_own(layer)
 
 
 def is_own(layer) -> bool:
@@ -222,8 +224,12 @@ def _described(graph) -> list:
     def operation(x):
         if isinstance(x, Weight):
             return "weight", id(x.value) if x.value.trainable else _value(x.value)
-        if isinstance(x, keras.Layer):
+        if isinstance(x, keras.Layer) and (x.variables or not _is_keras(type(x))):
             return "layer", id(x)
+        if isinstance(x, keras.Layer):  # perhaps one that each call makes
+            config = x.get_config()
+            config.pop("name")
+            return "layer", type(x), str(config)
         held = {name: value for name, value in vars(x).items() if name[0] != "_"}
         held.pop("name", None)
         return type(x).__name__, [(name, described(v)) for name, v in sorted(held.items())]

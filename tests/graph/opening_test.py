@@ -40,6 +40,48 @@ def test_the_graph_has_what_call_consists_of():
     assert not read.closed
 
 
+class Leaky(layers.Layer):
+    """Without weights and layers of its own."""
+
+    def call(self, x):
+        return ops.maximum(x, 0.1 * x)
+
+
+class Residual(layers.Layer):
+    """Makes a layer in each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(8)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return layers.Add(name="sum")([x, self.dense(x)])
+
+
+def bent(x):
+    return ops.where(x > 0, x, ops.tanh(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (Leaky, ["Multiply", "Maximum"]),
+        (Residual, ["Dense", "Add"]),
+        (lambda: layers.Activation(bent), ["Greater", "Tanh", "Where"]),
+        (lambda: layers.Activation(lambda x: ops.gelu(x, approximate=False)), ["Gelu"]),
+    ],
+)
+def test_layers_without_layers_of_their_own(make, found, assert_same_three_ways):
+    model = randomize(tokens(make()))
+    made = [type(call.operation).__name__ for call in graph.read(model).calls]
+    assert made == ["Dense", *found, "Dense"]
+    small = assert_same_three_ways(kt.to_idp(model), normal(3, 5, 6), 50)
+    assert small.get_layer("wide").units == 4
+
+
 Pair = collections.namedtuple("Pair", ["first", "second"])
 HOLDERS = {
     "list": list,
