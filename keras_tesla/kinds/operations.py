@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_tesla.graph import Tensor
 from keras_tesla.kinds.activations import ELEMENTWISE
-from keras_tesla.kinds.kind import Channelwise, last_or_first
+from keras_tesla.kinds.kind import Channelwise, Narrowed, last_or_first
 from keras_tesla.kinds.registry import register
 
 
@@ -117,6 +117,60 @@ class _ExpandDims(Channelwise):
 
 
 register(_ExpandDims(), "ExpandDims")
+
+
+class _Copies(Channelwise):
+    """Copies of positions, of the batch, or of all channels: one set after the other."""
+
+    def layouts(self, call, inputs):
+        layout, (x,), (y,) = inputs[0], call.input_tensors, call.output_tensors
+        if layout is None or not _is_plain(call):
+            return [None]
+        axis = self.axis(call, layout.axis, len(x.shape), len(y.shape))
+        if axis is None or None in (x.shape[layout.axis], y.shape[axis]):
+            return [None]
+        copies = y.shape[axis] // x.shape[layout.axis]
+        # Only the last axis can have several sets: a reader knows them there.
+        fits = copies == 1 or (axis == len(y.shape) - 1 > 0)
+        layout = dataclasses.replace(layout, axis=axis, repeats=copies * layout.repeats)
+        return [layout if fits else None]
+
+    def axis(self, call, axis, before, after) -> int | None:
+        """Returns on which axis the channels lie then; None: they are not followed.
+
+        Args:
+            call: The call.
+            axis: Where they lay.
+            before, after: Ints, the number of axes then and now. New ones are the first ones.
+        """
+        return axis + after - before
+
+
+register(_Copies(), "Tile")
+
+
+class _Repeat(_Copies):
+    """Copies of each entry side by side, which are no channels."""
+
+    def axis(self, call, axis, before, after):
+        along = call.operation.axis
+        return None if along is None or along % before == axis else axis
+
+
+register(_Repeat(), "Repeat")
+
+
+class _BroadcastTo(_Copies):
+    def narrow(self, call, percentage, widths):
+        (width,), (layout,) = widths.outputs, widths.layouts
+        if width is None or layout is None:
+            return None
+        shape, (x,) = list(call.operation.shape), call.input_tensors
+        shape[layout.axis - len(x.shape)] = layout.repeats * len(width)
+        return Narrowed(type(call.operation), {"shape": shape}, dict, {})
+
+
+register(_BroadcastTo(), "BroadcastTo")
 
 
 class _Transposition(Channelwise):
