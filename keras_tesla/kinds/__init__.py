@@ -16,6 +16,7 @@ from keras_tesla.kinds import (
     normalization,
     operations,
     projection,
+    reshaping,
     slicing,
     weight,
     whole,
@@ -26,7 +27,7 @@ from keras_tesla.kinds.registry import register_kind
 # Importing a family registers its kinds.
 _FAMILIES = (
     *(channelwise, embedding, grouped, merging, normalization, operations, projection),
-    *(slicing, weight, whole),
+    *(reshaping, slicing, weight, whole),
 )
 
 __all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Selection", "Widths", "register_kind"]

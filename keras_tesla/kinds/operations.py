@@ -141,7 +141,8 @@ class _Copies(Channelwise):
         Args:
             call: The call.
             axis: Where they lay.
-            before, after: Ints, the number of axes then and now. New ones are the first ones.
+            before: Int, the number of axes then.
+            after: Int, the number of axes now; new ones are the first ones.
         """
         return axis + after - before
 

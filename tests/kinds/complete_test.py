@@ -83,7 +83,7 @@ TRAPS = {
     "pooling over channels": lambda: through(
         layers.GlobalAveragePooling2D(data_format="channels_first", keepdims=True)
     ),
-    "reshape of channels": lambda: through(layers.Reshape((36 * 2, 4)), rank=2),
+    "reshape of channels": lambda: through(layers.Reshape((96, 3)), rank=2),
     "reversed channels": lambda: through(lambda x: ops.flip(x, axis=-1)),
     "transpose": lambda: through(lambda x: ops.transpose(x, (0, 1, 3, 2))),
     "sum over channels": lambda: through(lambda x: x - ops.mean(x, axis=-1, keepdims=True)),
