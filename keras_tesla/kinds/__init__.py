@@ -15,6 +15,7 @@ from keras_tesla.kinds import (
     merging,
     normalization,
     operations,
+    products,
     projection,
     reshaping,
     slicing,
@@ -27,7 +28,7 @@ from keras_tesla.kinds.registry import register_kind
 # Importing a family registers its kinds.
 _FAMILIES = (
     *(channelwise, embedding, grouped, merging, normalization, operations, projection),
-    *(reshaping, slicing, weight, whole),
+    *(products, reshaping, slicing, weight, whole),
 )
 
 __all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Selection", "Widths", "register_kind"]

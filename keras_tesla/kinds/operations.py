@@ -48,8 +48,7 @@ class _AlongAxes(Channelwise):
     def layouts(self, call, inputs):
         layout, (x, *others) = inputs[0], call.input_tensors  # others: a mask, of any shape
         axes = self.axes(call, len(x.shape))
-        # Not that of the batch either: nothing here needs it.
-        free = layout is not None and axes is not None and not axes & {0, layout.axis}
+        free = layout is not None and axes is not None and layout.axis not in axes
         free = free and not others
         return [self.moved(call, layout, axes) if free and _is_plain(call) else None]
 
@@ -110,7 +109,7 @@ class _ExpandDims(Channelwise):
         layout, (y,) = inputs[0], call.output_tensors
         axis = call.operation.axis
         new = {a % len(y.shape) for a in ([axis] if isinstance(axis, int) else axis)}
-        if layout is None or 0 in new:
+        if layout is None:
             return [None]
         kept = [a for a in range(len(y.shape)) if a not in new]
         return [dataclasses.replace(layout, axis=kept[layout.axis])]
@@ -179,7 +178,7 @@ class _Transposition(Channelwise):
 
     def layouts(self, call, inputs):
         order = self.order(call, len(call.input_tensors[0].shape))
-        if inputs[0] is None or order is None or order[0] != 0:
+        if inputs[0] is None or order is None:
             return [None]
         return [dataclasses.replace(inputs[0], axis=order.index(inputs[0].axis))]
 

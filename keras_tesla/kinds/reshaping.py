@@ -74,9 +74,10 @@ class _Reshape(Kind):
 
     def narrow(self, call, percentage, widths):
         (width,), (layout,) = widths.outputs, widths.layouts
-        if width is None:
+        way = self._way(call, layout)
+        if width is None or way is None:
             return None
-        operation, way = call.operation, self._way(call, layout)
+        operation = call.operation
         shape = list(getattr(operation, self.target))
         shape[way.layout.axis - self.batch] = way.layout.repeats * len(width)
         layer = isinstance(operation, keras.Layer)
@@ -117,8 +118,8 @@ class _Reshape(Kind):
         if size % coarse == 0 and (coarse > 1 or count == 1):
             ends = np.cumsum(layout.parts)
             # A part that ends within a block is one with the next.
-            parts = np.diff([0, *(ends[ends % block == 0] // block)])
-            return _Way(Channels(axis, coarse, size // coarse, tuple(parts.tolist())), block)
+            parts = tuple(np.diff([0, *(ends[ends % block == 0] // block)]).tolist())
+            return _Way(Channels(axis, coarse, size // coarse, parts), block)
         return _Way(Channels(axis, size), block, coarse // size) if coarse % size == 0 else None
 
 

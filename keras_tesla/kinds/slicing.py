@@ -27,9 +27,7 @@ class _Indexing(Kind):
         layout, keys = inputs[0], _keys(call)
         if layout is None or keys is None:
             return [None]
-        place, (batch, *_) = _place(keys, layout.axis), keys
-        if layout.axis != 0 and batch != slice(None):  # on axis 0: of a weight, which has no batch
-            return [None]  # a part of the batch, or a new axis before it
+        place = _place(keys, layout.axis)
         axis = sum(not isinstance(k, int) for k in keys[:place])
         if keys[place] == slice(None):
             return [dataclasses.replace(layout, axis=axis)]
@@ -100,7 +98,7 @@ class _Split(Kind):
         (layout,), (x,) = inputs, call.input_tensors
         axis = _axis(call)
         unknown = super().layouts(call, inputs)
-        if layout is None or (axis == 0 and layout.axis != 0):
+        if layout is None:
             return unknown
         if axis != layout.axis:
             return [layout for _ in unknown]
@@ -115,8 +113,7 @@ class _Split(Kind):
             return super().widths(call, percentage, inputs, outputs, demand)
         (layout,) = inputs
         if _axis(call) != layout.axis:
-            several = Selection.of(sum((w.runs for w in demand if w is not None), ()))
-            width = None if None in demand else several
+            width = _all_of(demand)
             return Widths([width] * len(demand), [width], [layout])
         # One channel of a piece that nothing reads: no tensor is empty.
         found = [Selection.first(1) if w == Selection() else w for w in demand]
@@ -152,3 +149,30 @@ def _bounds(call) -> list[int]:
 
 
 register(_Split(), "Split")
+
+
+class _Unstack(Kind):
+    """All entries of an axis, without it."""
+
+    def layouts(self, call, inputs):
+        (layout,), axis = inputs, _axis(call)
+        if layout is None or layout.axis == axis:
+            return super().layouts(call, inputs)
+        moved = dataclasses.replace(layout, axis=layout.axis - int(layout.axis > axis))
+        return [moved for _ in call.output_tensors]
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        if None in outputs:
+            return super().widths(call, percentage, inputs, outputs, demand)
+        width = _all_of(demand)
+        return Widths([width] * len(demand), [width], list(inputs))
+
+
+def _all_of(demand) -> Selection | None:
+    """Returns the channels that any of several tensors needs."""
+    if None in demand:
+        return None
+    return Selection.of(sum((width.runs for width in demand), ()))
+
+
+register(_Unstack(), "Unstack")

@@ -28,13 +28,13 @@ NARROWED = [
     *"GaussianDropout GaussianNoise GroupNormalization Identity LeakyReLU Maximum".split(),
     *"Minimum Multiply ReLU Rescaling Reshape SeparableConv1D Softmax".split(),
     *"Subtract UnitNormalization".split(),
-    "Embedding",
+    *"Dot Embedding".split(),
 ]
 
 # They stay, and read and compute all of their channels, because of the reason.
 WHOLE = {
     "mixes the channels": """
-        Dot LayerNormalization RMSNormalization
+        LayerNormalization RMSNormalization
     """.split(),
     "mixes the channels of queries and keys; its weights lie in sub-layers": """
         AdditiveAttention Attention GroupQueryAttention MultiHeadAttention

@@ -26,6 +26,10 @@ def transposed(*order):
     return lambda x: ops.transpose(x, order)
 
 
+JOINED = layers.Reshape((6, 8))
+PATCHES = layers.Reshape((3, 2, 3, 2, 8))
+READ_AT_EACH_PLACE = [lambda x: IDPDense(3, input_channels=8)(x)]
+
 # Of a sequence of 6 positions and 8 channels, or an image of 6 x 6: how many of the channels are
 # computed at 100, 50 and 20 %.
 WAYS = {
@@ -39,14 +43,12 @@ WAYS = {
     "heads of four": (1, [layers.Reshape((6, 2, 4)), layers.Reshape((-1, 8))], (8, 4, 4)),
     "heads over positions": (
         1,
-        [layers.Reshape((6, 4, 2)), transposed(0, 2, 1, 3), ops.relu, transposed(0, 2, 1, 3)]
-        + [layers.Reshape((6, 8))],
+        [layers.Reshape((6, 4, 2)), transposed(0, 2, 1, 3), transposed(0, 2, 1, 3), JOINED],
         (8, 4, 2),
     ),
     "a matrix of heads": (
         1,
-        [lambda x: ops.reshape(x, (-1, 8)), lambda x: ops.reshape(x, (-1, 6, 4, 2))]
-        + [layers.Reshape((6, 8))],
+        [lambda x: ops.reshape(x, (-1, 8)), lambda x: ops.reshape(x, (-1, 6, 4, 2)), JOINED],
         (8, 4, 2),
     ),
     "shuffled": (
@@ -57,8 +59,7 @@ WAYS = {
     "a vector as an image": (0, [layers.Reshape((2, 2, 2))], (8, 4, 4)),
     "patches": (
         2,
-        [layers.Reshape((3, 2, 3, 2, 8)), transposed(0, 1, 3, 2, 4, 5), layers.Reshape((9, 32))]
-        + [lambda x: IDPDense(3, input_channels=8)(x)],
+        [PATCHES, transposed(0, 1, 3, 2, 4, 5), layers.Reshape((9, 32)), *READ_AT_EACH_PLACE],
         (8, 4, 1),
     ),
 }
