@@ -242,7 +242,8 @@ class _Reading:
         layer, x = call.operation, call.input_tensors[0]
         (layout,), order = inputs, self._orders[x.index]
         if layout is not None:
-            reads = dataclasses.replace(layout, axis=outputs[0].axis)
+            axis = kind_of(layer).read_axis(layer, len(x.shape))
+            reads = dataclasses.replace(layout, axis=axis)
             if isinstance(layer, IncompleteDotProduct):
                 reads = layer.input_layout(x.shape)
             if layout != reads:  # other channels than those of the layers before

@@ -98,6 +98,7 @@ def test_the_public_names_are_these():
         "IDPConv2DTranspose",
         "IDPConv3D",
         "IDPDense",
+        "IDPEinsumDense",
         "IDPSeparableConv2D",
         "IncompleteDotProduct",
         "PerRange",

@@ -10,6 +10,7 @@ subclass may compute something else.
 from keras_tesla.channels import Channels, Selection
 from keras_tesla.kinds import (
     channelwise,
+    einsum_dense,
     embedding,
     grouped,
     merging,
@@ -27,7 +28,16 @@ from keras_tesla.kinds.registry import register_kind
 
 # Importing a family registers its kinds.
 _FAMILIES = (
-    *(channelwise, embedding, grouped, merging, normalization, operations, projection),
+    *(
+        channelwise,
+        einsum_dense,
+        embedding,
+        grouped,
+        merging,
+        normalization,
+        operations,
+        projection,
+    ),
     *(products, reshaping, slicing, weight, whole),
 )
 

@@ -104,6 +104,10 @@ class Kind:
         """Returns the kind of a layer of the class, where its arguments make it another."""
         return self
 
+    def read_axis(self, layer, rank: int) -> int | None:
+        """Returns the axis on which a layer that `projects` reads channels."""
+        return self.channel_axis(layer, rank)
+
     # How channels pass through a call.
 
     def channel_axis(self, layer, rank: int) -> int | None:

@@ -14,7 +14,6 @@ from keras import layers
 
 from keras_tesla.graph import Call, Tensor
 from keras_tesla.kinds.kind import Whole, product
-from keras_tesla.kinds.products import of_einsum
 from keras_tesla.kinds.registry import multiply_adds_of, register
 
 
@@ -126,15 +125,6 @@ register(_TimeDistributed(), layers.TimeDistributed)
 def _sum(counts):
     counts = list(counts)
     return None if None in counts else sum(counts)
-
-
-class _EinsumDense(Whole):
-    def multiply_adds(self, call, weights):
-        layer, (x,) = call.operation, call.input_tensors
-        return of_einsum(call, layer.equation, [x.shape, layer.kernel.shape])
-
-
-register(_EinsumDense(), layers.EinsumDense)
 
 
 class _Product(Whole):

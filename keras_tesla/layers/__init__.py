@@ -7,6 +7,7 @@ from keras_tesla.layers.conv2d import IDPConv2D
 from keras_tesla.layers.conv2d_transpose import IDPConv2DTranspose
 from keras_tesla.layers.conv3d import IDPConv3D
 from keras_tesla.layers.dense import IDPDense
+from keras_tesla.layers.einsum_dense import IDPEinsumDense
 from keras_tesla.layers.incomplete import IncompleteDotProduct
 from keras_tesla.layers.per_range import PerRange
 from keras_tesla.layers.separable_conv2d import IDPSeparableConv2D
@@ -19,6 +20,7 @@ __all__ = [
     "IDPConv2DTranspose",
     "IDPConv3D",
     "IDPDense",
+    "IDPEinsumDense",
     "IDPSeparableConv2D",
     "IncompleteDotProduct",
     "PerRange",

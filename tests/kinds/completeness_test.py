@@ -14,7 +14,8 @@ def each_rank(*names):
 
 # `to_idp` puts a class of keras_tesla in their place.
 INCOMPLETE = """
-    BatchNormalization Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Dense SeparableConv2D
+    BatchNormalization Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Dense EinsumDense
+    SeparableConv2D
 """.split()
 
 # They stay, and compute only what is read.
@@ -44,7 +45,6 @@ WHOLE = {
         *each_rank("ConvLSTM"),
         "StackedRNNCells",
     ],
-    "moves or copies the channels as its arguments say": ["EinsumDense"],
     "is there to see all channels": "ActivityRegularization Masking".split(),
     "computes what another layer or function does": """
         FlaxLayer JaxLayer Lambda Layer Pipeline SpectralNormalization TFSMLayer TimeDistributed
