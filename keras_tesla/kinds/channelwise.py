@@ -16,7 +16,7 @@ from keras_tesla.kinds.registry import register
 register(
     Channelwise(),
     *(layers.ELU, layers.GaussianDropout, layers.GaussianNoise, layers.Identity),
-    *(layers.LeakyReLU, layers.ReLU),
+    *(layers.LeakyReLU, layers.ReLU, "applications.StochasticDepth"),
     *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
 )
 

@@ -3,9 +3,11 @@
 import dataclasses
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_tesla.graph import Tensor
+from keras_tesla.kinds import constants
 from keras_tesla.kinds.activations import ELEMENTWISE
 from keras_tesla.kinds.kind import Channelwise, Narrowed, last_or_first
 from keras_tesla.kinds.registry import register
@@ -13,10 +15,7 @@ from keras_tesla.kinds.registry import register
 
 def _is_plain(call) -> bool:
     """Whether an operation has no array among its arguments: channels of it no layout tells."""
-    operation = call.operation
-    if any(isinstance(getattr(operation, x, 0), (list, tuple)) for x in ("x_min", "x_max")):
-        return False  # of `clip`, one bound for each channel
-    held = [*vars(operation).values(), *keras.tree.flatten((call.args, call.kwargs))]
+    held = [*vars(call.operation).values(), *keras.tree.flatten((call.args, call.kwargs))]
     return not any(getattr(x, "shape", ()) and not isinstance(x, Tensor) for x in held)
 
 
@@ -34,12 +33,52 @@ _ACTIVATIONS = [name.title().replace("_", "") for name in sorted(ELEMENTWISE - _
 register(
     _Elementwise(),
     *_ACTIVATIONS,
-    *("Absolute Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cast Cbrt Ceil Clip Copy Cos".split()),
+    *("Absolute Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cast Cbrt Ceil Copy Cos".split()),
     *("Cosh Deg2rad Erf Erfc Erfinv Exp Exp2 Expm1 Fabs Floor Isfinite Isinf Isnan Log".split()),
     *("Log10 Log1p Log2 LogicalNot NanToNum Negative OnesLike Rad2deg Reciprocal Round".split()),
     *("Rsqrt SaturateCast Sign Signbit Sin Sinc Sinh Sqrt Square StopGradient Tan".split()),
     *("Trunc ZerosLike".split()),
 )
+
+
+class _Clip(Channelwise):
+    """Between numbers, or arrays or lists with one for each channel."""
+
+    def layouts(self, call, inputs):
+        (layout, *others), (x, *_) = inputs, call.input_tensors
+        arrays, rank = [v for v in _bounds(call).values() if np.shape(v)], len(x.shape)
+        fits = not others and all(
+            isinstance(v, (list, tuple, np.ndarray)) and np.ndim(v) <= rank for v in arrays
+        )
+        if not fits or (arrays and layout is None):
+            return [None]
+        count = layout and layout.repeats * layout.count
+        sizes = {constants.size_on(np.asarray(v), layout.axis, rank) for v in arrays}
+        return [layout if sizes <= {1, count} else None]
+
+    def narrow(self, call, percentage, widths):
+        (width,), (layout,) = widths.outputs, widths.layouts
+        rank = len(call.input_tensors[0].shape)
+        if width is None or not any(np.shape(v) for v in _bounds(call).values()):
+            return None
+        cut = {
+            name: constants.cut(np.asarray(v), layout, width, rank) if np.shape(v) else v
+            for name, v in _bounds(call).items()
+        }
+        # As lists, which have no dtype, where they were.
+        lists = {n for n, v in _bounds(call).items() if isinstance(v, (list, tuple))}
+        cut = {n: v.tolist() if n in lists else v for n, v in cut.items()}
+        return Narrowed(type(call.operation), cut, dict, {})
+
+    def in_any_order(self, call):
+        return all(np.size(v) == 1 for v in _bounds(call).values())
+
+
+def _bounds(call):
+    return {"x_min": call.operation.x_min, "x_max": call.operation.x_max}
+
+
+register(_Clip(), "Clip")
 
 
 class _AlongAxes(Channelwise):
@@ -201,7 +240,20 @@ class _Swapaxes(_Transposition):
         return order
 
 
+class _Moveaxis(_Transposition):
+    def order(self, call, rank):
+        source, destination = (
+            [axis % rank for axis in axes]
+            for axes in (call.operation.source, call.operation.destination)
+        )
+        order = [axis for axis in range(rank) if axis not in source]
+        for axis, place in sorted(zip(source, destination, strict=True), key=lambda x: x[1]):
+            order.insert(place, axis)
+        return order
+
+
 register(_Transposition(), "Transpose")
+register(_Moveaxis(), "Moveaxis")
 register(_Swapaxes(), "Swapaxes")
 register(_Permute(), layers.Permute)
 

@@ -12,11 +12,12 @@ from keras_tesla.kinds.registry import register
 
 
 def _of_channels(layout, chosen, axis) -> Channels | None:
-    """Returns the layout of some channels, ascending, on an axis; None: there are none."""
+    """Returns the layout of some channels, up or down, on an axis; None: there are none."""
     if not len(chosen):
         return None
     # A part ends where the last of its channels that are chosen does.
-    counts = np.diff(np.searchsorted(chosen, [0, *np.cumsum(layout.parts)]))
+    counts = np.diff(np.searchsorted(np.sort(chosen), [0, *np.cumsum(layout.parts)]))
+    counts = counts[:: -1 if chosen[-1] < chosen[0] else 1]
     return Channels(axis, len(chosen), parts=tuple(counts[counts > 0].tolist()))
 
 
@@ -51,8 +52,16 @@ class _Indexing(Kind):
         if layout is None or reads is None:
             return args, kwargs
         keys: Any = _keys(call)
-        keys[_place(keys, layout.axis)] = slice(None)  # just those channels are read
+        place = _place(keys, layout.axis)
+        keys[place] = slice(None, None, -1 if _goes_down(keys[place]) else None)  # of those read
         return (args[0], tuple(keys)), kwargs
+
+    def in_any_order(self, call):
+        return not any(map(_goes_down, _keys(call) or []))
+
+
+def _goes_down(key) -> bool:
+    return isinstance(key, slice) and (key.step or 1) < 0
 
 
 def _keys(call) -> list | None:
@@ -83,7 +92,7 @@ def _place(keys, axis) -> int:
 
 def _chosen(layout, key) -> np.ndarray | None:
     """Returns the channels that a key takes; None: it is not followed."""
-    if not isinstance(key, slice) or layout.repeats > 1 or (key.step or 1) < 0:
+    if not isinstance(key, slice) or layout.repeats > 1:
         return None
     return np.arange(*key.indices(layout.count))
 

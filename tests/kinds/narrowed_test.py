@@ -21,6 +21,7 @@ from keras_tesla.layers import (
     IDPConv2DTranspose,
     IDPConv3D,
     IDPDense,
+    IDPEinsumDense,
     IDPSeparableConv2D,
     PerRange,
 )
@@ -63,6 +64,7 @@ PRIVATE = {"percentages": [100, 50, 25, 1], "private_bias": True, "private_profi
 EIGHT = np.linspace(1, 2, 8).astype("float32")
 # It has no public name.
 LayerScale = vars(sys.modules[keras.applications.ConvNeXtTiny.__module__])["LayerScale"]
+StochasticDepth = vars(sys.modules[keras.applications.ConvNeXtTiny.__module__])["StochasticDepth"]
 
 # For each kind with a rule: functions that return a model in which it narrows `wide` to 4 of 8.
 NARROWED = {
@@ -96,6 +98,12 @@ NARROWED = {
         lambda: through(LayerScale(0.5, 8)),
         lambda: through(LayerScale(0.5, 8), rank=0),
     ],
+    layers.Dot: [lambda: merging(lambda a, b: layers.Dot(1)([b, a]), rank=1)],
+    **{
+        kind: [lambda kind=kind: projection(kind("ab,bc->ac", 8, bias_axes="c", name="wide"))]
+        for kind in (layers.EinsumDense, IDPEinsumDense)
+    },
+    "applications.StochasticDepth": [lambda: through(StochasticDepth(0.3))],
     **{
         getattr(layers, f"{kind}{rank}D"): [
             lambda kind=kind, rank=rank: through(getattr(layers, f"{kind}{rank}D")(), rank)
@@ -268,6 +276,16 @@ WITH_ARGUMENTS = {
     "Squeeze": lambda x: ops.squeeze(ops.expand_dims(x, 1), 1),
     "ExpandDims": lambda x: ops.expand_dims(x[:, 0], -3),
     "Transpose": lambda x: ops.transpose(x, (0, 2, 1, 3)),
+    "Concatenate": lambda x: ops.concatenate([x, x], axis=1),
+    "Stack": lambda x: ops.stack([x, x], axis=1)[:, 0],
+    "Unstack": lambda x: ops.unstack(x, 6, axis=1)[2],
+    "Tile": lambda x: ops.tile(x, (1, 1, 2, 1)),
+    "Repeat": lambda x: ops.repeat(x, 2, axis=1),
+    "BroadcastTo": lambda x: ops.broadcast_to(x[:, :1], (3, 5, 6, 8)),
+    "Reshape": lambda x: ops.reshape(x, (-1, 36, 8)),
+    "Matmul": lambda x: ops.matmul(ops.ones((6, 6)), x),
+    "Einsum": lambda x: ops.einsum("bhwc,bhvc->bwvc", x, x),
+    "Moveaxis": lambda x: ops.moveaxis(x, (0, 2, -1), (0, 1, 3)),
     "Swapaxes": lambda x: ops.swapaxes(x, 1, -2),
     "GetItem": lambda x: x[:, None, 1, ..., ::2, :],
     "Split": lambda x: ops.add(*ops.split(x, 2, axis=1)),
