@@ -140,7 +140,7 @@ def take(x, layout: Channels, have: Selection, want: Selection):
     places = want.places(have)
     if layout.repeats == 1:
         return pick(x, places, layout.axis)
-    if None not in x.shape[1:]:
+    if layout.axis > 0 and None not in x.shape[1:]:
         static = tuple(x.shape)
         split = (-1, *static[1 : layout.axis], layout.repeats, len(have))
         merged = (-1, *static[1 : layout.axis], layout.repeats * len(want))

@@ -337,7 +337,7 @@ class _Reading:
                     return "reads the model's inputs, which are kept"
                 if layout is None:
                     return f"reads channels that could not be followed through {self._lost(x)}"
-                axis = kind.channel_axis(layer, len(x.shape))
+                axis = kind.read_axis(layer, len(x.shape))
                 if layout.axis != axis or (layout.repeats > 1 and not kind.takes_repeats):
                     return "reads along another axis than that of the channels"
                 found.setdefault(place, []).append(layout)

@@ -77,7 +77,9 @@ def extract(
         if apart:
             args = (_weighed(args[0], original, plan.percentage, step.widths.layouts[0]), *args[1:])
         if step.call.output_tensors[0].index in unmerged:
-            return keras.tree.flatten((args, kwargs))[0]
+            (x,) = keras.tree.flatten((args, kwargs))
+            if isinstance(original, keras.Layer) or not _has_mask(x):  # an operation drops it
+                return x
         key = step.extracted_as
         if key in made and isinstance(original, keras.Layer):
             return made[key](*args, **kwargs)

@@ -257,7 +257,7 @@ class _Reading:
             layout, x = inputs[number], call.input_tensors[number]
             order = self._orders[x.index]
             if layout is not None:
-                reads = dataclasses.replace(layout, axis=kind.channel_axis(layer, len(x.shape)))
+                reads = dataclasses.replace(layout, axis=kind.read_axis(layer, len(x.shape)))
                 if isinstance(layer, IncompleteDotProduct):
                     reads = layer.input_layout(x.shape)
                 if layout != reads:  # other channels than those of the layers before

@@ -99,6 +99,7 @@ def test_the_public_names_are_these():
         "IDPConv2DTranspose",
         "IDPConv3D",
         "IDPDense",
+        "IDPEinsumDense",
         "IDPGroupQueryAttention",
         "IDPLayerNormalization",
         "IDPMultiHeadAttention",

@@ -48,6 +48,13 @@ def test_take_of_a_keras_tensor(case):
     assert tuple(symbolic.shape[1:]) == expected(x, layout, have, want).shape[1:]
 
 
+def test_take_of_a_tensor_without_a_batch():
+    x = np.arange(12, dtype="float32").reshape(6, 2)
+    case = Channels(axis=0, count=3, repeats=2), Selection.first(3), selection([0, 2])
+    taken = keras.ops.convert_to_numpy(take(keras.ops.convert_to_tensor(x), *case))
+    np.testing.assert_array_equal(taken, expected(x, *case))
+
+
 def test_all_channels_are_the_tensor_itself():
     x = keras.ops.ones((2, 6))
     full = Selection.first(3)

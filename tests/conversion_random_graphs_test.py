@@ -128,6 +128,9 @@ class RandomGraph:
             lambda: ops.where(a > 0, a, 0.3),
             lambda: a * ops.sigmoid(layers.Dense(1)(a)),
             lambda: a * layers.Dense(1)(a),
+            lambda: ops.clip(a, -numbers - 1.5, 1),
+            lambda: ops.concatenate([self.choose(self.tensors), a], axis=-1),
+            lambda: ops.max(ops.stack([a, -a], axis=1), axis=1),
             lambda: layers.PReLU(shared_axes=list(range(1, rank - 1)) or None)(a),
         ]
         if self.rank:
@@ -137,6 +140,17 @@ class RandomGraph:
                 lambda: ops.softmax(a, axis=1),
                 lambda: ops.pad(a[:, 1:], [(0, 0), (0, 1), *[(0, 0)] * self.rank]),
             ]
+            positions = a.shape[1:-1]
+            found += [
+                lambda: ops.repeat(a[:, ::2], 2, axis=1)[:, : positions[0]],
+                lambda: ops.concatenate([a[:, 1:], ops.tanh(a[:, :1])], axis=1),
+                lambda: layers.Reshape((*positions, channels))(layers.Reshape((-1, channels))(a)),
+                lambda: layers.EinsumDense("...c,cd->...d", self.choose([8, 6]), bias_axes="d")(a),
+            ]
+            blocks = [n for n in (2, 3, 4) if channels % n == 0 and n < channels]
+            if blocks:
+                found += [lambda: self.heads(a, self.choose(blocks))] * 2
+                found.append(lambda: self.shuffled(a, self.choose(blocks)))
         if self.rank == 2 and a.shape[1] == a.shape[2]:
             found.append(lambda: ops.transpose(a, (0, 2, 1, 3)))
         if channels > 4:
@@ -149,6 +163,20 @@ class RandomGraph:
         if channels % 2 == 0:
             found.append(lambda: ops.multiply(*ops.split(a, 2, axis=-1)))
         return self.choose(found)()
+
+    def heads(self, a, heads):
+        """Attention that is written by hand."""
+        flat = layers.Reshape((-1, a.shape[-1]))(a)
+        split = (flat.shape[1], heads, a.shape[-1] // heads)
+        q, k, v = (layers.Reshape(split)(layers.Dense(a.shape[-1])(flat)) for _ in range(3))
+        scores = ops.softmax(ops.einsum("bthd,bshd->bhts", q, k) / 3)
+        y = ops.matmul(scores, ops.transpose(v, (0, 2, 1, 3)))
+        return layers.Reshape(a.shape[1:])(ops.transpose(y, (0, 2, 1, 3)))
+
+    def shuffled(self, a, groups):
+        *positions, channels = a.shape[1:]
+        y = layers.Reshape((*positions, groups, channels // groups))(a)
+        return layers.Reshape(a.shape[1:])(ops.swapaxes(y, -1, -2))
 
     def again(self, kind, a):
         """A layer or a nested model, called on one tensor or on two of equal shape."""

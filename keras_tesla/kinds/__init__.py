@@ -12,12 +12,15 @@ from keras_tesla.kinds import (
     attention,
     channel_normalization,
     channelwise,
+    einsum_dense,
     embedding,
     grouped,
     merging,
     normalization,
     operations,
+    products,
     projection,
+    reshaping,
     slicing,
     weight,
     whole,
@@ -27,8 +30,9 @@ from keras_tesla.kinds.registry import register_kind
 
 # Importing a family registers its kinds.
 _FAMILIES = (
-    *(attention, channel_normalization, channelwise, embedding, grouped, merging),
-    *(normalization, operations, projection, slicing, weight, whole),
+    *(attention, channel_normalization, channelwise, einsum_dense, embedding, grouped),
+    *(merging, normalization, operations, projection, products, reshaping, slicing),
+    *(weight, whole),
 )
 
 __all__ = ["Channels", "Channelwise", "Kind", "Narrowed", "Selection", "Widths", "register_kind"]

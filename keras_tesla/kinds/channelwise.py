@@ -16,7 +16,7 @@ from keras_tesla.kinds.registry import register
 register(
     Channelwise(),
     *(layers.ELU, layers.GaussianDropout, layers.GaussianNoise, layers.Identity),
-    *(layers.LeakyReLU, layers.ReLU),
+    *(layers.LeakyReLU, layers.ReLU, "applications.StochasticDepth"),
     *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
 )
 
@@ -147,24 +147,3 @@ class _Flatten(Channelwise):
 
 
 register(_Flatten(), layers.Flatten)
-
-
-class _Reshape(Channelwise):
-    """A reshape that keeps the last axis only regroups positions."""
-
-    def layouts(self, call, inputs):
-        x, y, layout = call.input_tensors[0], call.output_tensors[0], inputs[0]
-        keeps = layout and layout.axis == len(x.shape) - 1 and layout.repeats == 1
-        keeps = keeps and y.shape[-1] == x.shape[-1]
-        return [dataclasses.replace(layout, axis=len(y.shape) - 1) if keeps else None]
-
-    def narrow(self, call, percentage, widths):
-        if widths.outputs[0] is None:
-            return None
-        layer = call.operation
-        config = config_of(layer)
-        config["target_shape"] = (*layer.target_shape[:-1], len(widths.outputs[0]))
-        return Narrowed(type(layer), config, dict, {})
-
-
-register(_Reshape(), layers.Reshape)

@@ -122,6 +122,10 @@ class Kind:
         """Returns which of `projected` the weight at a path reads: its place there."""
         return 0
 
+    def read_axis(self, layer, rank: int) -> int | None:
+        """Returns the axis on which a layer that `projects` reads channels."""
+        return self.channel_axis(layer, rank)
+
     # How channels pass through a call.
 
     def channel_axis(self, layer, rank: int) -> int | None:

@@ -123,7 +123,8 @@ class _Concatenate(Kind):
     def layouts(self, call, inputs):
         (y,) = call.output_tensors
         axis = call.operation.axis % len(y.shape)
-        if any(v is None for v in inputs) or arrays_of(call) != []:
+        operands = keras.tree.flatten((call.args, call.kwargs))
+        if None in inputs or not all(isinstance(x, Tensor) for x in operands):
             return [None]
         if all(v.axis == axis for v in inputs):
             parts = sum((v.parts * v.repeats for v in inputs), ())
@@ -158,7 +159,29 @@ class _Concatenate(Kind):
 
 def _reached(argument):
     """A list without the tensors that are not needed."""
-    return [x for x in argument if x is not None] if isinstance(argument, list) else argument
+    several = isinstance(argument, (list, tuple))
+    return [x for x in argument if x is not None] if several else argument
 
 
-register(_Concatenate(), layers.Concatenate)
+register(_Concatenate(), layers.Concatenate, "Concatenate")
+
+
+class _Stack(Kind):
+    """Inputs of equal channels side by side on an axis that is new."""
+
+    def layouts(self, call, inputs):
+        (y,) = call.output_tensors
+        axis = call.operation.axis % len(y.shape)
+        operands = keras.tree.flatten((call.args, call.kwargs))
+        if len(set(inputs)) != 1 or not all(isinstance(x, Tensor) for x in operands):
+            return [None]
+        layout = _same(inputs)
+        return [layout and _moved(layout, int(layout.axis >= axis))]
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        if outputs[0] is None:
+            return super().widths(call, percentage, inputs, outputs, demand)
+        return Widths(list(demand), list(demand) * len(inputs), list(inputs))
+
+
+register(_Stack(), "Stack")

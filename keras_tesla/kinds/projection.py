@@ -67,7 +67,7 @@ class Projection(Kind):
     def layouts(self, call, inputs):
         (y,) = call.output_tensors
         axis: Any = self.channel_axis(call.operation, len(y.shape))
-        return [Channels(axis, getattr(call.operation, self.size))]
+        return [Channels(axis, y.shape[axis])]
 
     def widths(self, call, percentage, inputs, outputs, demand):
         layer = call.operation
@@ -79,7 +79,7 @@ class Projection(Kind):
             or getattr(layer, "groups", 1) > 1
         ):
             out = None
-        out = with_room_for_bias(call, out, getattr(layer, self.size))
+        out = with_room_for_bias(call, out, outputs[0].count)
         if not isinstance(layer, IncompleteDotProduct):
             return Widths([out], [None], [None])
         layout = layer.input_layout(call.input_tensors[0].shape)
@@ -97,7 +97,7 @@ class Projection(Kind):
         incomplete = isinstance(layer, IncompleteDotProduct)
         config = {k: v for k, v in config_of(layer).items() if k not in _NOT_STOCK}
         if width is not None:
-            config[self.size] = len(width)
+            self.resize(layer, config, len(width))
 
         def weights(private=True):
             if incomplete:
@@ -106,12 +106,17 @@ class Projection(Kind):
                 narrowed = {n: ops.convert_to_tensor(getattr(layer, n)) for n in self._kernels}
             last = self._kernels[-1]
             narrowed[last] = pick(narrowed[last], width, self._outputs_axis)
-            if layer.use_bias:
+            if layer.bias is not None:
                 bias = layer.trained_bias(percentage) if incomplete else layer.bias
-                narrowed["bias"] = pick(ops.convert_to_tensor(bias), width)
+                (_, axis), bias = self.weight_axes["bias"], ops.convert_to_tensor(bias)
+                narrowed["bias"] = bias if axis is None else pick(bias, width, axis)
             return narrowed
 
         return Narrowed(self._stock or type(layer), config, weights, {})
+
+    def resize(self, layer, config, count):
+        """Sets the number of outputs in the config of a layer."""
+        config[self.size] = count
 
     def multiply_adds(self, call, weights):
         shape = self._multiplied(call).shape

@@ -12,11 +12,12 @@ from keras_tesla.kinds.registry import register
 
 
 def _of_channels(layout, chosen, axis) -> Channels | None:
-    """Returns the layout of some channels, ascending, on an axis; None: there are none."""
+    """Returns the layout of some channels, up or down, on an axis; None: there are none."""
     if not len(chosen):
         return None
     # A part ends where the last of its channels that are chosen does.
-    counts = np.diff(np.searchsorted(chosen, [0, *np.cumsum(layout.parts)]))
+    counts = np.diff(np.searchsorted(np.sort(chosen), [0, *np.cumsum(layout.parts)]))
+    counts = counts[:: -1 if chosen[-1] < chosen[0] else 1]
     return Channels(axis, len(chosen), parts=tuple(counts[counts > 0].tolist()))
 
 
@@ -27,9 +28,7 @@ class _Indexing(Kind):
         layout, keys = inputs[0], _keys(call)
         if layout is None or keys is None:
             return [None]
-        place, (batch, *_) = _place(keys, layout.axis), keys
-        if layout.axis != 0 and batch != slice(None):  # on axis 0: of a weight, which has no batch
-            return [None]  # a part of the batch, or a new axis before it
+        place = _place(keys, layout.axis)
         axis = sum(not isinstance(k, int) for k in keys[:place])
         if keys[place] == slice(None):
             return [dataclasses.replace(layout, axis=axis)]
@@ -53,8 +52,16 @@ class _Indexing(Kind):
         if layout is None or reads is None:
             return args, kwargs
         keys: Any = _keys(call)
-        keys[_place(keys, layout.axis)] = slice(None)  # just those channels are read
+        place = _place(keys, layout.axis)
+        keys[place] = slice(None, None, -1 if _goes_down(keys[place]) else None)  # of those read
         return (args[0], tuple(keys)), kwargs
+
+    def in_any_order(self, call):
+        return not any(map(_goes_down, _keys(call) or []))
+
+
+def _goes_down(key) -> bool:
+    return isinstance(key, slice) and (key.step or 1) < 0
 
 
 def _keys(call) -> list | None:
@@ -85,7 +92,7 @@ def _place(keys, axis) -> int:
 
 def _chosen(layout, key) -> np.ndarray | None:
     """Returns the channels that a key takes; None: it is not followed."""
-    if not isinstance(key, slice) or layout.repeats > 1 or (key.step or 1) < 0:
+    if not isinstance(key, slice) or layout.repeats > 1:
         return None
     return np.arange(*key.indices(layout.count))
 
@@ -100,7 +107,7 @@ class _Split(Kind):
         (layout,), (x,) = inputs, call.input_tensors
         axis = _axis(call)
         unknown = super().layouts(call, inputs)
-        if layout is None or (axis == 0 and layout.axis != 0):
+        if layout is None:
             return unknown
         if axis != layout.axis:
             return [layout for _ in unknown]
@@ -115,8 +122,7 @@ class _Split(Kind):
             return super().widths(call, percentage, inputs, outputs, demand)
         (layout,) = inputs
         if _axis(call) != layout.axis:
-            several = Selection.of(sum((w.runs for w in demand if w is not None), ()))
-            width = None if None in demand else several
+            width = _all_of(demand)
             return Widths([width] * len(demand), [width], [layout])
         # One channel of a piece that nothing reads: no tensor is empty.
         found = [Selection.first(1) if w == Selection() else w for w in demand]
@@ -152,3 +158,30 @@ def _bounds(call) -> list[int]:
 
 
 register(_Split(), "Split")
+
+
+class _Unstack(Kind):
+    """All entries of an axis, without it."""
+
+    def layouts(self, call, inputs):
+        (layout,), axis = inputs, _axis(call)
+        if layout is None or layout.axis == axis:
+            return super().layouts(call, inputs)
+        moved = dataclasses.replace(layout, axis=layout.axis - int(layout.axis > axis))
+        return [moved for _ in call.output_tensors]
+
+    def widths(self, call, percentage, inputs, outputs, demand):
+        if None in outputs:
+            return super().widths(call, percentage, inputs, outputs, demand)
+        width = _all_of(demand)
+        return Widths([width] * len(demand), [width], list(inputs))
+
+
+def _all_of(demand) -> Selection | None:
+    """Returns the channels that any of several tensors needs."""
+    if None in demand:
+        return None
+    return Selection.of(sum((width.runs for width in demand), ()))
+
+
+register(_Unstack(), "Unstack")

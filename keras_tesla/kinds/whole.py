@@ -1,12 +1,11 @@
 """Layers and operations that are always computed whole, and what they cost.
 
-Attention without projections, recurrent layers, general products: each output depends on all
-inputs, so nothing of them is left out. Their multiply-adds count.
+Attention without projections, recurrent layers, some products: each output depends on all inputs,
+so nothing of them is left out. Their multiply-adds count.
 """
 
 import dataclasses
 import math
-import string
 from typing import Any
 
 import keras
@@ -96,44 +95,6 @@ def _sum(counts):
     return None if None in counts else sum(counts)
 
 
-class _EinsumDense(Whole):
-    def multiply_adds(self, call, weights):
-        layer, (x,) = call.operation, call.input_tensors
-        return _of_einsum(layer, layer.equation, [x.shape, layer.kernel.shape])
-
-
-register(_EinsumDense(), layers.EinsumDense)
-
-
-class _Einsum(Whole):
-    def multiply_adds(self, call, weights):
-        shapes = [x.shape for x in call.args]
-        return _of_einsum(call.operation, call.operation.subscripts, shapes)
-
-
-register(_Einsum(), "Einsum")
-
-
-def _of_einsum(operation, equation, shapes):
-    """One for each combination of the two operands' indices; None for more operands."""
-    terms = equation.replace(" ", "").split("->")[0].split(",")
-    if len(terms) != 2:
-        return None
-    sizes: dict[str, int | None] = {}
-    for term, shape in zip(terms, shapes, strict=True):
-        letters = _without_ellipsis(term, len(shape), equation)
-        for letter, size in zip(letters, shape, strict=True):
-            sizes[letter] = size if sizes.get(letter) in (None, 1) else sizes[letter]
-    sizes.pop(_without_ellipsis(terms[0], len(shapes[0]), equation)[0])  # the batch
-    return product(operation, shapes[0], sizes.values())
-
-
-def _without_ellipsis(term, rank, equation):
-    free = [letter for letter in string.ascii_letters if letter not in equation]
-    count = rank - len(term.replace("...", ""))
-    return term.replace("...", "".join(free[:count][::-1]))
-
-
 class _Product(Whole):
     """One for each output and each term that it sums up."""
 
@@ -146,7 +107,7 @@ class _Product(Whole):
         return shape[-1:]
 
 
-register(_Product(), "Dot", "Inner", "Matmul")
+register(_Product(), "Dot", "Inner")
 
 
 class _Tensordot(_Product):
@@ -158,17 +119,6 @@ class _Tensordot(_Product):
 
 
 register(_Tensordot(), "Tensordot")
-
-
-class _Dot(Whole):
-    def multiply_adds(self, call, weights):
-        layer, (y,) = call.operation, call.output_tensors
-        axes = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
-        terms = call.input_tensors[0].shape[axes]
-        return product(layer, y.shape, (*y.shape[1:], terms))
-
-
-register(_Dot(), layers.Dot)
 
 
 class _Unknown(Whole):

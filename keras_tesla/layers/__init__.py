@@ -9,6 +9,7 @@ from keras_tesla.layers.conv2d import IDPConv2D
 from keras_tesla.layers.conv2d_transpose import IDPConv2DTranspose
 from keras_tesla.layers.conv3d import IDPConv3D
 from keras_tesla.layers.dense import IDPDense
+from keras_tesla.layers.einsum_dense import IDPEinsumDense
 from keras_tesla.layers.group_query_attention import IDPGroupQueryAttention
 from keras_tesla.layers.incomplete import IncompleteDotProduct
 from keras_tesla.layers.layer_normalization import IDPLayerNormalization
@@ -26,6 +27,7 @@ __all__ = [
     "IDPConv2DTranspose",
     "IDPConv3D",
     "IDPDense",
+    "IDPEinsumDense",
     "IDPGroupQueryAttention",
     "IDPLayerNormalization",
     "IDPMultiHeadAttention",

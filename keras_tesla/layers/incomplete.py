@@ -228,8 +228,7 @@ class IncompleteDotProduct(_Layer):
         """Returns the bias `(outputs,)`; gradients reach its shared entries in `trained_range`."""
         bias = ops.convert_to_tensor(self.bias)
         if self.trained_range is not None:
-            first = self.trained_range[0] == 0
-            bias = _train(bias, self._outputs_in_range(bias.shape[0], first))
+            bias = _train(bias, self._bias_in_range(bias, self.trained_range[0] == 0))
         private = self.private_variables(percentage)
         return bias + ops.convert_to_tensor(private["bias"]) if "bias" in private else bias
 
@@ -245,6 +244,10 @@ class IncompleteDotProduct(_Layer):
         if self.trained_range is None:
             return kernel
         return _train(kernel, self._terms_in_range()[:, None])
+
+    def _bias_in_range(self, bias, complete):
+        """Which entries of the bias train; `complete` for all of them with `complete_outputs`."""
+        return self._outputs_in_range(bias.shape[0], complete)
 
     def _outputs_in_range(self, count, complete):
         """Which of `count` outputs train; `complete` for all of them with `complete_outputs`."""

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
@@ -17,6 +18,7 @@ _TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 # What quantization may cost: the root mean square of the differences over the standard deviation of
 # the outputs. A well calibrated network has .01 to .05; at .25 its answers differ.
 SPREAD = 0.25
+_TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
 
 
 class VerificationError(RuntimeError):
@@ -61,8 +63,20 @@ def tolerance(model) -> float:
     dtypes = {layer.compute_dtype for layer in model.layers}
     of_type = max(_TOLERANCE.get(dtype, 1e-5) for dtype in dtypes)
     # A table that is looked up is no dot product.
-    kernels = [tuple(w.shape) for w in model.weights if len(w.shape) > 1 and w.name != "embeddings"]
-    return max(of_type, 2.0**-24 * sum(math.sqrt(_terms(shape)) for shape in kernels))
+    kernels = [w for w in model.weights if len(w.shape) > 1 and w.name != "embeddings"]
+    found = {
+        id(layer.kernel): _terms_of_transposed(layer)
+        for layer in graph.inside(model)
+        if isinstance(layer, _TRANSPOSED)
+    }
+    terms = [found.get(id(w)) or _terms(tuple(w.shape)) for w in kernels]
+    return max(of_type, 2.0**-24 * sum(map(math.sqrt, terms)))
+
+
+def _terms_of_transposed(layer):
+    """The terms of a dot product of a transposed convolution, of which strides leave a part."""
+    sizes = zip(layer.kernel_size, layer.strides, strict=True)
+    return layer.kernel.shape[-1] * math.prod(-(-size // stride) for size, stride in sizes)
 
 
 def _terms(kernel):

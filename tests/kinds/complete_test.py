@@ -50,7 +50,7 @@ class Twice(layers.Layer):
     """A layer that returns two tensors."""
 
     def call(self, x):
-        return x, 2 * x
+        return x, ops.flip(x, axis=-1)
 
     def compute_output_spec(self, x):
         return keras.KerasTensor(x.shape, x.dtype), keras.KerasTensor(x.shape, x.dtype)
@@ -86,7 +86,7 @@ TRAPS = {
     "pooling over channels": lambda: through(
         layers.GlobalAveragePooling2D(data_format="channels_first", keepdims=True)
     ),
-    "reshape of channels": lambda: through(layers.Reshape((36 * 2, 4)), rank=2),
+    "reshape of channels": lambda: through(layers.Reshape((96, 3)), rank=2),
     "reversed channels": lambda: through(lambda x: ops.flip(x, axis=-1)),
     "transpose": lambda: through(lambda x: ops.transpose(x, (0, 1, 3, 2))),
     "sum over channels": lambda: through(lambda x: x - ops.mean(x, axis=-1, keepdims=True)),
@@ -96,8 +96,8 @@ TRAPS = {
     "padded channels": lambda: through(lambda x: ops.pad(x, [(0, 0), (0, 0), (0, 0), (1, 0)])),
     "rolled channels": lambda: through(lambda x: ops.roll(x, 1, axis=-1)),
     "rolled flat": lambda: through(lambda x: ops.roll(x, 1)),
-    "clipped by an array": lambda: through(
-        lambda x: ops.clip(x, np.linspace(-1, 0, 8).astype("float32"), 1)
+    "clipped by a tensor": lambda: through(
+        lambda x: ops.clip(x, ops.convert_to_tensor(np.linspace(-1, 0, 8).astype("float32")), 1)
     ),
     "variable operand": lambda: through(lambda x: x * VARIABLE),
     "array of more axes": lambda: through(lambda x: ops.sum(x * np.ones((2, 1, 1, 1, 8)), 0)),
@@ -118,12 +118,6 @@ TRAPS = {
 def test_what_is_not_understood_is_right_and_complete(name, check):
     for percentage in (20, 50, 100):
         assert width(check(TRAPS[name](), percentage)) == 8
-
-
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX takes no list for an array")
-def test_clipped_by_a_list(check):
-    model = through(lambda x: ops.clip(x, [-1.0, 0] * 4, [1.0] * 8))
-    assert width(check(model, 50)) == 8
 
 
 def test_own_operation_with_the_name_of_an_operator(check):

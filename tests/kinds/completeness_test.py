@@ -14,7 +14,7 @@ def each_rank(*names):
 
 # `to_idp` puts a class of keras_tesla in their place.
 INCOMPLETE = """
-    BatchNormalization Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Dense
+    BatchNormalization Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Dense EinsumDense
     GroupQueryAttention LayerNormalization MultiHeadAttention RMSNormalization SeparableConv2D
 """.split()
 
@@ -29,19 +29,17 @@ NARROWED = [
     *"GaussianDropout GaussianNoise GroupNormalization Identity LeakyReLU Maximum".split(),
     *"Minimum Multiply ReLU Rescaling Reshape SeparableConv1D Softmax".split(),
     *"Subtract UnitNormalization".split(),
-    "Embedding",
+    *"Dot Embedding".split(),
 ]
 
 # They stay, and read and compute all of their channels, because of the reason.
 WHOLE = {
-    "mixes the channels": ["Dot"],
     "mixes the channels of queries and keys": "AdditiveAttention Attention".split(),
     "is recurrent: what it writes it reads again": [
         *"Bidirectional GRU GRUCell LSTM LSTMCell RNN SimpleRNN SimpleRNNCell".split(),
         *each_rank("ConvLSTM"),
         "StackedRNNCells",
     ],
-    "moves or copies the channels as its arguments say": ["EinsumDense"],
     "is there to see all channels": "ActivityRegularization Masking".split(),
     "computes what another layer or function does": """
         FlaxLayer JaxLayer Lambda Layer Pipeline SpectralNormalization TFSMLayer TimeDistributed

@@ -26,6 +26,8 @@ OPERANDS = {
     "two": lambda: through(lambda x: ops.where(EIGHT > 1.5, x, -EIGHT)),
     "two tensors": lambda: merging(lambda a, b: ops.where(EIGHT > 1.5, a, b)),
     "layer": lambda: through(lambda x: layers.Multiply()([x, EIGHT[None]]), rank=0),
+    "clipped": lambda: through(lambda x: ops.clip(x, -EIGHT, 1.2)),
+    "clipped at positions": lambda: through(lambda x: ops.clip(x, -EIGHT[:6, None], 1)),
     "power": lambda: through(lambda x: ops.abs(x) ** EIGHT),
 }
 
@@ -35,6 +37,12 @@ def test_an_array_is_cut_with_the_channels(name, check):
     model = OPERANDS[name]()
     assert width(check(model)) == 4
     assert width(check(model, 100)) == 8
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX takes no list for an array")
+def test_lists_that_clip(check):
+    model = through(lambda x: ops.clip(x, [-1.0, 0] * 4, EIGHT.tolist()))
+    assert width(check(model)) == 4
 
 
 def test_channels_that_repeat(check):

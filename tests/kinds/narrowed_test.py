@@ -21,8 +21,11 @@ from keras_tesla.layers import (
     IDPConv2DTranspose,
     IDPConv3D,
     IDPDense,
+    IDPEinsumDense,
     IDPGroupQueryAttention,
+    IDPLayerNormalization,
     IDPMultiHeadAttention,
+    IDPRMSNormalization,
     IDPSeparableConv2D,
     PerRange,
 )
@@ -72,6 +75,7 @@ PRIVATE = {"percentages": [100, 50, 25, 1], "private_bias": True, "private_profi
 EIGHT = np.linspace(1, 2, 8).astype("float32")
 # It has no public name.
 LayerScale = vars(sys.modules[keras.applications.ConvNeXtTiny.__module__])["LayerScale"]
+StochasticDepth = vars(sys.modules[keras.applications.ConvNeXtTiny.__module__])["StochasticDepth"]
 
 # For each kind with a rule: functions that return a model in which it narrows `wide` to 4 of 8.
 NARROWED = {
@@ -105,6 +109,12 @@ NARROWED = {
         lambda: through(LayerScale(0.5, 8)),
         lambda: through(LayerScale(0.5, 8), rank=0),
     ],
+    layers.Dot: [lambda: merging(lambda a, b: layers.Dot(1)([b, a]), rank=1)],
+    **{
+        kind: [lambda kind=kind: projection(kind("ab,bc->ac", 8, bias_axes="c", name="wide"))]
+        for kind in (layers.EinsumDense, IDPEinsumDense)
+    },
+    "applications.StochasticDepth": [lambda: through(StochasticDepth(0.3))],
     **{
         getattr(layers, f"{kind}{rank}D"): [
             lambda kind=kind, rank=rank: through(getattr(layers, f"{kind}{rank}D")(), rank)
@@ -151,6 +161,11 @@ NARROWED = {
         lambda: attended(IDPMultiHeadAttention(2, 3, name="wide")),
         lambda: through(lambda x: IDPMultiHeadAttention(5, 3)(x, x), rank=1),
     ],
+    IDPLayerNormalization: [
+        lambda: through(IDPLayerNormalization(), rank=0),
+        lambda: through(IDPLayerNormalization()),
+    ],
+    IDPRMSNormalization: [lambda: through(IDPRMSNormalization(), rank=1)],
     IDPGroupQueryAttention: [
         lambda: attended(IDPGroupQueryAttention(3, 4, 2, name="wide"), use_causal_mask=True),
         lambda: through(lambda x: IDPGroupQueryAttention(3, 4, 2)(x, x), rank=1),
@@ -289,6 +304,16 @@ WITH_ARGUMENTS = {
     "Squeeze": lambda x: ops.squeeze(ops.expand_dims(x, 1), 1),
     "ExpandDims": lambda x: ops.expand_dims(x[:, 0], -3),
     "Transpose": lambda x: ops.transpose(x, (0, 2, 1, 3)),
+    "Concatenate": lambda x: ops.concatenate([x, x], axis=1),
+    "Stack": lambda x: ops.stack([x, x], axis=1)[:, 0],
+    "Unstack": lambda x: ops.unstack(x, 6, axis=1)[2],
+    "Tile": lambda x: ops.tile(x, (1, 1, 2, 1)),
+    "Repeat": lambda x: ops.repeat(x, 2, axis=1),
+    "BroadcastTo": lambda x: ops.broadcast_to(x[:, :1], (3, 5, 6, 8)),
+    "Reshape": lambda x: ops.reshape(x, (-1, 36, 8)),
+    "Matmul": lambda x: ops.matmul(ops.ones((6, 6)), x),
+    "Einsum": lambda x: ops.einsum("bhwc,bhvc->bwvc", x, x),
+    "Moveaxis": lambda x: ops.moveaxis(x, (0, 2, -1), (0, 1, 3)),
     "Swapaxes": lambda x: ops.swapaxes(x, 1, -2),
     "GetItem": lambda x: x[:, None, 1, ..., ::2, :],
     "Split": lambda x: ops.add(*ops.split(x, 2, axis=1)),
@@ -362,8 +387,9 @@ def test_every_kind_has_a_case():
     # Those with rounded kernels and their ranges: tests/quantization. What other tests register
     # in this process: kinds/registry_test.py.
     elsewhere = {*kernels.FAKE_QUANTIZED.values(), ActivationRange, *registry._TAUGHT}
-    # It returns as many channels as it reads, so only its incomplete form is narrowed.
-    elsewhere.add(layers.GroupQueryAttention)
+    # Only their incomplete forms are narrowed: one returns as many channels as it reads, the others
+    # take the statistics of all of them.
+    elsewhere |= {layers.GroupQueryAttention, layers.LayerNormalization, layers.RMSNormalization}
     whole = {cls for cls, kind in registry.registered().items() if isinstance(kind, Whole)}
     assert set(NARROWED) == set(registry.registered()) - elsewhere - whole
 

@@ -41,8 +41,6 @@ def test_channels_that_are_read(name, check):
 @pytest.mark.parametrize(
     "take",
     [
-        # PyTorch has no such slices.
-        pytest.param(lambda x: x[..., ::-1], marks=pytest.mark.tensorflow),
         lambda x: x[..., 3:2],
         lambda x: ops.stack([x[..., 3]] * 4, axis=-1),
         lambda x: ops.split(x, [2, 2, 5], axis=-1)[2],
@@ -62,7 +60,7 @@ def test_channels_that_repeat_are_not_sliced(check):
 
 def test_a_split_of_positions(check):
     model = through(lambda x: ops.concatenate(ops.split(x, 3, axis=1)[:2], axis=1))
-    assert width(check(model)) == 8  # an operation `concatenate` is not understood
+    assert width(check(model)) == 4
     assert width(check(through(lambda x: ops.split(x, 3, axis=2)[1]))) == 4
 
 
@@ -102,6 +100,39 @@ def test_slices_of_weights(check):
     np.testing.assert_allclose(
         to_numpy(kt.order_channels(model)(x)), to_numpy(model(x)), rtol=1e-4, atol=1e-5
     )
+
+
+# PyTorch has no such slices.
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("take", "widths"),
+    [
+        (lambda x: x[..., ::-1], (8, 4)),
+        (lambda x: x[..., 6:1:-2], (3, 1)),
+        (lambda x: x[..., ::-1] + x, (8, 8)),
+        (lambda x: x[:, ::-1], (8, 4)),
+    ],
+)
+def test_slices_from_the_end(take, widths, check):
+    model = through(take)
+    assert tuple(width(check(model, p)) for p in (100, 50)) == widths
+    x = inputs_of(model)
+    y = layers.Conv2D(3, 1)(take(wide(2)(model.input)))
+    model = randomized(keras.Model(model.input, y))
+    # Float32 sums in another order.
+    np.testing.assert_allclose(
+        to_numpy(kt.order_channels(model)(x)), to_numpy(model(x)), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.tensorflow
+def test_parts_from_the_end(check):
+    x = image(2)
+    a, b = (layers.Conv2D(n, 1, name=f"branch_{n}")(x) for n in (6, 4))
+    y = layers.Concatenate()([a, b])[..., ::-1]
+    model = keras.Model(x, IDPConv2D(3, 1, input_parts=(4, 6))(y))
+    extracted = check(model)
+    assert (width(extracted, "branch_6"), width(extracted, "branch_4")) == (3, 2)
 
 
 @pytest.mark.parametrize("name", ["gated", "halves", "every second"])

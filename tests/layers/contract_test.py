@@ -113,7 +113,7 @@ def test_terms_left_out_get_no_gradient(cls, arguments, gradients):
 
 @each_kind
 def test_trainable_profile_is_trained_and_stays_non_increasing(cls):
-    size = {"units": 1} if cls is IDPDense else {"filters": 1, "kernel_size": 1}
+    size = {"filters": 1, "kernel_size": 1} if "Conv" in cls.__name__ else {"units": 1}
     layer = kinds.made(cls, {**size, "profile": "half_exponential", "trainable_profile": True})
     x = kinds.example(cls, {}, batch=32)
     model = keras.Sequential([keras.Input(x.shape[1:]), layer])

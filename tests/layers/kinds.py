@@ -16,12 +16,14 @@ from keras_tesla.layers import (
     IDPConv2DTranspose,
     IDPConv3D,
     IDPDense,
+    IDPEinsumDense,
     IDPSeparableConv2D,
 )
 from tests.helpers import normal, to_numpy
 
 STOCK = {
     IDPDense: layers.Dense,
+    IDPEinsumDense: layers.EinsumDense,
     IDPConv1D: layers.Conv1D,
     IDPConv2D: layers.Conv2D,
     IDPConv3D: layers.Conv3D,
@@ -35,6 +37,9 @@ OWN_CONFIG = {
     *("complete", "input_parts"),
 }
 FIRST = {"data_format": "channels_first"}
+
+# A projection to heads, and the one after them: the heads are read.
+HEADS = {"equation": "abc,cde->abde", "output_shape": (None, 6, 2), "bias_axes": "de"}
 
 _OF_CONVOLUTIONS = [
     {"activation": "relu", "padding": "same"},
@@ -62,6 +67,15 @@ ARGUMENTS = {
         {"kernel_constraint": "non_neg", "bias_constraint": "max_norm"},
         {"dtype": "float16"},
         {"dtype": keras.DTypePolicy("bfloat16")},
+    ],
+    IDPEinsumDense: [
+        {"activation": "relu"},
+        HEADS,
+        {**HEADS, "bias_axes": "e"},
+        {"equation": "abcd,cde->abe", "bias_axes": "e"},
+        {"equation": "...a,ab->...b", "bias_axes": "b"},
+        {"kernel_regularizer": "l2", "bias_regularizer": "l1", "bias_initializer": "ones"},
+        {"activity_regularizer": "l2", "kernel_constraint": "non_neg"},
     ],
     IDPConv1D: [
         *_OF_CONVOLUTIONS,
@@ -112,9 +126,24 @@ ARGUMENTS = {
 
 def unbuilt(cls, arguments):
     """A layer of 6 outputs, or as the arguments say."""
+    if issubclass(cls, layers.EinsumDense):
+        return _einsum_dense(cls, **arguments)
     dense = issubclass(cls, layers.Dense)
     defaults = {"units": 6} if dense else {"filters": 6, "kernel_size": 3}
     return cls(**{**defaults, "name": "layer", **arguments})
+
+
+def _einsum_dense(cls, equation="abc,cd->abd", units=6, use_bias=True, **arguments):
+    shape = (units,) if "..." in equation else (None, units)
+    return cls(
+        equation,
+        **{
+            "output_shape": shape,
+            "bias_axes": "d" if use_bias else None,
+            "name": "layer",
+            **arguments,
+        },
+    )
 
 
 def made(cls, arguments):
@@ -129,6 +158,10 @@ def example(cls, arguments, batch=2):
     """Standard normal inputs of the layer's rank, with 6 channels."""
     if issubclass(cls, layers.Dense):
         return normal(batch, 6)
+    if issubclass(cls, layers.EinsumDense):
+        return normal(
+            batch, 5, 6, *[3] * (len(arguments.get("equation", "abc").split(",")[0]) == 4)
+        )
     (rank,) = (n for n in (1, 2, 3) if f"{n}D" in cls.__name__)
     # No output is 6 wide: there Keras on TensorFlow would add a bias of 6 channels.
     spatial = {1: (9,), 2: (7, 9), 3: (6, 5, 5)}[rank]

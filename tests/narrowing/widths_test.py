@@ -33,7 +33,7 @@ def test_a_layer_that_is_not_needed_and_one_without_channels():
     x = keras.Input((4, 6))
     y = layers.Dense(4, name="kept")(x)
     both = layers.Concatenate(name="both")([y, layers.Dense(4, name="left")(y)])
-    unknown = layers.Reshape((16, 2), name="unknown")(IDPDense(8, name="reads")(both))
+    unknown = layers.Softmax(name="unknown")(IDPDense(8, name="reads")(both))
     rows = rows_of(keras.Model(x, unknown), [100, 25])
     assert rows["kept"] == ["4", "2"]  # a quarter of the 8 that are concatenated
     assert rows["left"] == ["4", "-"]

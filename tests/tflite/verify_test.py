@@ -27,6 +27,15 @@ def test_a_deep_network_may_differ_by_the_rounding_of_its_sums():
     assert verify.tolerance(keras.Sequential(stack)) == pytest.approx(sums / 2**24)
 
 
+def test_a_transposed_convolution_has_its_inputs_as_terms():
+    """Of nine positions of the kernel, with strides of two, an output gets four at most."""
+    stack = [keras.Input((4, 4, 32)), layers.Conv2DTranspose(4096, 3, strides=2)]
+    inner = keras.Sequential([*stack, *(layers.Conv2DTranspose(1, 3) for _ in range(3))])
+    model = keras.Sequential([keras.Input((4, 4, 32)), inner])
+    sums = math.sqrt(4 * 32) + math.sqrt(9 * 4096) + 2 * math.sqrt(9)
+    assert verify.tolerance(model) == pytest.approx(sums / 2**24)
+
+
 def test_a_table_loses_nothing():
     stack = [keras.Input((4,)), layers.Embedding(1_000_000, 4), layers.Flatten(), layers.Dense(2)]
     assert verify.tolerance(keras.Sequential(stack)) == 1e-5
