@@ -15,7 +15,7 @@ from keras_tesla.graph import Call, Tensor
 from keras_tesla.kinds.kind import Axes, Kind, Narrowed, Widths, is_regularized, product
 from keras_tesla.kinds.registry import register
 from keras_tesla.layers import IDPGroupQueryAttention, IDPMultiHeadAttention
-from keras_tesla.layers.attention import PROJECTIONS, projections
+from keras_tesla.layers.attention import PROJECTIONS, needs_all_heads, projections
 
 # Config keys of an incomplete layer that its Keras class has not.
 _NOT_STOCK = ("query_parts", "value_parts", "key_parts", "percentages")
@@ -131,7 +131,7 @@ class _MultiHeadAttention(Kind):
     def _groups(self, call, percentage) -> int:
         """How many heads of keys and values a call uses."""
         layer = call.operation
-        if not self.depends or arguments_of(call).get("return_attention_scores"):
+        if not self.depends or needs_all_heads(layer, **arguments_of(call)):
             return layer._key_dense.kernel.shape[1]
         return layer.active_groups(percentage)
 
@@ -155,23 +155,25 @@ class _MultiHeadAttention(Kind):
 
     def multiply_adds(self, call, weights):
         layer, given = call.operation, arguments_of(call)
+        if "_output_dense.kernel" not in weights:
+            return None  # a subclass with other projections
         query, value = given["query"].shape, given["value"].shape
         axes = getattr(layer, "attention_axes", None) or (1,)
         queries, keys = (product(layer, x, [x[axis] for axis in axes]) for x in (query, value))
         apart = [size for i, size in enumerate(query[1:-1], 1) if i not in axes]
         of_keys = ("_key_dense.kernel", "_value_dense.kernel")
-        projections = sum(
+        projected = sum(
             math.prod(weight.shape) * (keys if path in of_keys else queries)
             for path, weight in weights.items()
             if path.endswith("kernel")
         )
         heads, size, _ = weights["_output_dense.kernel"].shape[:3]
         size += weights["_query_dense.kernel"].shape[-1]
-        return product(layer, query, apart) * (projections + heads * queries * keys * size)
+        return product(layer, query, apart) * (projected + heads * queries * keys * size)
 
     def order_inside(self, layer, calls):
-        if any(arguments_of(call).get("return_attention_scores") for call in calls):
-            return  # the heads are an axis of an output
+        if any(needs_all_heads(layer, **arguments_of(call)) for call in calls):
+            return  # the heads are an axis of an output or a mask
         of_projections = projections(layer)
         output = ops.convert_to_numpy(of_projections["attention_output"].kernel)
         groups = layer._key_dense.kernel.shape[1]

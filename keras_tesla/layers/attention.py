@@ -36,13 +36,32 @@ def projections(layer) -> dict[str, Any]:
     return {name: dense for name, dense in found.items() if dense is not None}
 
 
+def needs_all_heads(layer, query, attention_mask=None, return_attention_scores=False, **others):
+    """Whether a call has to do with each head: it returns scores, or has a mask for each.
+
+    Args:
+        layer: An attention layer of Keras, or ours.
+        query: Of the call.
+        attention_mask: Likewise.
+        return_attention_scores: Likewise.
+        **others: Its other arguments.
+    """
+    if return_attention_scores:
+        return True
+    axes = len(getattr(layer, "attention_axes", None) or (1,))
+    of_scores = len(query.shape) + axes  # their rank: each of the axes twice, and the heads
+    has_axis = attention_mask is not None and len(attention_mask.shape) == of_scores
+    return has_axis and attention_mask.shape[-2 * axes - 1] != 1
+
+
 class IncompleteAttention(_Layer):
     """Mix-in over a Keras attention layer: it leaves out channels that it reads, and heads.
 
     At percentage p the projections of query, key and value read the first `active_terms(n, p)` of
     the n channels of each, and only the first `active_terms(groups, p)` heads of keys and values
     are used, with the heads of the query that belong to them. The output projection reads these
-    heads. A call that returns attention scores uses all heads: the scores have an axis of them.
+    heads. A call that returns attention scores uses all heads, because the scores have an axis of
+    them, and so does one with an `attention_mask` for each head.
 
     After a concatenation the channels can have parts, one for each tensor that was concatenated, of
     which the first channels each are read.
@@ -165,7 +184,8 @@ class IncompleteAttention(_Layer):
     ):
         self.check_key(key is not None)
         percentage = current_percentage()
-        groups = self.groups if return_attention_scores else self.active_groups(percentage)
+        every_head = needs_all_heads(self, query, attention_mask, return_attention_scores)
+        groups = self.groups if every_head else self.active_groups(percentage)
         lent = None
         if not self._is_complete(percentage, groups):
             weights, reads = self.incomplete_weights(percentage, groups), self.reads(percentage)

@@ -14,8 +14,8 @@ class IDPGroupQueryAttention(IncompleteAttention, keras.layers.GroupQueryAttenti
     `g = max(1, floor(p / 100 * num_key_value_heads))` heads of keys and values, and the
     `g * num_query_heads / num_key_value_heads` heads of the query that belong to them. So at p it
     is a `keras.layers.GroupQueryAttention` of fewer groups. At 100 % it is the Keras class: same
-    weights, same arguments, equal numbers. A call with `return_attention_scores=True` uses all
-    heads at every percentage.
+    weights, same arguments, equal numbers. A call with `return_attention_scores=True`, or
+    with a mask for each head, uses all heads at every percentage.
 
     The Keras class returns as many channels as the query has, and wants as many of the value. At a
     percentage that reads fewer than are needed of its output, the narrowed layer reads further

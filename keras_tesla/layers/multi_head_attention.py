@@ -19,7 +19,7 @@ class IDPMultiHeadAttention(IncompleteAttention, keras.layers.MultiHeadAttention
     So at p it is a `keras.layers.MultiHeadAttention` of fewer heads on fewer channels. At 100 % it
     is `keras.layers.MultiHeadAttention`: same weights, same arguments, equal numbers. A call with
     `return_attention_scores=True` uses all heads at every percentage, because the scores have an
-    axis of heads.
+    axis of heads; so does one with an `attention_mask` that has a mask for each head.
 
     Args:
         num_heads: Positive int, number of heads.

@@ -418,3 +418,18 @@ def test_a_mask_that_is_an_input_is_read_whole(check):
     converted = kt.to_idp(keras.Model([x, mask], layers.Dense(3)(y)), percentages=(100, 50))
     assert width(check(converted)) == 4
     kt.order_channels(converted)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_a_mask_for_each_head_needs_all_of_them(heads, check):
+    x, mask = keras.Input((6, 5)), keras.Input((heads, 6, 6))
+    y = layers.Dense(8, name="wide")(x)
+    y = layers.MultiHeadAttention(4, 2, name="attention")(y, y, attention_mask=mask > -1)
+    model = randomized(keras.Model([x, mask], layers.Dense(3)(y)))
+    small = check(kt.to_idp(model, percentages=(100, 50)))
+    assert width(small) == 4
+    assert small.get_layer("attention").num_heads == (4 if heads == 4 else 2)
+    values = inputs_of(model)
+    np.testing.assert_allclose(
+        to_numpy(kt.order_channels(model)(values)), to_numpy(model(values)), rtol=1e-4, atol=1e-4
+    )
