@@ -153,14 +153,18 @@ class _Concatenate(Kind):
     def arguments(self, call, widths, args, kwargs):
         if Selection() not in widths.inputs:
             return args, kwargs
-        args = tuple(_reached(x) for x in args)
-        return args, {name: _reached(x) for name, x in kwargs.items()}
+        function = not isinstance(call.operation, keras.Layer)
+        args = tuple(_reached(x, function) for x in args)
+        return args, {name: _reached(x, function) for name, x in kwargs.items()}
 
 
-def _reached(argument):
+def _reached(argument, function):
     """A list without the tensors that are not needed."""
-    several = isinstance(argument, (list, tuple))
-    return [x for x in argument if x is not None] if several else argument
+    if not isinstance(argument, (list, tuple)):
+        return argument
+    reached = [x for x in argument if x is not None]
+    # A function drops the mask of what it is called on; JAX returns a single array as it is.
+    return [keras.ops.copy(reached[0])] if function and len(reached) == 1 else reached
 
 
 register(_Concatenate(), layers.Concatenate, "Concatenate")

@@ -69,7 +69,8 @@ WAYS = {
 
 def attention(way):
     x = image(1)
-    q, k, v = (layers.Dense(8, name=name)(x) for name in ("query", "key", "value"))
+    # Softmax takes a bias of the keys away: its gradient would be rounding alone.
+    q, k, v = (layers.Dense(8, use_bias=n != "key", name=n)(x) for n in ("query", "key", "value"))
     return keras.Model(x, IDPDense(3, name="head")(way(q, k, v)))
 
 
