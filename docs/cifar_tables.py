@@ -86,6 +86,4 @@ TABLES = {
     "cifar10_full": lambda: _full("cifar10"),
     "cifar10_files": lambda: _files("cifar10"),
     "cifar10_quarter": cifar10_quarter,
-    "cifar100_full": lambda: _full("cifar100"),
-    "cifar100_files": lambda: _files("cifar100"),
 }
