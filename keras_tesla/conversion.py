@@ -90,8 +90,10 @@ def to_idp(
     what no layer reads. After a concatenation it reads the first channels of each part, so that no
     branch and no skip connection is lost (`input_parts`). A `BatchNormalization` after an
     incomplete layer becomes an `IDPBatchNormalization`, all of whose statistics start at those of
-    the model. Layers that work channel by channel, or group by group, are narrowed as they are:
-    depthwise and grouped convolutions, group normalization, activations, pooling, merges. All
+    the model. Attention with heads leaves out channels and heads; `LayerNormalization` and
+    `RMSNormalization` take the statistics of the first channels. Layers that work channel by
+    channel, or group by group, are narrowed as they are: depthwise and grouped convolutions, group
+    normalization, activations, pooling, merges, reshapes and products of operations. All
     others read and compute all of their channels, which is always right and saves nothing. The
     report says which layer is which.
 

@@ -12,8 +12,9 @@ from keras import layers, ops
 from keras_tesla.channels import Channels, Selection, pick
 from keras_tesla.cloning import config_of, copy_weights
 from keras_tesla.graph import Call, Tensor
-from keras_tesla.kinds.kind import Axes, Kind, Narrowed, Widths, is_regularized, product
+from keras_tesla.kinds.kind import Axes, Kind, Narrowed, Widths, is_regularized
 from keras_tesla.kinds.registry import register
+from keras_tesla.kinds.sizes import product
 from keras_tesla.layers import IDPGroupQueryAttention, IDPMultiHeadAttention
 from keras_tesla.layers.attention import PROJECTIONS, needs_all_heads, projections
 

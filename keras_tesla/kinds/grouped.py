@@ -10,8 +10,9 @@ from keras import layers
 from keras_tesla.channels import Channels, Selection
 from keras_tesla.cloning import config_of
 from keras_tesla.kinds.activations import is_elementwise
-from keras_tesla.kinds.kind import Axes, Channelwise, positions, with_room_for_bias
+from keras_tesla.kinds.kind import Axes, Channelwise, with_room_for_bias
 from keras_tesla.kinds.registry import register
+from keras_tesla.kinds.sizes import positions
 
 
 class _Separate(Channelwise):

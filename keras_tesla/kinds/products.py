@@ -13,8 +13,9 @@ from keras import layers
 
 from keras_tesla.channels import Channels, common_parts
 from keras_tesla.graph import Tensor
-from keras_tesla.kinds.kind import Kind, Widths, is_regularized, product
+from keras_tesla.kinds.kind import Kind, Widths, is_regularized
 from keras_tesla.kinds.registry import register
+from keras_tesla.kinds.sizes import product
 
 
 class _Followed(NamedTuple):

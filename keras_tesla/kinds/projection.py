@@ -12,16 +12,9 @@ from keras_tesla.channels import Channels, pick
 from keras_tesla.cloning import config_of
 from keras_tesla.kinds.activations import is_elementwise
 from keras_tesla.kinds.grouped import GROUPED
-from keras_tesla.kinds.kind import (
-    Axes,
-    Kind,
-    Narrowed,
-    Widths,
-    is_regularized,
-    positions,
-    with_room_for_bias,
-)
+from keras_tesla.kinds.kind import Axes, Kind, Narrowed, Widths, is_regularized, with_room_for_bias
 from keras_tesla.kinds.registry import register, registered
+from keras_tesla.kinds.sizes import positions
 from keras_tesla.layers import (
     IDPConv1D,
     IDPConv1DTranspose,

@@ -13,8 +13,9 @@ from keras import layers
 
 from keras_tesla.graph import Call, Tensor
 from keras_tesla.kinds.attention import arguments_of
-from keras_tesla.kinds.kind import Whole, product
+from keras_tesla.kinds.kind import Whole
 from keras_tesla.kinds.registry import multiply_adds_of, register
+from keras_tesla.kinds.sizes import product
 
 
 class _DotProductAttention(Whole):
