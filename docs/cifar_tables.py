@@ -86,4 +86,5 @@ TABLES = {
     "cifar10_full": lambda: _full("cifar10"),
     "cifar10_files": lambda: _files("cifar10"),
     "cifar10_quarter": cifar10_quarter,
+    "cifar100_full": lambda: _full("cifar100"),
 }
