@@ -86,5 +86,6 @@ TABLES = {
     "cifar10_full": lambda: _full("cifar10"),
     "cifar10_files": lambda: _files("cifar10"),
     "cifar10_quarter": cifar10_quarter,
+    "cifar100_files": lambda: _files("cifar100"),
     "cifar100_full": lambda: _full("cifar100"),
 }
